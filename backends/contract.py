@@ -1,0 +1,205 @@
+"""The values that cross into and out of this room: jobs, events, errors, and the two protocols that carry them.
+
+Knows nothing of how a model runs, nor of the wire that a client speaks.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Task(StrEnum):
+    """What a model does; a job names the same task as the model that it is sent to, or one that it can stand in for."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBED = "embed"
+    PREDICT = "predict"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. `None` means that the client said nothing; an engine then uses its own default."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of work for one model.
+
+    `messages` belongs to chat, `prompt` to completion (text, or token ids), `inputs` to embed and predict (texts, or
+    token ids each). `extra` holds the client's fields that the gateway does not interpret: an upstream gets them
+    untouched, a worker of ours has refused those that it cannot honour before the job was made.
+    `stream` says that the first client wants events as they are made; a backend may ignore it.
+    """
+
+    task: Task
+    messages: tuple[Message, ...] = ()
+    prompt: str | tuple[int, ...] | None = None
+    inputs: tuple[str | tuple[int, ...], ...] = ()
+    sampling: Sampling = Sampling()
+    extra: Mapping[str, object] = field(default_factory=dict)
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """The first event of a pool's stream: the job is bound to a replica, after these waits in seconds.
+
+    `start_s` is the part of the wait that a cold start caused; `queue_s` is the rest.
+    """
+
+    replica: str
+    queue_s: float
+    start_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of generated text of choice `index`."""
+
+    text: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Embeddings: little-endian float32, row-major, `shape` = (inputs, dimensions)."""
+
+    data: bytes
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Class probabilities: little-endian float32, row-major, `shape` = (inputs, labels); `labels` names the columns."""
+
+    data: bytes
+    shape: tuple[int, int]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens read and tokens made."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Choice `index` is complete; `reason` is `stop`, `length`, `tool_calls` or `content_filter`.
+
+    A stream without it was cut off: every complete stream ends with `Usage` (where known), then one `Finish` a choice.
+    """
+
+    reason: str
+    index: int = 0
+
+
+Event = Dispatched | Text | Vectors | Scores | Usage | Finish
+
+
+class Backend(Protocol):
+    """A running model: an ONNX worker, an upstream, a spawned server. One replica holds one."""
+
+    def stream(self, job: Job) -> AsyncIterator[Event]:
+        """Run a job and yield its events, ending with `Finish`.
+
+        Closing the iterator (or cancelling the task that reads it) cancels the work down to the model.
+        Raises a `BackendError`.
+        """
+        ...
+
+    async def wait_exit(self) -> str:
+        """Return when the backend can serve no more, with the reason in words (exit status, last lines of output)."""
+        ...
+
+    async def close(self) -> None:
+        """Stop at once: jobs still running fail with `WorkerDied`. Safe to call twice."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """Return the resident host memory of the backend's processes now; 0 where there is none of ours."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to bring one model up. It holds no replica and no state of one."""
+
+    @property
+    def version(self) -> str:
+        """Name exactly what answers: it changes when the model's files, command or upstream change."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """Jobs that one replica takes at a time."""
+        ...
+
+    async def start(self) -> Backend:
+        """Bring one replica up until a real inference (or the ready path) has answered.
+
+        Raises `StartFailed`. Cancelling stops what was begun. The caller sets the deadline.
+        """
+        ...
+
+
+class BackendError(Exception):
+    """Whatever keeps a job from being done. The gateway maps each class to a status in one table."""
+
+
+class BadJob(BackendError):
+    """The model cannot do this job as it was asked; `param` names the client's field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class QueueFull(BackendError):
+    """The pool's queue has no room; `retry_after_s` is the learned estimate of when it will."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StartFailed(BackendError):
+    """No replica could be brought up; the message ends with the child's last lines where there was a child."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(BackendError):
+    """The job's deadline passed before its first event."""
+
+
+class WorkerDied(BackendError):
+    """The replica ended while it held the job."""
+
+
+class UpstreamFailed(BackendError):
+    """An upstream answered with an error; `status` is its HTTP status, or None where no answer came."""
+
+    def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,43 @@
+"""The entry that every store keeps, and the protocol of a store. Knows nothing of what a value means."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What lets an entry be found by meaning: its text, the text's vector, and the partition that it may match in.
+
+    `vector` is little-endian float32, normalised. Entries of different partitions never match.
+    """
+
+    partition: bytes
+    text: str
+    vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A remembered answer. `key` is a 32-byte digest; `value` is opaque; times are seconds since the epoch."""
+
+    key: bytes
+    value: bytes
+    stored_at: float
+    expires_at: float
+    meaning: Meaning | None = None
+
+
+class Store(Protocol):
+    """Keeps entries by key. A trouble inside is a miss or a lost write, and is counted; it is never raised."""
+
+    async def get(self, key: bytes) -> Entry | None:
+        """Return the live entry, or None."""
+        ...
+
+    async def put(self, entry: Entry) -> None:
+        """Keep the entry, replacing one of the same key."""
+        ...
+
+    async def remove(self, key: bytes) -> None:
+        """Forget the entry, if it is there."""
+        ...

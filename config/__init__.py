@@ -1,0 +1,1 @@
+"""What the operator wrote: typed settings, and YAML errors with line numbers. Knows nothing of what they configure."""
