@@ -1,0 +1,147 @@
+"""The frame that travels between a gateway and its children: a msgpack map, then raw tensors. Knows no message's meaning.
+
+On the wire, little-endian: u32 bytes of the header, u32 bytes of all tensors together, the header, the tensors one
+after the other. The header's key `tensors` lists `[dtype, shape]` for each; it is absent where there are none.
+"""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgpack
+
+HEADER_LIMIT_BYTES = 64 << 20
+TENSORS_LIMIT_BYTES = 256 << 20
+ITEM_BYTES = {"float32": 4, "int64": 8}
+MAX_RANK = 8
+MAX_TENSORS = 64
+
+_LENGTHS = struct.Struct("<II")
+
+Buffer = bytes | bytearray | memoryview
+
+
+class FrameError(ValueError):
+    """The other side sent bytes that are no frame; nothing after them can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Row-major little-endian numbers: `data` holds product(`shape`) items of `dtype`."""
+
+    data: Buffer
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message: a header of plain msgpack values, and the tensors that belong to it."""
+
+    header: Mapping[str, object]
+    tensors: tuple[Tensor, ...] = field(default=())
+
+
+def encode(header: Mapping[str, object], tensors: Sequence[Tensor] = ()) -> bytes:
+    """Return the frame's bytes. Raises FrameError where it would break a limit that the reader holds it to."""
+    described = {**header, "tensors": [(each.dtype, each.shape) for each in tensors]} if tensors else header
+    try:
+        packed = msgpack.packb(described)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FrameError(f"a header that msgpack cannot hold: {error}") from error
+    body = b"".join(each.data for each in tensors)
+    prefix = _lengths(len(packed), len(body))
+    _split(described.get("tensors", []), memoryview(body))
+    return b"".join((prefix, packed, body))
+
+
+class Decoder:
+    """Cuts a byte stream into frames. It holds at most one unfinished frame, so at most the two limits' sum."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: Buffer) -> list[Frame]:
+        """Return the frames that `data` completes. Raises FrameError; the decoder is of no use after that."""
+        if self._pending:
+            self._pending += data
+            data = self._pending
+        frames: list[Frame] = []
+        offset = 0
+        with memoryview(data) as view:
+            while (end := _frame_end(view, offset)) is not None:
+                frames.append(_decode(view[offset:end]))
+                offset = end
+            rest = None if data is self._pending else bytearray(view[offset:])
+        if rest is None:
+            del self._pending[:offset]
+        else:
+            self._pending = rest
+        return frames
+
+
+def _lengths(header_bytes: int, tensors_bytes: int) -> bytes:
+    _check_limits(header_bytes, tensors_bytes)
+    return _LENGTHS.pack(header_bytes, tensors_bytes)
+
+
+def _check_limits(header_bytes: int, tensors_bytes: int) -> None:
+    if header_bytes > HEADER_LIMIT_BYTES:
+        raise FrameError(f"a header of {header_bytes} bytes; at most {HEADER_LIMIT_BYTES} are allowed")
+    if tensors_bytes > TENSORS_LIMIT_BYTES:
+        raise FrameError(f"tensors of {tensors_bytes} bytes; at most {TENSORS_LIMIT_BYTES} are allowed")
+
+
+def _frame_end(view: memoryview, offset: int) -> int | None:
+    """Return where the frame at `offset` ends, or None while it is incomplete."""
+    if len(view) - offset < _LENGTHS.size:
+        return None
+    header_bytes, tensors_bytes = _LENGTHS.unpack_from(view, offset)
+    _check_limits(header_bytes, tensors_bytes)
+    end = offset + _LENGTHS.size + header_bytes + tensors_bytes
+    return end if end <= len(view) else None
+
+
+def _decode(view: memoryview) -> Frame:
+    header_bytes, _ = _LENGTHS.unpack_from(view)
+    body = _LENGTHS.size + header_bytes
+    try:
+        header = msgpack.unpackb(view[_LENGTHS.size : body])
+    except (ValueError, msgpack.UnpackException) as error:
+        raise FrameError(f"a header that is not msgpack: {error}") from error
+    if not isinstance(header, dict):
+        raise FrameError(f"a header of type {type(header).__name__}; a map is needed")
+    return Frame(header, _split(header.pop("tensors", []), view[body:]))
+
+
+def _split(described: object, body: memoryview) -> tuple[Tensor, ...]:
+    """Cut `body` as the header describes it; what is described must be exactly what is there."""
+    if not isinstance(described, list) or len(described) > MAX_TENSORS:
+        raise FrameError(f"tensors must be a list of at most {MAX_TENSORS} descriptions")
+    tensors = []
+    offset = 0
+    for description in described:
+        dtype, shape = _checked(description)
+        end = offset + math.prod(shape) * ITEM_BYTES[dtype]
+        if end > len(body):
+            raise FrameError(f"a {dtype} tensor of shape {shape} ends at byte {end} of {len(body)}")
+        tensors.append(Tensor(bytes(body[offset:end]), shape, dtype))
+        offset = end
+    if offset != len(body):
+        raise FrameError(f"tensors of {len(body)} bytes, of which the header describes {offset}")
+    return tuple(tensors)
+
+
+def _checked(description: object) -> tuple[str, tuple[int, ...]]:
+    match description:
+        case [str(dtype), [*shape]] if dtype in ITEM_BYTES and len(shape) <= MAX_RANK and all(map(_is_size, shape)):
+            return dtype, tuple(shape)
+        case _:
+            raise FrameError(
+                f"{description!r} describes no tensor; [dtype, shape] is needed, dtype one of {[*ITEM_BYTES]}"
+            )
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
