@@ -1,0 +1,195 @@
+"""The tier that survives a restart: a bounded queue in front of the database. Knows nothing of the other tiers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cache.contract import Entry
+from cache.disk.database import TROUBLES, Database
+
+_log = logging.getLogger(__name__)
+_R = TypeVar("_R")
+
+_BATCH_ENTRIES = 64
+_BATCH_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class DiskCounters:
+    """What happened since the start. `dropped`: writes lost to a full queue; `errors`: every trouble of the disk."""
+
+    hits: int = 0
+    misses: int = 0
+    writes: int = 0
+    dropped: int = 0
+    errors: int = 0
+    evictions: int = 0
+
+
+class DiskStore:
+    """A `Store` on disk, bounded in bytes; the oldest rows go first.
+
+    `put` only queues: one task writes the queue in batches, and `get` sees what is still queued. A row that `flush` has
+    waited for survives the death of the process at any point. `open` first; `close` writes what is queued.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        max_bytes: int,
+        clock: Callable[[], float] = time.time,
+        *,
+        read_deadline_s: float = 0.25,
+        queue_entries: int = 1024,
+        queue_bytes: int = 32 << 20,
+    ) -> None:
+        self.counters = DiskCounters()
+        self._database = Database(directory, max_bytes, clock)
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._read_deadline_s = read_deadline_s
+        self._queue_entries = queue_entries
+        self._queue_bytes = queue_bytes
+        self._pending: dict[bytes, Entry] = {}
+        self._pending_bytes = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache-disk")
+        self._writer: asyncio.Task[None] | None = None
+        self._warned: set[str] = set()
+
+    async def open(self) -> None:
+        """Open the database and start the writer. A disk that cannot be used is a warning; it is tried again later."""
+        await self._attempt("open", self._database.open)
+        self._writer = asyncio.create_task(self._write_queue(), name="cache-disk-writer")
+
+    async def close(self, deadline_s: float = 5.0) -> None:
+        """Write what is queued, within the deadline; what is left then is lost and counted as dropped."""
+        await self.flush(deadline_s)
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+            self._writer = None
+        self.counters.dropped += len(self._pending)
+        self._pending.clear()
+        self._thread.submit(self._database.close)
+        self._thread.shutdown(wait=False)
+
+    async def flush(self, deadline_s: float = 5.0) -> bool:
+        """Wait until all that was put is in the database; return whether that came within the deadline."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def get(self, key: bytes) -> Entry | None:
+        """Return the live entry, or None; a slow or broken disk is None."""
+        entry = self._pending.get(key)
+        if entry is None:
+            entry = await self._read(key)
+        if entry is None or entry.expires_at <= self._clock():
+            self.counters.misses += 1
+            return None
+        self.counters.hits += 1
+        return entry
+
+    def keep(self, entry: Entry) -> None:
+        """Queue the entry for writing; a full queue, or an entry beyond the whole budget, drops it."""
+        size = len(entry.value)
+        self._forget_pending(entry.key)
+        full = len(self._pending) >= self._queue_entries or self._pending_bytes + size > self._queue_bytes
+        if full or size > self._max_bytes or self._writer is None:
+            self.counters.dropped += 1
+            return
+        self._pending[entry.key] = entry
+        self._pending_bytes += size
+        self._idle.clear()
+        self._wake.set()
+
+    async def put(self, entry: Entry) -> None:
+        """Queue the entry for writing; see `keep`."""
+        self.keep(entry)
+
+    async def remove(self, key: bytes) -> None:
+        """Forget the entry; waits for the disk, because a removal must not be lost to a full queue."""
+        self._forget_pending(key)
+        # A batch that holds the key may be under way; the thread takes calls in order, so this one comes after it.
+        await self._attempt("remove", self._database.delete, key)
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        self._pending.clear()
+        self._pending_bytes = 0
+        await self._attempt("clear", self._database.clear)
+
+    async def meanings(self) -> AsyncIterator[list[Entry]]:
+        """Yield the live entries that have a meaning, oldest row first, in batches; reads go on between batches."""
+        keys = await self._attempt("scan", self._database.keys)
+        if keys is None:
+            return
+        while True:
+            batch = await self._attempt("scan", self._database.read_next, keys)
+            if batch is None:
+                return
+            now = self._clock()
+            yield [entry for entry in batch if entry.meaning is not None and entry.expires_at > now]
+
+    async def _read(self, key: bytes) -> Entry | None:
+        try:
+            async with asyncio.timeout(self._read_deadline_s):
+                return await self._attempt("read", self._database.read, key)
+        except TimeoutError as error:
+            self._count_trouble("read", error)
+            return None
+
+    def _forget_pending(self, key: bytes) -> None:
+        entry = self._pending.pop(key, None)
+        if entry is not None:
+            self._pending_bytes -= len(entry.value)
+
+    async def _write_queue(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._pending:
+                batch = self._take_batch()
+                evictions = await self._attempt("write", self._database.write, batch)
+                if evictions is None:
+                    self.counters.dropped += len(batch)
+                else:
+                    self.counters.writes += len(batch)
+                    self.counters.evictions += evictions
+            self._idle.set()
+
+    def _take_batch(self) -> list[Entry]:
+        batch: list[Entry] = []
+        size = 0
+        while self._pending and len(batch) < _BATCH_ENTRIES and size < _BATCH_BYTES:
+            entry = self._pending.pop(next(iter(self._pending)))
+            batch.append(entry)
+            size += len(entry.value)
+        self._pending_bytes -= size
+        return batch
+
+    async def _attempt(self, what: str, call: Callable[..., _R], *args: Any) -> _R | None:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, self._database.attempt, call, *args)
+        except TROUBLES as error:
+            self._count_trouble(what, error)
+            return None
+
+    def _count_trouble(self, what: str, error: Exception) -> None:
+        self.counters.errors += 1
+        kind = f"{what} {type(error).__name__}"
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning("cache on disk: %s failed: %s (%s); further ones are only counted", what, error, kind)
