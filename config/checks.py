@@ -1,0 +1,107 @@
+"""What settings must hold between each other, once each is well formed. Knows nothing of files and lines."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from config.problems import Path, suggestion
+from config.settings import ModelSettings, PoolSettings, RouteSettings, Settings
+
+ENGINES = ("onnx", "command", "http")
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A value that the rest of the settings forbids; `value` is None where the fault is not in one value."""
+
+    path: Path
+    value: object | None
+    message: str
+
+
+def conflicts(settings: Settings) -> Iterator[Conflict]:
+    """Yield every conflict of the settings."""
+    if not settings.models:
+        yield Conflict(("models",), None, "there is none: name at least one model")
+    yield from _of_keys(settings)
+    yield from _of_embedder(settings)
+    for name, model in settings.models.items():
+        yield from _of_model(("models", name), model)
+    for name, route in settings.routes.items():
+        yield from _of_route(name, route, settings)
+
+
+def _of_keys(settings: Settings) -> Iterator[Conflict]:
+    callable_names = {*settings.models, *settings.routes}
+    names: set[str] = set()
+    for index, key in enumerate(settings.server.keys):
+        path: Path = ("server", "keys", index)
+        if key.name in names:
+            yield Conflict((*path, "name"), key.name, "names two keys: give each its own name")
+        names.add(key.name)
+        for position, model in enumerate(key.models):
+            if model != "*" and model not in callable_names:
+                yield _unknown((*path, "models", position), model, callable_names, "a model or route")
+
+
+def _of_embedder(settings: Settings) -> Iterator[Conflict]:
+    if settings.cache is None or settings.cache.semantic is None:
+        return
+    path: Path = ("cache", "semantic", "embedder")
+    name = settings.cache.semantic.embedder
+    embedders = {name for name, model in settings.models.items() if model.task == "embed"}
+    if name not in settings.models:
+        yield _unknown(path, name, embedders, "a model of task embed")
+    elif name not in embedders:
+        yield Conflict(path, name, f"has the task {settings.models[name].task}: the embedder needs one of task embed")
+
+
+def _of_model(path: Path, model: ModelSettings) -> Iterator[Conflict]:
+    engines = [engine for engine in ENGINES if getattr(model, engine) is not None]
+    if not engines:
+        yield Conflict(path, None, f"has no engine: give it one of {', '.join(ENGINES)}")
+    elif len(engines) > 1:
+        yield Conflict(path, None, f"has the engines {' and '.join(engines)}: keep one")
+    pool = model.pool
+    if pool.min > pool.max:
+        yield Conflict((*path, "pool", "min"), pool.min, f"is more than pool.max, which is {pool.max}")
+    if engines == ["http"]:
+        for field in sorted(pool.model_fields_set - {"queue"}):
+            key = PoolSettings.model_fields[field].alias or field
+            yield Conflict((*path, "pool", key), None, "an http upstream has no replicas of ours: remove it")
+
+
+def _of_route(name: str, route: RouteSettings, settings: Settings) -> Iterator[Conflict]:
+    path: Path = ("routes", name)
+    if name in settings.models:
+        yield Conflict(path, None, "is the name of a model too: rename one")
+    if (route.split is None) == (route.candidates is None):
+        yield Conflict(path, None, "needs exactly one of split and candidates")
+    elif not (route.split or route.candidates):
+        yield Conflict(path, None, "names no model")
+    seen: dict[str, str] = {}
+    for place, model in _members(path, route):
+        if model not in settings.models:
+            yield _unknown(place, model, settings.models, "a model")
+        elif model in seen:
+            yield Conflict(place, model, "is named twice in this route")
+        else:
+            seen[model] = settings.models[model].task
+            first = next(iter(seen))
+            if seen[model] != seen[first]:
+                message = f"has the task {seen[model]}, and {first} has {seen[first]}: a route has one task"
+                yield Conflict(place, model, message)
+
+
+def _members(path: Path, route: RouteSettings) -> Iterator[tuple[Path, str]]:
+    """Yield every model that a route names, with the place where it does."""
+    for name in route.split or {}:
+        yield (*path, "split", name), name
+    for field, names in (("candidates", route.candidates or ()), ("fallback", route.fallback)):
+        for index, name in enumerate(names):
+            yield (*path, field, index), name
+
+
+def _unknown(path: Path, name: str, known: Iterable[str], kind: str) -> Conflict:
+    names = sorted(known)
+    known_words = f"there are {', '.join(names)}" if names else "there is none"
+    return Conflict(path, name, f"is not {kind}{suggestion(name, names)} ({known_words})")

@@ -1,0 +1,35 @@
+"""Secrets that the file names as `${NAME}` and the environment holds. Never shows one.
+
+`${NAME}` may stand alone or inside the text of a secret value (`models.*.http.key`, `models.*.command.env.*`), and
+nowhere else, so that no secret can reach a place where it would be printed.
+"""
+
+import re
+from collections.abc import Mapping
+
+from pydantic import SecretStr
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+# An unclosed one is matched as well, so that it is refused and not taken for the secret.
+_REFERENCE = re.compile(r"\$\{([^}]*)\}?")
+
+
+def expand(value: object, environ: Mapping[str, str]) -> SecretStr:
+    """Return the secret, each `${NAME}` replaced from `environ`. Raises `ValueError`, which never has the value."""
+    if not isinstance(value, str):
+        raise ValueError("a secret must be text, such as ${NAME} of an environment variable (quote it)")  # noqa: TRY004
+
+    def replacement(found: re.Match[str]) -> str:
+        name = found[1]
+        if not found[0].endswith("}") or not _NAME.fullmatch(name):
+            raise ValueError("a '${' must begin ${NAME}, with a NAME of letters, digits and _")
+        if name not in environ:
+            raise ValueError(f"the environment variable {name} is not set")
+        return environ[name]
+
+    secret = _REFERENCE.sub(replacement, value)
+    if not secret or not secret.isprintable():
+        variables = ", ".join(found[1] for found in _REFERENCE.finditer(value))
+        origin = f"the secret from {variables}" if variables else "the secret"
+        raise ValueError(f"{origin} is {'empty' if not secret else 'not one line of printable characters'}")
+    return SecretStr(secret)

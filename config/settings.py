@@ -1,0 +1,257 @@
+"""Every setting, with its type, default and meaning. Knows nothing of YAML, nor of what the settings drive.
+
+An attribute carries its unit (`ttl_s`); its alias is the key of the file (`ttl`), where the value has the unit.
+Relative paths are kept as they are written, and so count from the working directory.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from config.fields import (
+    CommandLine,
+    Digest,
+    FilePath,
+    Gpus,
+    KeepWarm,
+    Listen,
+    ListenAddress,
+    Memory,
+    Name,
+    NameOrAny,
+    Secret,
+    Switch,
+    Text,
+    Threshold,
+    Url,
+    UrlPath,
+    Variable,
+    duration_from,
+    one_of,
+    size_from,
+    whole,
+)
+from config.units import Allowance
+
+Task = Literal["chat", "completion", "embed", "predict"]
+CachePolicy = Literal["store", "bypass"]
+
+MIB = 2**20
+GIB = 2**30
+
+
+class Section(BaseModel):
+    """A mapping of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class KeySettings(Section):
+    """A key that clients may call with."""
+
+    name: Name = Field(description="What logs and metrics call the key.")
+    sha256: Digest = Field(description="SHA-256 digest of the key, in hexadecimal: the key itself is written nowhere.")
+    models: tuple[NameOrAny, ...] = Field(
+        default=("*",), description="Models and routes that the key may call; `*` stands for all."
+    )
+
+
+class ServerSettings(Section):
+    """Where and how the gateway answers."""
+
+    listen: Listen = Field(
+        default=ListenAddress("127.0.0.1", 8080),
+        description="Address and port; port 0 takes any free one. IPv6 in brackets: `[::1]:8080`.",
+    )
+    max_body_bytes: Annotated[int, size_from("1KiB")] = Field(
+        default=32 * MIB, alias="max_body", description="The largest request body that is read."
+    )
+    request_timeout_s: Annotated[float, duration_from("100ms")] = Field(
+        default=600.0, alias="request_timeout", description="The longest that a request may take, its stream included."
+    )
+    shutdown_timeout_s: Annotated[float, duration_from("0s")] = Field(
+        default=30.0, alias="shutdown_timeout", description="How long a stop waits for the requests in flight."
+    )
+    keys: tuple[KeySettings, ...] = Field(
+        default=(), description="Keys of the clients. None: only callers on this machine (loopback) are served."
+    )
+
+
+class ExactSettings(Section):
+    """The cache of identical requests."""
+
+    memory_bytes: Annotated[int, size_from("1MiB")] = Field(
+        default=256 * MIB, alias="memory", description="Answers kept in memory."
+    )
+    disk_bytes: Annotated[int, size_from("0B")] = Field(
+        default=4 * GIB, alias="disk", description="Answers kept on disk, also over a restart; 0 switches the disk off."
+    )
+    ttl_s: Annotated[float, duration_from("1s")] = Field(
+        default=3600.0, alias="ttl", description="How long an answer is served after it was made."
+    )
+
+
+class SemanticSettings(Section):
+    """The cache of questions that mean the same."""
+
+    embedder: Name = Field(description="The model of task `embed` that turns questions into vectors.")
+    ttl_s: Annotated[float, duration_from("1s")] = Field(
+        default=3600.0, alias="ttl", description="How long an answer is served for another wording."
+    )
+    threshold: Threshold | None = Field(
+        default=None, description="The least cosine of two questions that share an answer. Left out: the cache's own."
+    )
+
+
+class CacheSettings(Section):
+    """What is remembered, and where."""
+
+    directory: FilePath = Field(default=Path("var/cache"), description="Where the cache keeps its files.")
+    exact: ExactSettings = Field(default=ExactSettings(), description="The cache of identical requests.")
+    semantic: SemanticSettings | None = Field(
+        default=None, description="The cache of questions that mean the same. Left out: off."
+    )
+
+
+class DeviceSettings(Section):
+    """What the models may use of this machine."""
+
+    gpus: Gpus = Field(default="none", description="`none`, `all`, or a list of device indices such as `[0, 1]`.")
+    host_memory: Memory = Field(
+        default=Allowance(share=0.8),
+        description="Memory that all workers may hold together: a size, or a share of the machine's.",
+    )
+
+
+class OnnxSettings(Section):
+    """A model that our own worker processes run with ONNX Runtime."""
+
+    path: FilePath = Field(description="Directory with `model.onnx`, `model.yaml` and the tokenizer.")
+    threads: Annotated[int, whole(1, 1024)] = Field(default=1, description="Threads of one worker's inference.")
+
+
+class CommandSettings(Section):
+    """A server that the gateway starts, watches and stops, and speaks OpenAI's HTTP with."""
+
+    run: CommandLine = Field(
+        description="Command line, split into words without a shell; `{port}` becomes the port that it must listen on."
+    )
+    ready: UrlPath = Field(default="/health", description="Path that answers 200 once the server is ready.")
+    model: Text | None = Field(
+        default=None, description="Name of the model in requests to it. Left out: the name here."
+    )
+    env: Mapping[Variable, Secret] = Field(
+        default_factory=dict, description="Environment variables of the command, `${NAME}` taken from ours."
+    )
+    concurrency: Annotated[int, whole(1)] = Field(default=16, description="Requests that one replica takes at a time.")
+
+
+class HttpSettings(Section):
+    """An upstream that somebody else runs and that speaks OpenAI's HTTP."""
+
+    url: Url = Field(description="Base URL, such as `https://api.example.com/v1`.")
+    key: Secret | None = Field(
+        default=None,
+        description="Key sent as `Authorization: Bearer …`; write `${NAME}` to take it from the environment.",
+    )
+    model: Text | None = Field(
+        default=None, description="Name of the model in requests to it. Left out: the name here."
+    )
+    concurrency: Annotated[int, whole(1)] = Field(default=64, description="Requests in flight to it at a time.")
+
+
+class PoolSettings(Section):
+    """How many replicas of a model run, and who waits for them."""
+
+    min: Annotated[int, whole(0)] = Field(default=0, description="Replicas that always run.")
+    max: Annotated[int, whole(1)] = Field(default=1, description="The most replicas that may run.")
+    queue: Annotated[int, whole(1)] = Field(
+        default=256, description="Requests that may wait; one more is refused (429)."
+    )
+    start_timeout_s: Annotated[float, duration_from("100ms")] = Field(
+        default=60.0, alias="start_timeout", description="The longest that a replica may take to start."
+    )
+    keep_warm_s: KeepWarm = Field(
+        default=None,
+        alias="keep_warm",
+        description="How long an idle replica above `min` stays: `predict` (by demand), or a fixed time such as `10m`.",
+    )
+
+
+class ModelSettings(Section):
+    """A model: its task, exactly one engine (`onnx`, `command` or `http`), and its pool."""
+
+    task: Annotated[Task, one_of(*get_args(Task))] = Field(description="`chat`, `completion`, `embed` or `predict`.")
+    onnx: OnnxSettings | None = Field(default=None, description="Engine: our own workers.")
+    command: CommandSettings | None = Field(default=None, description="Engine: a server that we start.")
+    http: HttpSettings | None = Field(default=None, description="Engine: an upstream.")
+    pool: PoolSettings = Field(default=PoolSettings(), description="Its replicas.")
+
+
+class RouteCacheSettings(Section):
+    """What of a route's answers the cache keeps."""
+
+    enabled: Switch = Field(default=True, description="Whether its answers are cached at all.")
+    sampled: Annotated[CachePolicy, one_of(*get_args(CachePolicy))] = Field(
+        default="bypass",
+        description="`store` or `bypass` where the client asks for a temperature above 0 without a seed.",
+    )
+    unstated: Annotated[CachePolicy, one_of(*get_args(CachePolicy))] = Field(
+        default="store", description="`store` or `bypass` where the client states no temperature."
+    )
+
+
+class RouteSettings(Section):
+    """A name that clients use like a model, and the models that answer for it: exactly one of `split`, `candidates`."""
+
+    split: Mapping[Name, Annotated[int, whole(1)]] | None = Field(
+        default=None, description="Models with their weights: each gets its part of the requests."
+    )
+    candidates: tuple[Name, ...] | None = Field(
+        default=None, description="Models of which the one with the least expected time to an answer gets the request."
+    )
+    fallback: tuple[Name, ...] = Field(
+        default=(), description="Models tried in this order when those above fail or would miss the deadline."
+    )
+    cache: RouteCacheSettings = Field(default=RouteCacheSettings(), description="What of its answers the cache keeps.")
+
+
+class Settings(Section):
+    """The whole file."""
+
+    server: ServerSettings = Field(default=ServerSettings(), description="Where and how the gateway answers.")
+    cache: CacheSettings | None = Field(default=None, description="What is remembered. Left out: nothing.")
+    devices: DeviceSettings = Field(default=DeviceSettings(), description="What the models may use of this machine.")
+    models: Mapping[Name, ModelSettings] = Field(description="The models by name.")
+    routes: Mapping[Name, RouteSettings] = Field(
+        default_factory=dict, description="Names that clients use like a model. A model's own name is a route as well."
+    )
+
+
+def fields_of(section: type[Section]) -> dict[str, FieldInfo]:
+    """Return a section's fields by the keys that the operator writes."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
+def section_at(path: Sequence[str | int]) -> type[Section]:
+    """Return the class of the section at `path`, such as `models.atlas.pool`. Raises `KeyError` where there is none."""
+    section: type[Section] = Settings
+    is_name = False
+    for step in path:
+        if not is_name:
+            annotation = fields_of(section)[str(step)].annotation
+            section = section_in(annotation) or section
+            is_name = get_origin(annotation) in (Mapping, tuple)
+        else:
+            is_name = False
+    return section
+
+
+def section_in(annotation: object) -> type[Section] | None:
+    """Return the section that a field's type holds, alone or in a mapping or list; None where it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := section_in(part))), None)
