@@ -1,0 +1,85 @@
+"""What can be told of a request before any model sees it. Pure: a request and a route's policy in, features out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from backends.contract import Job, Task
+from gateway.identity import fingerprint
+from gateway.request import Caller, Directives, Request
+
+# English text averages about four bytes a token; a model's own count corrects the estimate once it has answered.
+_BYTES_PER_TOKEN = 4
+# A text longer than this may exceed the embedder's window, where two texts with the same beginning look alike.
+_MEANING_MAX_CHARS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """What a route lets the caches do with answers whose sampling was not pinned down.
+
+    `sampled`: the client asked for a temperature above 0 and gave no seed. `unstated`: it said nothing of either.
+    """
+
+    sampled: bool = False
+    unstated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What routing and caching need to know. `cacheable` goes with its `reason`; both reach the client's headers."""
+
+    task: Task
+    tokens_in: int
+    max_tokens_out: int | None
+    deterministic: bool
+    cacheable: bool
+    reason: str
+    by_meaning: bool
+    scope: str
+    fingerprint: bytes
+    deadline_s: float
+
+
+Determinism = Literal["pinned", "unstated", "sampled"]
+
+
+def analyze(
+    request: Request, caller: Caller, directives: Directives, policy: CachePolicy, deadline_s: float
+) -> Features:
+    """Describe a request. `deadline_s` is the moment (monotonic seconds) by which it must be answered."""
+    sampling = determinism(request.job)
+    cacheable, reason = _cacheability(sampling, directives, policy)
+    return Features(
+        task=request.job.task,
+        tokens_in=_estimate_tokens(request.job),
+        max_tokens_out=request.job.sampling.max_tokens,
+        deterministic=sampling == "pinned",
+        cacheable=cacheable,
+        reason=reason,
+        by_meaning=cacheable and request.asked is not None and 0 < len(request.asked) <= _MEANING_MAX_CHARS,
+        scope=caller.scope,
+        fingerprint=fingerprint(request.fields),
+        deadline_s=deadline_s,
+    )
+
+
+def determinism(job: Job) -> Determinism:
+    """Tell whether the same job gives the same answer: pinned by the client, left open by it, or sampled."""
+    if job.task in (Task.EMBED, Task.PREDICT) or job.sampling.seed is not None or job.sampling.temperature == 0:
+        return "pinned"
+    return "unstated" if job.sampling.temperature is None else "sampled"
+
+
+def _cacheability(sampling: Determinism, directives: Directives, policy: CachePolicy) -> tuple[bool, str]:
+    if directives.no_store:
+        return False, "no-store"
+    if sampling == "sampled" and not policy.sampled:
+        return False, "temperature"
+    if sampling == "unstated" and not policy.unstated:
+        return False, "unstated-temperature"
+    return True, sampling
+
+
+def _estimate_tokens(job: Job) -> int:
+    texts = (job.prompt, *job.inputs, *[message.content for message in job.messages])
+    return sum(len(text) // _BYTES_PER_TOKEN + 1 if isinstance(text, str) else len(text) for text in texts if text)

@@ -1,0 +1,105 @@
+"""The trunk's own errors, and the one table that maps every domain error to a status. Knows no wire's error shape."""
+
+from dataclasses import dataclass
+
+from backends.contract import BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed, WorkerDied
+
+
+class RequestRefused(Exception):  # noqa: N818 - a refusal is an answer, not a defect
+    """The request cannot be served as it stands; `param` names the field that is at fault, if one is."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequest(RequestRefused):
+    """A field is missing, of the wrong type, out of range, or beyond what the model can do."""
+
+
+class Unauthorized(RequestRefused):
+    """No key, or one that is not known."""
+
+
+class Forbidden(RequestRefused):
+    """A known caller that may not do this."""
+
+
+class UnknownModel(RequestRefused):
+    """No model and no route has this name."""
+
+
+class UnknownPath(RequestRefused):
+    """Nothing is served at this path."""
+
+
+class WrongMethod(RequestRefused):
+    """The path exists, under another method."""
+
+
+class BodyTooLarge(RequestRefused):
+    """The body exceeds `server.max_body`."""
+
+
+class BodyTooSlow(RequestRefused):
+    """The body did not arrive in time."""
+
+
+class NotCached(RequestRefused):
+    """The client said `only-if-cached`, and nothing fitting is stored (RFC 9111 §5.2.1.7)."""
+
+
+class Draining(RequestRefused):
+    """The gateway is shutting down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error on its way to a wire. `retry` tells clients whether to try again; `retry_after_s` when."""
+
+    status: int
+    kind: str
+    code: str | None
+    message: str
+    param: str | None
+    retry: bool
+    retry_after_s: float | None
+
+
+# status, kind and code as OpenAI names them (other surfaces translate the status), and whether a retry can help
+_TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
+    InvalidRequest: (400, "invalid_request_error", None, False),
+    BadJob: (400, "invalid_request_error", None, False),
+    Unauthorized: (401, "invalid_request_error", "invalid_api_key", False),
+    Forbidden: (403, "invalid_request_error", "model_not_allowed", False),
+    UnknownModel: (404, "invalid_request_error", "model_not_found", False),
+    UnknownPath: (404, "invalid_request_error", "unknown_url", False),
+    WrongMethod: (405, "invalid_request_error", "method_not_allowed", False),
+    BodyTooSlow: (408, "invalid_request_error", "body_too_slow", False),
+    BodyTooLarge: (413, "invalid_request_error", "body_too_large", False),
+    QueueFull: (429, "rate_limit_error", "queue_full", True),
+    WorkerDied: (502, "api_error", "worker_died", True),
+    UpstreamFailed: (502, "api_error", "upstream_failed", True),
+    StartFailed: (503, "api_error", "start_failed", True),
+    Draining: (503, "api_error", "draining", True),
+    DeadlineExceeded: (504, "api_error", "deadline_exceeded", False),
+    NotCached: (504, "invalid_request_error", "not_cached", False),
+}
+_UNEXPECTED = (500, "api_error", "internal_error", False)
+_OWN_WORDS = 500
+
+
+def fault(error: Exception) -> Fault:
+    """Translate any error: one that the table does not know is a 500 whose text stays in the log."""
+    status, kind, code, retry = _TABLE.get(type(error), _UNEXPECTED)
+    if isinstance(error, UpstreamFailed) and error.status in (429, 503):
+        status = error.status  # what only waiting cures keeps its meaning for the client
+    return Fault(
+        status=status,
+        kind=kind,
+        code=code,
+        message="internal error; the log has the details" if status == _OWN_WORDS else str(error),
+        param=getattr(error, "param", None),
+        retry=retry,
+        retry_after_s=getattr(error, "retry_after_s", None),
+    )

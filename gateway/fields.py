@@ -1,0 +1,73 @@
+"""Typed access to the fields of a JSON body; each refusal names the field, its value and what is allowed.
+
+Knows no wire.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.errors import InvalidRequest
+
+_SHOWN_CHARS = 80
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object. Raises `InvalidRequest` with the place of the first error."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    if type(value) is not dict:
+        raise InvalidRequest(f"the body must be a JSON object, got {shown(value)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """Write a value into an error message, cut short."""
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+
+
+def refuse(name: str, value: object, allowed: str) -> InvalidRequest:
+    """Make the error that says what was given and what is allowed."""
+    return InvalidRequest(f"'{name}' must be {allowed}, got {shown(value)}", name)
+
+
+def text(body: Mapping[str, Any], name: str) -> str:
+    """Return a required string that is not empty."""
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise refuse(name, value, "a non-empty string")
+    return value
+
+
+def flag(body: Mapping[str, Any], name: str) -> bool:
+    """Return an optional boolean; absent or null is False."""
+    value = body.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise refuse(name, value, "true or false")
+    return value
+
+
+def number(body: Mapping[str, Any], name: str, low: float, high: float) -> float | None:
+    """Return an optional number within [low, high]; absent or null is None."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise refuse(name, value, f"a number from {low:g} to {high:g}")
+    return float(value)
+
+
+def whole(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
+    """Return an optional whole number within [low, high]; absent or null is None."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise refuse(name, value, f"a whole number from {low} to {high}")
+    return value

@@ -1,0 +1,184 @@
+"""The request's path, and the only code that knows the whole of it: analyse, look up, route, run, remember."""
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Job, Usage
+from backends.pool import Pool
+from cache.contract import Meaning
+from cache.flight import Seat, SingleFlight
+from gateway.analyze import Features, analyze
+from gateway.answer import Answer, Head
+from gateway.cache_control import CacheStatus
+from gateway.errors import NotCached
+from gateway.identity import scoped
+from gateway.recall import Recall, write_gate
+from gateway.request import Caller, Directives, Request
+from gateway.router import Candidate, Choice, plan
+from gateway.routes import Route, Routes
+from gateway.telemetry import Telemetry
+
+
+Item = Head | Event
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the pipeline found or began: a complete answer, or a seat in a flight whose `head` has come.
+
+    `lookup_s` is the time that the caches took.
+    """
+
+    head: Head
+    status: CacheStatus
+    lookup_s: float
+    features: Features
+    answer: Answer | None = None
+    seat: Seat[Item] | None = None
+
+
+class Pipeline:
+    """Answers requests from the caches or the pools that it is given."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        pools: Mapping[str, Pool],
+        recall: Recall | None,
+        flights: SingleFlight[Item],
+        telemetry: Telemetry,
+        *,
+        deadline_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._routes = routes
+        self._pools = pools
+        self._recall = recall
+        self._flights = flights
+        self._telemetry = telemetry
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    async def answer(self, request: Request, caller: Caller, directives: Directives) -> Outcome:
+        """Answer a request. Raises `RequestRefused` and `BackendError`; close the outcome's seat when done."""
+        arrived = self._clock()
+        route = self._routes.resolve(request.model, caller)
+        features = analyze(request, caller, directives, route.policy, arrived + self._deadline_s)
+        targets = route.targets(features.fingerprint)
+        versions = [self._pools[model].engine.version for model in targets]
+        shared = self._flight_key(features, directives, versions)
+        meanings: dict[str, Meaning] = {}
+
+        if self._recall and features.cacheable and not directives.no_cache:
+            hit = await self._recall.same(features, directives, versions)
+            if hit is None and not (shared and self._flights.waiters(shared)):
+                meanings = await self._recall.meanings(request, features, versions)
+                hit = await self._recall.alike(meanings.values(), directives)
+            if hit is not None:
+                return Outcome(hit.answer.head, hit.status, self._clock() - arrived, features, answer=hit.answer)
+        if directives.only_if_cached:
+            raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
+
+        looked_up = self._clock()
+        seat = self._flights.join(
+            shared,
+            functools.partial(self._run, request.job, features, self.plan(route, features, targets)),
+            functools.partial(self._remember, features, meanings) if self._recall and features.cacheable else None,
+        )
+        head = await _first(seat)
+        return Outcome(head, _missed(features, directives, seat), looked_up - arrived, features, seat=seat)
+
+    async def collect(self, outcome: Outcome) -> Outcome:
+        """Read an outcome's flight to its end: the same outcome with its complete answer."""
+        if outcome.seat is None:
+            return outcome
+        async with outcome.seat as seat:
+            answer = Answer(outcome.head, tuple([item async for item in seat if type(item) is not Head]))
+        stored = self._recall is not None and write_gate(outcome.features, answer) is None
+        return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
+
+    def plan(self, route: Route, features: Features, targets: Sequence[str]) -> tuple[Choice, ...]:
+        """Order the models that may answer by the pools as they stand now."""
+        now = self._clock()
+        candidates = [self._candidate(model, features, now) for model in targets]
+        fallbacks = [replace(self._candidate(model, features, now), is_fallback=True) for model in route.fallback]
+        return plan([*candidates, *fallbacks], now, features.deadline_s)
+
+    def _candidate(self, model: str, features: Features, now: float) -> Candidate:
+        pool = self._pools[model]
+        tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
+        return Candidate(pool.snapshot(now), pool.costs.service_s(features.tokens_in, tokens_out))
+
+    def _flight_key(self, features: Features, directives: Directives, versions: Sequence[str]) -> bytes | None:
+        if not features.cacheable or directives.no_cache:
+            return None
+        return scoped(features.fingerprint, features.scope, *versions)
+
+    async def _run(self, job: Job, features: Features, choices: Sequence[Choice]) -> AsyncIterator[Item]:
+        """Run a job on the first candidate that begins to answer: its head, then its events."""
+        for place, choice in enumerate(choices):
+            begun = False
+            try:
+                async with aclosing(self._events(choice.model, job, features.deadline_s)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item
+            except BackendError as error:
+                if begun or isinstance(error, BadJob) or place + 1 == len(choices):
+                    raise
+                self._telemetry.fallback(choice.model, error)
+            else:
+                return
+
+    async def _events(self, model: str, job: Job, deadline_s: float) -> AsyncGenerator[Item, None]:
+        pool = self._pools[model]
+        begun = self._clock()
+        async with aclosing(pool.stream(job, deadline_s)) as events:
+            dispatched = await anext(events)
+            assert type(dispatched) is Dispatched
+            event = await anext(events)
+            first_s = self._clock() - begun
+            self._telemetry.first_event(model, first_s)
+            infer_s = first_s - dispatched.queue_s - dispatched.start_s
+            version = pool.engine.version
+            yield Head(model, version, self._wall_clock(), dispatched.queue_s, dispatched.start_s, infer_s)
+            while event is not None:
+                if type(event) is Usage:
+                    self._telemetry.tokens(model, event.prompt_tokens, event.completion_tokens)
+                yield event
+                event = await self._next(events, model, deadline_s)
+
+    async def _next(self, events: AsyncGenerator[Event, None], model: str, deadline_s: float) -> Event | None:
+        try:
+            async with asyncio.timeout(deadline_s - self._clock()):
+                return await anext(events, None)
+        except TimeoutError:
+            raise DeadlineExceeded(f"'{model}' did not complete its answer in time") from None
+
+    def _remember(self, features: Features, meanings: Mapping[str, Meaning], items: Sequence[Item]) -> None:
+        head, *events = items
+        assert type(head) is Head
+        assert self._recall is not None
+        self._recall.keep(features, Answer(head, tuple(events)), meanings)
+
+
+async def _first(seat: Seat[Item]) -> Head:
+    try:
+        head = await anext(aiter(seat))
+    except BaseException:
+        await seat.leave()
+        raise
+    assert type(head) is Head
+    return head
+
+
+def _missed(features: Features, directives: Directives, seat: Seat[Item]) -> CacheStatus:
+    if not features.cacheable:
+        return CacheStatus(forward="bypass", detail=features.reason)
+    return CacheStatus(forward="request" if directives.no_cache else "miss", collapsed=not seat.leader)

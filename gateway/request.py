@@ -1,0 +1,43 @@
+"""What every wire decodes to. Knows no wire, no cache and no pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backends.contract import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's question in canonical form.
+
+    `fields` is everything that the answer depends on, as JSON values: a field that a surface does not know is in it,
+    what only shapes the reply (`stream`, `user`) is not. `asked` is the last user text where the request ends with one:
+    the only part that a match by meaning may vary.
+    """
+
+    model: str
+    job: Job
+    fields: Mapping[str, object]
+    asked: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: `scope` parts what the caches keep for one tenant from another's, `models` is what it may call."""
+
+    scope: str
+    models: tuple[str, ...] = ("*",)
+
+    def may_call(self, model: str) -> bool:
+        """Tell whether this caller's key opens the model."""
+        return "*" in self.models or model in self.models
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """What the client's `Cache-Control` asks for (RFC 9111 §5.2.1); ages in seconds."""
+
+    no_store: bool = False
+    no_cache: bool = False
+    only_if_cached: bool = False
+    max_age_s: int | None = None

@@ -1,0 +1,60 @@
+"""Names that clients use for models, and the models behind each. Pure; knows no pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.analyze import CachePolicy
+from gateway.errors import Forbidden, UnknownModel
+from gateway.request import Caller
+
+_WEIGHT_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A name, the models that may answer under it, and those that step in when none of them can.
+
+    With `weights`, one model is drawn for each distinct request; without, every candidate may answer and the one that
+    is expected first does.
+    """
+
+    name: str
+    candidates: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    fallback: tuple[str, ...] = ()
+    policy: CachePolicy = CachePolicy()
+
+    def targets(self, fingerprint: bytes) -> tuple[str, ...]:
+        """Return the models that may answer this request.
+
+        A split draws by the request's fingerprint, so that its repeat meets the same model, and that model's cache.
+        """
+        if not self.weights:
+            return self.candidates
+        point = int.from_bytes(fingerprint[:_WEIGHT_BYTES]) / 2 ** (8 * _WEIGHT_BYTES) * sum(self.weights)
+        for model, weight in zip(self.candidates, self.weights, strict=True):
+            point -= weight
+            if point < 0:
+                return (model,)
+        return self.candidates[-1:]
+
+
+class Routes:
+    """Every name that a client may call: the configured routes, and each model under its own name."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = dict(routes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of the configuration."""
+        return tuple(self._routes)
+
+    def resolve(self, name: str, caller: Caller) -> Route:
+        """Return the route of a name. Raises `UnknownModel` or `Forbidden`."""
+        route = self._routes.get(name)
+        if route is None:
+            raise UnknownModel(f"the model '{name}' does not exist; there are: {', '.join(self.names)}", "model")
+        if not caller.may_call(name):
+            raise Forbidden(f"this key may not call '{name}'; it may call: {', '.join(caller.models)}", "model")
+        return route
