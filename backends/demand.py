@@ -1,0 +1,52 @@
+"""How often a model is asked for: a time-decayed rate over several memories, updated in constant time.
+
+Knows no clock: every call brings `now`.
+"""
+
+import math
+from collections.abc import Sequence
+
+MEMORIES_S = (300.0, 3600.0, 86400.0)
+
+# A model that has been watched for a second is treated as if it had been watched for this much longer, so that
+# the first request of all does not read as one request a second.
+PRIOR_AGE_S = 60.0
+
+
+class Demand:
+    """The arrival rate of one model: the mean of decayed rates with time constants `memories_s` (seconds).
+
+    `now` must not run backwards between calls; where it does, it counts as no time passed.
+    """
+
+    def __init__(self, now: float, memories_s: Sequence[float] = MEMORIES_S) -> None:
+        self._memories_s = tuple(memories_s)
+        self._counts = [0.0] * len(self._memories_s)
+        self._born = now
+        self._updated = now
+        self._last_arrival: float | None = None
+
+    @property
+    def last_arrival(self) -> float | None:
+        """The time of the latest arrival; `None` before the first."""
+        return self._last_arrival
+
+    def record(self, now: float) -> None:
+        """Count one arrival."""
+        passed = max(0.0, now - self._updated)
+        self._counts = [
+            count * math.exp(-passed / memory) + 1.0
+            for count, memory in zip(self._counts, self._memories_s, strict=True)
+        ]
+        self._updated = max(now, self._updated)
+        self._last_arrival = self._updated
+
+    def rate_per_s(self, now: float) -> float:
+        """Return the arrivals expected per second from now on."""
+        passed = max(0.0, now - self._updated)
+        age = max(0.0, now - self._born) + PRIOR_AGE_S
+        rates = (
+            count * math.exp(-passed / memory) / (memory * -math.expm1(-age / memory))
+            for count, memory in zip(self._counts, self._memories_s, strict=True)
+        )
+        return sum(rates) / len(self._memories_s)

@@ -1,0 +1,151 @@
+"""Small online estimators: a decayed mean, a decayed histogram of durations, a decayed linear fit.
+
+They know nothing of models or replicas; each dumps to plain JSON values and loads from them.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+Plain = dict[str, Any]
+
+
+class DecayedMean:
+    """A mean in which each value weighs `keep` times as much as the next newer one; it begins at `seed`."""
+
+    def __init__(self, seed: float, keep: float = 0.95) -> None:
+        self._keep = keep
+        self._sum = seed
+        self._weight = 1.0
+        self.count = 0
+
+    def add(self, value: float) -> None:
+        """Learn a value; the first one replaces the seed."""
+        keep = self._keep if self.count else 0.0
+        self._sum = self._sum * keep + value
+        self._weight = self._weight * keep + 1.0
+        self.count += 1
+
+    @property
+    def value(self) -> float:
+        """The mean now."""
+        return self._sum / self._weight
+
+    def dump(self) -> Plain:
+        """Return what was learned as plain values."""
+        return {"sum": self._sum, "weight": self._weight, "count": self.count}
+
+    def load(self, data: Mapping[str, Any]) -> Self:
+        """Take over what `dump` returned."""
+        self._sum, self._weight, self.count = float(data["sum"]), float(data["weight"]), int(data["count"])
+        return self
+
+
+class DurationHistogram:
+    """Quantiles of a duration in seconds, within 5 %, over buckets that grow by a tenth; old values fade.
+
+    Until the first value it answers with `seed_s`.
+    """
+
+    _RATIO = math.log(1.1)
+    _LEAST_S = 1e-4
+
+    def __init__(self, seed_s: float, keep: float = 0.95) -> None:
+        self._keep = keep
+        self._seed_s = seed_s
+        self._weights: dict[int, float] = {}
+
+    def add(self, seconds: float) -> None:
+        """Learn a duration."""
+        bucket = self._bucket(seconds)
+        self._weights = {key: weight * self._keep for key, weight in self._weights.items() if weight > 1e-3}  # noqa: PLR2004
+        self._weights[bucket] = self._weights.get(bucket, 0.0) + 1.0
+
+    def quantile(self, share: float, above_s: float = 0.0) -> float | None:
+        """Return the duration that `share` (0 to 1) of the values longer than `above_s` do not exceed.
+
+        `None` when no value was that long.
+        """
+        if not self._weights:
+            return self._seed_s if self._seed_s > above_s else None
+        longer = sorted((key, weight) for key, weight in self._weights.items() if self._middle(key) > above_s)
+        left = share * sum(weight for _, weight in longer)
+        for key, weight in longer:
+            left -= weight
+            if left <= 0.0:
+                return self._middle(key)
+        return self._middle(longer[-1][0]) if longer else None
+
+    def dump(self) -> Plain:
+        """Return what was learned as plain values."""
+        return {"weights": [[key, weight] for key, weight in sorted(self._weights.items())]}
+
+    def load(self, data: Mapping[str, Any]) -> Self:
+        """Take over what `dump` returned."""
+        self._weights = {int(key): float(weight) for key, weight in data["weights"]}
+        return self
+
+    def _bucket(self, seconds: float) -> int:
+        return math.floor(math.log(max(seconds, self._LEAST_S) / self._LEAST_S) / self._RATIO)
+
+    def _middle(self, bucket: int) -> float:
+        return self._LEAST_S * math.exp((bucket + 0.5) * self._RATIO)
+
+
+class LinearFit:
+    """Least squares of y on (1, a, b) with a ridge on the slopes; each point weighs `keep` times the next newer one.
+
+    It holds decayed sums and solves them when asked, so features that never vary cannot blow it up: their slopes
+    shrink to the smallest that explain the data.
+    """
+
+    _RIDGE = 1e-3
+
+    def __init__(self, keep: float = 0.98) -> None:
+        self._keep = keep
+        self._moments = [0.0] * 6  # w, wa, wb, waa, wab, wbb
+        self._targets = [0.0] * 3  # wy, way, wby
+        self._solution: tuple[float, float, float] | None = None
+        self.count = 0
+
+    def add(self, a: float, b: float, y: float) -> None:
+        """Learn one point."""
+        keep = self._keep
+        self._moments = [m * keep + x for m, x in zip(self._moments, (1.0, a, b, a * a, a * b, b * b), strict=True)]
+        self._targets = [t * keep + x for t, x in zip(self._targets, (y, a * y, b * y), strict=True)]
+        self._solution = None
+        self.count += 1
+
+    def predict(self, a: float, b: float) -> float:
+        """Return the fitted y at (a, b); 0 before the first point."""
+        if self.count == 0:
+            return 0.0
+        if self._solution is None:
+            self._solution = self._solve()
+        base, slope_a, slope_b = self._solution
+        return base + slope_a * a + slope_b * b
+
+    def dump(self) -> Plain:
+        """Return what was learned as plain values."""
+        return {"moments": list(self._moments), "targets": list(self._targets), "count": self.count}
+
+    def load(self, data: Mapping[str, Any]) -> Self:
+        """Take over what `dump` returned; raise `ValueError` where it has another shape."""
+        moments, targets = [float(x) for x in data["moments"]], [float(x) for x in data["targets"]]
+        if (len(moments), len(targets)) != (len(self._moments), len(self._targets)):
+            raise ValueError(f"a fit has 6 moments and 3 targets, not {len(moments)} and {len(targets)}")
+        self._moments, self._targets, self.count, self._solution = moments, targets, int(data["count"]), None
+        return self
+
+    def _solve(self) -> tuple[float, float, float]:
+        """Centre the sums (the base is not punished), then solve the two slopes."""
+        w, wa, wb, waa, wab, wbb = self._moments
+        wy, way, wby = self._targets
+        var_a = (waa - wa * wa / w) + self._RIDGE * w
+        var_b = (wbb - wb * wb / w) + self._RIDGE * w
+        cov = wab - wa * wb / w
+        to_a, to_b = way - wa * wy / w, wby - wb * wy / w
+        det = var_a * var_b - cov * cov
+        slope_a = (to_a * var_b - to_b * cov) / det
+        slope_b = (to_b * var_a - to_a * cov) / det
+        return (wy - slope_a * wa - slope_b * wb) / w, slope_a, slope_b

@@ -1,0 +1,270 @@
+"""The keeper's mind: which replicas to start and to stop, and why. Pure: pools as they are and `now` in, actions out.
+
+It knows nothing of tasks, processes or clocks; simulator, tuner and tests run the same code.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start one more replica of `model`."""
+
+    model: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Let `replica` of `model` finish what it holds, then end it."""
+
+    model: str
+    replica: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A replica of `model` is wanted, and cannot start yet."""
+
+    model: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A replica of `model` is wanted and can never start: whoever waits for it is told so."""
+
+    model: str
+    why: str
+
+
+Action = Start | Stop | Wait | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator's time and memory are worth.
+
+    `wait_value`: one second that a request waits is worth this many seconds of an idle replica.
+    `idle_floor_s`, `idle_cap_s`: an idle replica is kept at least and at most so long, whatever the forecast says.
+    `start_margin`: a start without a request needs a forecast this much above break-even, so that it does not flap.
+    `utilisation`: the share of slots that expected load may take before one more replica is worth having;
+    an extra one is stopped only when load would take less than `utilisation / start_margin` without it.
+    """
+
+    wait_value: float = 100.0
+    idle_floor_s: float = 60.0
+    idle_cap_s: float = 4 * 3600.0
+    start_margin: float = 2.0
+    utilisation: float = 0.7
+
+
+DEFAULT_POLICY = Policy()
+
+_LEAVING = (ReplicaState.DRAINING, ReplicaState.FAILED)
+
+
+def plan(
+    now: float, pools: Sequence[PoolSnapshot], budget_bytes: int | None, policy: Policy = DEFAULT_POLICY
+) -> tuple[Action, ...]:
+    """Return what to do now, stops before the starts that they make room for.
+
+    `budget_bytes` bounds the host memory of all replicas together, as learned or measured; `None`: no bound.
+    """
+    stops = [stop for pool in pools for stop in _surplus(now, pool, policy)]
+    room = _Room(now, pools, budget_bytes, stops)
+    wants = sorted((w for pool in pools if (w := _want(now, pool, policy)) is not None), key=lambda w: w.order)
+    starts = [action for want in wants for action in _fulfil(now, want, room)]
+    return (*stops, *starts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    """`count` more replicas; `urgent` ones may push idle ones out. Lower `order` first."""
+
+    pool: PoolSnapshot
+    count: int
+    urgent: bool
+    order: tuple[float, ...]
+    why: str
+
+
+def _want(now: float, pool: PoolSnapshot, policy: Policy) -> _Want | None:
+    if pool.closing and not pool.queued:
+        return None
+    alive = len(pool.alive)
+    room = pool.max_replicas - alive
+    if alive < pool.min_replicas:
+        return _Want(pool, pool.min_replicas - alive, True, (0,), f"{alive} of at least {pool.min_replicas} are up")
+    if room > 0 and pool.queued and (count := _for_queue(pool)):
+        why = f"{pool.queued} queued for up to {pool.oldest_wait_s:.1f} s, {alive} up, start-up {pool.start_s:.1f} s"
+        return _Want(pool, min(room, count), True, (1, -pool.oldest_wait_s), why)
+    if room > 0 and (count := _for_forecast(now, pool, policy)):
+        why = f"{_forecast_words(pool, policy)}, {_load_words(pool)}, {alive} up"
+        return _Want(pool, min(room, count), False, (2, -value_per_byte(pool)), why)
+    return None
+
+
+def _for_queue(pool: PoolSnapshot) -> int:
+    """Count the replicas that the queue is worth.
+
+    One started now helps from `start_s` on; it is worth it if work remains for it that takes as long as its start
+    (or one job, where that takes longer). What those that are up or coming will have done by then is not its work.
+    """
+    if not pool.alive:
+        per_replica = pool.slots_per_replica * max(1.0, pool.start_s / pool.service_s)
+        return math.ceil(pool.queued / per_replica)
+    useful_s = max(pool.start_s, pool.service_s)
+    horizon_s = pool.start_s + useful_s
+    served = sum(
+        pool.slots_per_replica * max(0.0, horizon_s - r.remaining_start_s) / pool.service_s - r.in_flight / 2
+        for r in pool.alive
+    )
+    return max(0, math.ceil((pool.queued - served) * pool.service_s / (pool.slots_per_replica * useful_s)))
+
+
+def _for_forecast(now: float, pool: PoolSnapshot, policy: Policy) -> int:
+    """Count the replicas that the expected demand is worth before anybody asked."""
+    if pool.closing or pool.last_arrival is None or now - pool.last_arrival >= policy.idle_cap_s:
+        return 0
+    by_load = math.ceil(_offered(pool) / policy.utilisation) if _offered(pool) > policy.utilisation else 0
+    wanted = max(by_load, 1 if _worth(pool, policy) > policy.start_margin else 0)
+    return max(0, wanted - len(pool.alive))
+
+
+def _surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop]:
+    """Stop idle replicas beyond what is expected to be asked for, the longest idle first."""
+    if pool.queued:
+        return []
+    recent = pool.last_arrival is not None and now - pool.last_arrival < policy.idle_cap_s
+    by_load = math.ceil(_offered(pool) * policy.start_margin / policy.utilisation) if _offered(pool) > 0 else 0
+    expected = max(by_load if by_load > 1 else 0, 1 if recent and _worth(pool, policy) >= 1.0 else 0)
+    spare = len(pool.alive) - max(pool.min_replicas, expected)
+    idle = [r for r in pool.ready if r.idle_since is not None and now - r.idle_since >= _residency_s(pool, policy)]
+    idle.sort(key=lambda r: r.idle_since or 0.0)
+    return [
+        Stop(
+            pool.model,
+            r.name,
+            f"idle for {now - (r.idle_since or now):.0f} s, {_forecast_words(pool, policy)}, {_load_words(pool)}",
+        )
+        for r in idle[: max(0, spare)]
+    ]
+
+
+def _residency_s(pool: PoolSnapshot, policy: Policy) -> float:
+    """Return how long a replica may idle at least: its start-up time, else it never paid for its start."""
+    return max(policy.idle_floor_s, pool.start_s)
+
+
+def _worth(pool: PoolSnapshot, policy: Policy) -> float:
+    """Return the waiting that one warm replica spares, in units of what keeping it costs; above 1 it pays."""
+    return pool.rate_per_s * pool.start_s * policy.wait_value
+
+
+def _offered(pool: PoolSnapshot) -> float:
+    """Return the expected load in replicas: arrivals times service time over slots."""
+    return pool.rate_per_s * pool.service_s / pool.slots_per_replica
+
+
+def value_per_byte(pool: PoolSnapshot) -> float:
+    """Return the waiting seconds that a byte of one replica is expected to spare per second."""
+    return pool.rate_per_s * pool.start_s / max(1, pool.replica_bytes)
+
+
+def _forecast_words(pool: PoolSnapshot, policy: Policy) -> str:
+    return (
+        f"{pool.rate_per_s * 3600:.2g} requests an hour times {pool.start_s:.2g} s start-up is"
+        f" {_worth(pool, policy):.2g} of break-even"
+    )
+
+
+def _idle_words(pool: PoolSnapshot) -> str:
+    return f"idle, {pool.rate_per_s * 3600:.2g} requests an hour"
+
+
+def _load_words(pool: PoolSnapshot) -> str:
+    return f"load {_offered(pool):.2g} replicas"
+
+
+def _fulfil(now: float, want: _Want, room: "_Room") -> list[Action]:
+    """Turn one want into starts, evictions that make room for them, or the reason why not."""
+    pool = want.pool
+    if now < pool.retry_at and pool.failures:
+        left_s = pool.retry_at - now
+        return [Wait(pool.model, f"next try in {left_s:.1f} s, {pool.failures} failed in a row: {pool.last_failure}")]
+    actions: list[Action] = []
+    for _ in range(want.count):
+        made = room.make(want)
+        actions += made
+        if not isinstance(made[-1], Start):
+            break
+    return actions
+
+
+class _Room:
+    """The memory ledger of one plan: what is free, what is about to be, what may be pushed out."""
+
+    def __init__(self, now: float, pools: Sequence[PoolSnapshot], budget_bytes: int | None, stops: list[Stop]) -> None:
+        stopping = {stop.replica for stop in stops}
+        replicas = [r for pool in pools for r in pool.replicas]
+        self._budget = budget_bytes
+        self._free = (budget_bytes or 0) - sum(r.memory_bytes for r in replicas)
+        self._freeing = sum(r.memory_bytes for r in replicas if r.name in stopping or r.state in _LEAVING)
+        self._idle = [(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)]
+        self._idle.sort(key=lambda item: (value_per_byte(item[0]), item[1].idle_since or 0.0))
+
+    def make(self, want: _Want) -> list[Action]:
+        """Return a start where it fits, else what frees memory for it and the reason why it waits, which comes last."""
+        pool, need = want.pool, want.pool.replica_bytes
+        if self._budget is None or need <= self._free:
+            self._free -= need
+            return [Start(pool.model, want.why)]
+        if need > self._budget:
+            return [Refuse(pool.model, f"one replica holds {_mib(need)}, the memory budget is {_mib(self._budget)}")]
+        victims = self._victims(pool, need - self._free - self._freeing) if want.urgent else []
+        self._freeing += sum(r.memory_bytes for _, r in victims)
+        stops: list[Action] = [
+            Stop(p.model, r.name, f"{_mib(r.memory_bytes)} for {pool.model}, {_idle_words(p)}") for p, r in victims
+        ]
+        held = f"needs {_mib(need)}, {_mib(self._budget - self._free)} of {_mib(self._budget)} are held"
+        if need > self._free + self._freeing:
+            return [Wait(pool.model, f"{held}, and nothing idle may be stopped for it")]
+        self._freeing += self._free - need
+        self._free = 0
+        return [*stops, Wait(pool.model, f"{held}, until what stops is gone")]
+
+    def _victims(self, wanting: PoolSnapshot, missing: int) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
+        """Pick the idle replicas of least value per byte that free `missing` bytes; none where all cannot."""
+        chosen: list[tuple[PoolSnapshot, ReplicaSnapshot]] = []
+        for item in self._idle:
+            if missing > 0 and item[0].model != wanting.model:
+                chosen.append(item)
+                missing -= item[1].memory_bytes
+        if missing > 0:
+            return []
+        self._idle = [item for item in self._idle if item not in chosen]
+        return chosen
+
+
+def _evictable(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[ReplicaSnapshot]:
+    """List what may be pushed out: idle, nobody queued, above the minimum, up for as long as a start takes."""
+    if pool.queued:
+        return []
+    staying = [r for r in pool.alive if r.name not in stopping]
+    idle = [
+        r
+        for r in staying
+        if r.state is ReplicaState.READY and r.in_flight == 0 and r.memory_bytes and now - r.since >= pool.start_s
+    ]
+    idle.sort(key=lambda r: r.idle_since or 0.0)
+    return idle[: max(0, len(staying) - pool.min_replicas)]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,87 @@
+"""What pools look like at one moment: the frozen values that the keeper and the router decide on.
+
+Holds no behaviour beyond counting.
+"""
+
+import zlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_CAP_S = 60.0
+
+
+class ReplicaState(StrEnum):
+    """Where a replica stands; one that is gone is in no snapshot."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSnapshot:
+    """One replica. Times are of the pool's clock; `remaining_start_s` is 0 unless it is starting."""
+
+    name: str
+    state: ReplicaState
+    in_flight: int
+    since: float
+    idle_since: float | None
+    remaining_start_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """One pool: its limits, its replicas, its queue, and what is known of its demand and its costs.
+
+    `retry_at` is when the next start may be tried after `failures` failures in a row; `closing` says that it takes
+    no new jobs.
+    """
+
+    model: str
+    min_replicas: int
+    max_replicas: int
+    slots_per_replica: int
+    replicas: tuple[ReplicaSnapshot, ...]
+    queued: int
+    queue_limit: int
+    oldest_wait_s: float
+    rate_per_s: float
+    last_arrival: float | None
+    start_s: float
+    service_s: float
+    replica_bytes: int
+    failures: int = 0
+    retry_at: float = 0.0
+    last_failure: str = ""
+    closing: bool = False
+
+    @property
+    def alive(self) -> tuple[ReplicaSnapshot, ...]:
+        """The replicas that take jobs now or will when they are up."""
+        return tuple(r for r in self.replicas if r.state in (ReplicaState.STARTING, ReplicaState.READY))
+
+    @property
+    def ready(self) -> tuple[ReplicaSnapshot, ...]:
+        """The replicas that take jobs now."""
+        return tuple(r for r in self.replicas if r.state is ReplicaState.READY)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that replicas hold."""
+        return sum(r.in_flight for r in self.replicas)
+
+
+def backoff_s(model: str, failures: int) -> float:
+    """Return how long to wait before the next start after `failures` failures in a row (0 for none).
+
+    Doubles from half a second to a minute. Up to a quarter is added that depends on the model and the count alone, so
+    that models which fell together do not rise together and a replay gives the same times.
+    """
+    if failures == 0:
+        return 0.0
+    spread = zlib.crc32(f"{model} {failures}".encode()) / 2**32
+    return min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0 ** min(failures - 1, 16)) * (1.0 + 0.25 * spread)
