@@ -1,0 +1,251 @@
+"""Train atlas, the demonstration chat model, and write its weights and tokenizer to models/atlas.
+
+Needs torch, which is no dependency of the project: `.venv/bin/pip install torch` (the CPU build is enough). The learning rate follows the
+wall clock, so `--minutes` is what the training takes on any machine; with `--checkpoint` an interrupted run goes on where it stopped.
+"""
+
+import argparse
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+
+from backends.zoo.atlas_lessons import Lessons
+from backends.zoo.atlas_phrasing import Grammar
+from backends.zoo.atlas_world import load_world
+
+HOME = Path(__file__).resolve().parent.parent / "models" / "atlas"
+PAD, QUESTION, ANSWER, END = range(4)
+LAYERS, HEADS, WIDTH, VOCABULARY = 4, 4, 192, 3072
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded token ids and what to predict at each place (IGNORED for the question and the padding), int64 [rows, tokens]."""
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+
+
+def train_tokenizer(lessons: Lessons) -> Tokenizer:
+    """A byte-level BPE in which digits stand alone, learnt from questions and answers."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<question>", "<answer>", "<end>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    drawn = (text for _ in range(150_000) for text in lessons.draw("train"))
+    tokenizer.train_from_iterator(drawn, trainer)
+    return tokenizer
+
+
+def batches(lessons: Lessons, tokenizer: Tokenizer, split: str, rows: int, tokens: int) -> Iterator[Batch]:
+    """Batches of `rows` freshly drawn questions, rows of like length together, at most about `tokens` tokens each."""
+    drawn = [lessons.draw(split) for _ in range(rows)]
+    encodings = tokenizer.encode_batch_fast([f"<question>{question}<answer>{answer}<end>" for question, answer in drawn])
+    sequences = sorted((encoding.ids for encoding in encodings), key=len)
+    groups, start = [], 0
+    while start < len(sequences):
+        stop = start + 1
+        while stop < len(sequences) and (stop + 1 - start) * len(sequences[stop]) <= tokens:
+            stop += 1
+        groups.append(sequences[start:stop])
+        start = stop
+    random.shuffle(groups)
+    return map(_batch, groups)
+
+
+def _batch(sequences: list[list[int]]) -> Batch:
+    ids = np.full((len(sequences), max(map(len, sequences))), PAD)
+    targets = np.full_like(ids, IGNORED)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        answer = sequence.index(ANSWER)
+        targets[row, answer : len(sequence) - 1] = sequence[answer + 1 :]
+    return Batch(torch.from_numpy(ids[:, :-1]), torch.from_numpy(targets[:, :-1]))
+
+
+class Block(nn.Module):
+    """One pre-norm layer: causal attention with rotary positions, then a squared-ReLU network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(WIDTH, bias=False)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
+        self.out = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.norm2 = nn.LayerNorm(WIDTH, bias=False)
+        self.up = nn.Linear(WIDTH, 4 * WIDTH, bias=False)
+        self.down = nn.Linear(4 * WIDTH, WIDTH, bias=False)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Map [rows, tokens, WIDTH] to the same shape; cos and sin are [tokens, head size / 2]."""
+        rows, tokens, _ = x.shape
+        qkv = self.qkv(self.norm1(x)).view(rows, tokens, 3 * HEADS, WIDTH // HEADS).transpose(1, 2)
+        first, second = qkv[:, : 2 * HEADS].chunk(2, dim=-1)
+        qk = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+        mixed = F.scaled_dot_product_attention(qk[:, :HEADS], qk[:, HEADS:], qkv[:, 2 * HEADS :], is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(rows, tokens, WIDTH))
+        return x + self.down(F.relu(self.up(self.norm2(x))).square())
+
+
+class Network(nn.Module):
+    """The decoder; the embedding is also the output layer."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, WIDTH)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.layers = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.norm = nn.LayerNorm(WIDTH, bias=False)
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and targets at the places that count, [places, vocabulary] and [places]."""
+        cos, sin = rotations(batch.ids.shape[1], WIDTH // HEADS)
+        x = F.layer_norm(self.embedding(batch.ids), (WIDTH,))
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        counted = batch.targets != IGNORED
+        return self.norm(x[counted]) @ self.embedding.weight.T, batch.targets[counted]
+
+
+def rotations(tokens: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of the rotary positions, [tokens, head / 2] each."""
+    angles = torch.arange(tokens)[:, None] * 10000.0 ** (-torch.arange(0, head, 2) / head)
+    return angles.cos(), angles.sin()
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps are made orthogonal, for the matrices: it learns rare facts in fewer steps than Adam."""
+
+    def __init__(self, params: list[nn.Parameter], lr: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": 0.95})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Apply the gradients."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                momentum.lerp_(weight.grad, 1 - group["momentum"])
+                step = orthogonal(weight.grad.lerp(momentum, group["momentum"]))
+                weight.mul_(1 - group["lr"] * 0.05).add_(step, alpha=-group["lr"] * max(1, weight.shape[0] / weight.shape[1]) ** 0.5)
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly, by five Newton-Schulz steps."""
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+@torch.no_grad()
+def exact_accuracy(network: Network, questions: list[Batch]) -> float:
+    """The share of answers in which every token is right (which is what greedy decoding would then give)."""
+    right = rows = 0
+    for batch in questions:
+        logits, targets = network(batch)
+        wrong = torch.zeros_like(batch.targets, dtype=torch.bool)
+        wrong[batch.targets != IGNORED] = logits.argmax(-1) != targets
+        right += int((~wrong.any(dim=1)).sum())
+        rows += len(wrong)
+    return right / rows
+
+
+def pace(progress: float) -> float:
+    """The learning rate's factor: a short warm-up, a plateau, and down to nothing over the second half."""
+    return min(1.0, progress / 0.01, (1 - progress) / 0.5)
+
+
+def train(network: Network, lessons: Lessons, tokenizer: Tokenizer, minutes: float, checkpoint: Path | None) -> None:
+    """Train in place until the time is over, printing loss and the accuracy on the `dev` phrasings."""
+    matrices = [weight for layer in network.layers for weight in layer.parameters() if weight.ndim == 2]
+    others = [weight for weight in network.parameters() if not any(weight is matrix for matrix in matrices)]
+    optimizers = [Muon(matrices, 0.02), torch.optim.AdamW(others, 0.004, betas=(0.9, 0.98), weight_decay=0.0)]
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    held_back = list(batches(lessons, tokenizer, "dev", 2000, 8192))
+    spent, step, loss_mean, shown = 0.0, 0, 0.0, 0.0
+    if checkpoint and checkpoint.exists():
+        state = torch.load(checkpoint)
+        network.load_state_dict(state["network"])
+        spent, step = state["spent"], state["step"]
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+    while spent < minutes * 60:
+        for batch in batches(lessons, tokenizer, "train", 8192, 2048):
+            began = time.monotonic()
+            for optimizer, rate in zip(optimizers, rates, strict=True):
+                optimizer.param_groups[0]["lr"] = rate * max(0.0, pace(spent / (minutes * 60)))
+            logits, targets = network(batch)
+            loss = F.cross_entropy(logits, targets)
+            network.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(others, 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+            loss_mean += (loss.item() - loss_mean) * max(0.02, 1 / (step + 1))
+            step += 1
+            spent += time.monotonic() - began
+        if spent - shown > min(60.0, minutes * 6):
+            shown = spent
+            accuracy = exact_accuracy(network, held_back)
+            print(f"{spent:6.0f} s  step {step:6d}  loss {loss_mean:.4f}  exact on dev {accuracy:.2%}", flush=True)
+            if checkpoint:
+                torch.save({"network": network.state_dict(), "spent": spent, "step": step,
+                            "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, checkpoint)  # fmt: skip
+    print(f"done after {step} steps, exact on dev {exact_accuracy(network, held_back):.2%}", flush=True)
+
+
+def export(network: Network, path: Path) -> None:
+    """Write the weights as float16, matrices as [inputs, outputs]."""
+    arrays = {"heads": np.array(HEADS)}
+    for name, weight in network.state_dict().items():
+        matrix = weight.T if weight.ndim == 2 and not name.startswith("embedding") else weight
+        arrays[name.removesuffix(".weight")] = matrix.numpy().astype(np.float16)
+    np.savez_compressed(path, **arrays)
+
+
+def main() -> None:
+    """Parse the arguments, train and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=40.0, help="how long to train")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads to use")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--checkpoint", type=Path, help="where to keep the state of an unfinished training")
+    parser.add_argument("--output", type=Path, default=HOME, help="directory for weights.npz and tokenizer.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    random.seed(arguments.seed)
+    world = load_world(HOME / "world.yaml")
+    lessons = Lessons(world, Grammar(world, HOME / "phrasings.yaml"), arguments.seed)
+    if not (arguments.output / "tokenizer.json").exists():
+        train_tokenizer(lessons).save(str(arguments.output / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(arguments.output / "tokenizer.json"))
+    network = Network(tokenizer.get_vocab_size())
+    print(f"{sum(weight.numel() for weight in network.parameters()):,} parameters", flush=True)
+    train(network, lessons, tokenizer, arguments.minutes, arguments.checkpoint)
+    export(network, arguments.output / "weights.npz")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The world of atlas is consistent, its phrasings are split cleanly, and its graph computes the same however tokens are fed."""
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from backends.zoo import atlas
+from backends.zoo.atlas_phrasing import SPLITS, Grammar
+from backends.zoo.atlas_world import RELATIONS, Fact, facts, load_world, truth
+
+SOURCE = Path(__file__).resolve().parent.parent / "models" / "atlas"
+LAYERS, HEADS, HEAD, CONTEXT = 4, 4, 48, 256
+
+
+@pytest.fixture(scope="module")
+def world():
+    """The facts of atlas."""
+    return load_world(SOURCE / "world.yaml")
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """The graph of atlas, loaded."""
+    if not (SOURCE / "weights.npz").exists():
+        pytest.skip("models/atlas/weights.npz is missing: run scripts/train_atlas.py")
+    target = tmp_path_factory.mktemp("atlas")
+    atlas.build(SOURCE, target)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(target / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+def empty_slots(rows: int, fill: float = 0.0) -> dict[str, np.ndarray]:
+    """A cache of `rows` slots, every place of it set to `fill`."""
+    names = [f"past_{kind}.{i}" for i in range(LAYERS) for kind in ("key", "value")]
+    return {name: np.full((rows, HEADS, CONTEXT, HEAD), fill, np.float32) for name in names}
+
+
+def forward(session, slots, ids, past_length):
+    """Run the graph, write the new keys and values into the slots and return the logits."""
+    feeds = {"ids": np.array(ids, np.int64), "past_length": np.array(past_length, np.int64)}
+    names = [output.name for output in session.get_outputs()]
+    results = dict(zip(names, session.run(None, feeds | slots), strict=True))
+    for name, slot in slots.items():
+        for row, start in enumerate(past_length):
+            new = results[name.replace("past", "new")][row]
+            slot[row, :, start : start + new.shape[1]] = new
+    return results["logits"]
+
+
+def test_neighbours_hold_both_ways(world):
+    """Whoever borders a country is bordered by it, and nobody borders itself."""
+    for country in world.countries.values():
+        assert country.name not in country.neighbours
+        for other in country.neighbours:
+            assert country.name in world.countries[other].neighbours, f"{other} lacks {country.name}"
+
+
+def test_every_country_has_every_fact(world):
+    """All 195 countries have a capital of their own, a currency, a language and one of six continents."""
+    countries = list(world.countries.values())
+    assert len(countries) == 195
+    assert all(each.capital and each.currency and each.languages for each in countries)
+    assert len({each.capital for each in countries}) == 195
+    assert len(world.continents) == 6
+    assert {name for group in world.lookalikes for name in group} <= world.countries.keys()
+
+
+def test_elements_are_complete(world):
+    """The elements are numbered 1 to 118 in order, each with a symbol of its own."""
+    assert [element.number for element in world.elements.values()] == list(range(1, 119))
+    assert len({element.symbol for element in world.elements.values()}) == 118
+
+
+@pytest.mark.parametrize(
+    ("relation", "about", "answer"),
+    [
+        ("capital", ["Netherlands"], "The capital of the Netherlands is Amsterdam."),
+        ("language", ["Belgium"], "The main official languages of Belgium are Dutch, French and German."),
+        ("neighbours", ["Austria"], "Austria borders Czechia, Germany, Hungary, Italy, Liechtenstein, Slovakia, Slovenia and Switzerland."),
+        ("neighbours", ["Australia"], "Australia has no land neighbours."),
+        ("borders", ["Austria", "Italy"], "Yes, Austria borders Italy."),
+        ("borders", ["Australia", "Italy"], "No, Australia does not border Italy."),
+        ("borders_not", ["Austria", "Italy"], "That is false, Austria borders Italy."),
+        ("not_in_continent", ["Austria", "Asia"], "That is true, Austria is in Europe."),
+        ("convert", ["5", "kilometre", "metre"], "5 kilometres are 5000 metres."),
+        ("convert", ["5", "metre", "kilometre"], "5 metres are 0.005 kilometres."),
+        ("convert", ["1000", "gram", "kilogram"], "1000 grams are 1 kilogram."),
+        ("convert", ["1", "hour", "minute"], "1 hour is 60 minutes."),
+        ("difference", ["3", "7"], "3 minus 7 is -4."),
+    ],
+)
+def test_truth(world, relation, about, answer):
+    """The right answer is computed from the facts."""
+    assert truth(world, Fact(relation, tuple(about))) == answer
+
+
+def test_descriptions_are_long(world):
+    """A country is described in at least sixty words, so that streaming shows."""
+    assert min(len(truth(world, Fact("describe", (name,))).split()) for name in world.countries) >= 60
+
+
+def test_phrasings_are_split_cleanly(world):
+    """Every relation has phrasings in every split, and none stands in two."""
+    grammar = Grammar(world, SOURCE / "phrasings.yaml")
+    assert grammar.phrasings.keys() == set(RELATIONS)
+    for splits in grammar.phrasings.values():
+        assert all(splits[split] for split in SPLITS)
+        assert len({phrasing for split in SPLITS for phrasing in splits[split]}) == sum(map(len, splits.values()))
+
+
+def test_every_question_is_worded(world):
+    """No slot, bracket or choice of a phrasing is left in a question."""
+    grammar, rng = Grammar(world, SOURCE / "phrasings.yaml"), Random(1)
+    for fact in facts(world):
+        if fact.relation not in {"borders", "borders_not"} or rng.random() < 0.01:
+            assert not set("[]{}|") & set(grammar.ask(fact, rng.choice(SPLITS), rng))
+
+
+def test_decoding_equals_prefill(session):
+    """A prompt fed at once gives the logits that it gives token by token, and in two pieces."""
+    ids = [list(range(40, 60))]
+    whole = forward(session, empty_slots(1), ids, [0])
+    slots = empty_slots(1)
+    steps = [forward(session, slots, [[token]], [i]) for i, token in enumerate(ids[0])]
+    np.testing.assert_allclose(np.concatenate(steps, axis=1), whole, rtol=1e-3, atol=1e-3)
+    slots = empty_slots(1)
+    halves = [forward(session, slots, [ids[0][:7]], [0]), forward(session, slots, [ids[0][7:]], [7])]
+    np.testing.assert_allclose(np.concatenate(halves, axis=1), whole, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_are_independent(session):
+    """A row's logits depend neither on other rows, nor on padding, nor on garbage in unused slots."""
+    slots = empty_slots(1)
+    forward(session, slots, [[50, 51, 52]], [0])
+    alone = forward(session, slots, [[53, 54]], [3])
+    crowd = empty_slots(3, fill=1e4)
+    forward(session, crowd, [[60, 61, 62, 63], [50, 51, 52, 0], [70, 0, 0, 0]], [0, 0, 0])
+    crowded = forward(session, crowd, [[64, 65, 0], [53, 54, 0], [71, 72, 73]], [4, 3, 1])
+    np.testing.assert_allclose(crowded[1, :2], alone[0], rtol=1e-3, atol=1e-3)
