@@ -27,7 +27,7 @@ from ruamel.yaml.reader import ReaderError
 from config.problems import ConfigError, Path, Problem, dotted, shown
 
 MAX_DEPTH = 20
-MAX_VALUES = 50_000
+MAX_VALUES = 10_000
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUE = {"true", "True", "TRUE"}
@@ -83,7 +83,7 @@ def read(text: str, source: str) -> tuple[Node | None, tuple[Problem, ...]]:
             raise ConfigError(source, [_syntax_problem(error, text)]) from None
         except ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            message = f"not YAML: the character U+{ord(str(error.character)):04X} is not allowed"
+            message = f"not YAML: the character U+{int(error.character):04X} is not allowed"
             raise ConfigError(source, [Problem(line, "", None, message)]) from None
         except YAMLError as error:
             raise ConfigError(source, [Problem(None, "", None, f"not YAML: {error}")]) from None
@@ -119,7 +119,7 @@ class _Reader:
             return self._counted(event, self._alias(event, path), path)
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise self._refusal(event, path, f"the tag {shown(tag)} is not read here: remove it")
+            raise self._refusal(event, path, f"the tag {shown(_tag_text(tag))} is not read here: remove it")
         if len(path) > MAX_DEPTH:
             raise self._refusal(event, path[:3], f"nested deeper than {MAX_DEPTH} levels")
         node = self._counted(event, self._built(event, events, path), path)
@@ -190,6 +190,10 @@ def _scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
+def _tag_text(tag: object) -> str:
+    return str(tag).replace("tag:yaml.org,2002:", "!!", 1)
+
+
 def _line(event: Event) -> int:
     return int(event.start_mark.line) + 1
 
@@ -201,4 +205,6 @@ def _syntax_problem(error: MarkedYAMLError, text: str) -> Problem:
     if line is not None and line <= len(lines) and "\t" in lines[line - 1][: mark.column + 1]:
         return Problem(line, "", None, "not YAML: a tab; indent with spaces")
     where = "" if error.context is None else f" {error.context}"
+    if error.context_mark is not None and int(error.context_mark.line) + 1 != line:
+        where += f" that begins in line {int(error.context_mark.line) + 1}"
     return Problem(line, "", None, f"not YAML: {error.problem}{where}")

@@ -74,7 +74,7 @@ def parse_keep_warm(value: object) -> float | None:
     try:
         return parse_duration(value)
     except ValueError as error:
-        raise ValueError(f"{error}, nor predict" if str(error).startswith("is not") else str(error)) from None
+        raise ValueError(f"{error}, or predict") from None
 
 
 def parse_threshold(value: object) -> float:

@@ -13,6 +13,7 @@ from config.problems import ConfigError, Path, Problem, dotted, shown, suggestio
 from config.settings import Settings, fields_of, section_at
 
 MAX_FILE_BYTES = 2**20
+MAX_FAULTS = 1000
 
 _KINDS = {"model_type": "a mapping", "mapping_type": "a mapping", "dict_type": "a mapping", "tuple_type": "a list"}
 
@@ -39,7 +40,7 @@ def parse(text: str, environ: Mapping[str, str], *, source: str) -> Settings:
         settings = Settings.model_validate(root.plain(), context=environ)
     except ValidationError as error:
         known = {problem.key for problem in found}
-        faults = (_fault(details, root) for details in error.errors(include_url=False))
+        faults = (_fault(details, root) for details in error.errors(include_url=False)[:MAX_FAULTS])
         found += [fault for fault in faults if fault.key not in known]
         raise ConfigError(source, found) from None
     for conflict in conflicts(settings):

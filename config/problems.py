@@ -48,7 +48,8 @@ class ConfigError(Exception):
 
 def dotted(path: Path) -> str:
     """Return a path as an operator reads it: `server.keys[0].name`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    steps = (f"[{step}]" if isinstance(step, int) else f".{_one_line(step)}" for step in path)
+    return "".join(steps).removeprefix(".")
 
 
 def shown(value: object) -> str:
@@ -65,13 +66,17 @@ def shown(value: object) -> str:
         case tuple() | list():
             return "a list"
         case _:
-            return _shortened(repr(str(value)))
+            return _shortened(repr(str(value)[:SHOWN_CHARACTERS]))
 
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest allowed word, or "" where none is near."""
-    near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word[:SHOWN_CHARACTERS], list(allowed), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _one_line(text: str) -> str:
+    return _shortened(text if text.isprintable() else repr(text))
 
 
 def _shortened(text: str) -> str:

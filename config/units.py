@@ -16,6 +16,7 @@ SIZE_UNITS = {
     "TiB": 2**40,
 }
 TIME_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+SIZE_WORDS = "a size such as 256MiB (units: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)"
 MAX_SIZE_BYTES = 2**60
 MAX_TIME_S = 365 * 86400.0
 
@@ -36,13 +37,7 @@ class Allowance:
 
 def parse_size(value: object) -> int:
     """Return a size such as `256MiB` in whole bytes; 0 needs no unit. Raises `ValueError` naming what is allowed."""
-    if _is_zero(value):
-        return 0
-    allowed = "a size such as 256MiB (units: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)"
-    size_bytes = round(_amount(value, SIZE_UNITS, allowed))
-    if size_bytes > MAX_SIZE_BYTES:
-        raise ValueError("is more than 1048576TiB")
-    return size_bytes
+    return _size(value, SIZE_WORDS)
 
 
 def parse_duration(value: object) -> float:
@@ -67,7 +62,16 @@ def parse_allowance(value: object) -> Allowance:
     """Return a size such as `8GiB` or a share such as `80%`. Raises `ValueError` naming what is allowed."""
     if isinstance(value, str) and value.endswith("%"):
         return Allowance(share=parse_share(value))
-    return Allowance(size_bytes=parse_size(value))
+    return Allowance(size_bytes=_size(value, f"{SIZE_WORDS}, or a share such as 80%"))
+
+
+def _size(value: object, allowed: str) -> int:
+    if _is_zero(value):
+        return 0
+    size_bytes = round(_amount(value, SIZE_UNITS, allowed))
+    if size_bytes > MAX_SIZE_BYTES:
+        raise ValueError("is more than 1048576TiB")
+    return size_bytes
 
 
 def _is_zero(value: object) -> bool:
