@@ -15,11 +15,12 @@ _MEANING_MAX_CHARS = 600
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """What a route lets the caches do with answers whose sampling was not pinned down.
+    """What a route lets the caches keep: nothing unless `enabled`, and of answers that are not pinned down as it says.
 
     `sampled`: the client asked for a temperature above 0 and gave no seed. `unstated`: it said nothing of either.
     """
 
+    enabled: bool = True
     sampled: bool = False
     unstated: bool = True
 
@@ -73,6 +74,8 @@ def determinism(job: Job) -> Determinism:
 def _cacheability(sampling: Determinism, directives: Directives, policy: CachePolicy) -> tuple[bool, str]:
     if directives.no_store:
         return False, "no-store"
+    if not policy.enabled:
+        return False, "route"
     if sampling == "sampled" and not policy.sampled:
         return False, "temperature"
     if sampling == "unstated" and not policy.unstated:

@@ -71,7 +71,7 @@ class Pipeline:
         route = self._routes.resolve(request.model, caller)
         features = analyze(request, caller, directives, route.policy, arrived + self._deadline_s)
         targets = route.targets(features.fingerprint)
-        versions = [self._pools[model].engine.version for model in targets]
+        versions = self.versions(targets)
         shared = self._flight_key(features, directives, versions)
         meanings: dict[str, Meaning] = {}
 
@@ -102,6 +102,10 @@ class Pipeline:
             answer = Answer(outcome.head, tuple([item async for item in seat if type(item) is not Head]))
         stored = self._recall is not None and write_gate(outcome.features, answer) is None
         return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
+
+    def versions(self, models: Sequence[str]) -> list[str]:
+        """Return what exactly answers for each model now."""
+        return [self._pools[model].engine.version for model in models]
 
     def plan(self, route: Route, features: Features, targets: Sequence[str]) -> tuple[Choice, ...]:
         """Order the models that may answer by the pools as they stand now."""

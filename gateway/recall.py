@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from backends.contract import BackendError
 from cache.contract import Entry, Meaning
 from cache.exact import ExactCache
-from cache.semantic.semantic import Match, SemanticCache
+from cache.semantic.lookup import Match, Miss, SemanticCache
 from gateway.analyze import Features
 from gateway.answer import Answer, UnreadableAnswer, pack, unpack
 from gateway.cache_control import CacheStatus
@@ -94,16 +94,19 @@ class Recall:
 
     async def alike(self, meanings: Iterable[Meaning], directives: Directives) -> Hit | None:
         """Return the answer to a request that means the same."""
-        if self._semantic is None:
-            return None
         for meaning in meanings:
-            found = await self._semantic.find(meaning.partition, meaning.text, meaning.vector)
+            found = await self.search(meaning)
             if not isinstance(found, Match):
                 self._telemetry.semantic(found.reason)
             elif (hit := self._hit(found.entry, directives, "semantic", found.matched_text)) is not None:
                 self._telemetry.semantic("hit")
                 return hit
         return None
+
+    async def search(self, meaning: Meaning) -> Match | Miss:
+        """Search the semantic cache: the match, or why there is none."""
+        assert self._semantic is not None, "a meaning is made only where there is a semantic cache"
+        return await self._semantic.find(meaning.partition, meaning.text, meaning.vector)
 
     def keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning]) -> None:
         """Remember an answer if every write gate lets it through, under the meaning for the version that made it."""
@@ -116,7 +119,7 @@ class Recall:
         entry = Entry(key, pack(answer), stored_at=now, expires_at=now + ttl_s, meaning=meaning)
         self._exact.keep(entry)
         if meaning is not None and self._semantic is not None:
-            self._semantic.keep(entry)
+            self._semantic.add(entry)
 
     def _hit(
         self, entry: Entry, directives: Directives, detail: str, matched: str | None = None

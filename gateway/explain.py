@@ -1,0 +1,78 @@
+"""What would be done with a request and why: the pipeline's decisions as plain values, without acting on them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from cache.semantic.lookup import Match, Miss
+from gateway.analyze import Features, analyze
+from gateway.pipeline import Pipeline
+from gateway.recall import Recall
+from gateway.request import Caller, Directives, Request
+from gateway.router import Choice
+from gateway.routes import Routes
+
+_OPERATOR = Caller(scope="")
+
+
+class Explainer:
+    """Walks the request's path up to the point where something would happen."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        pipeline: Pipeline,
+        recall: Recall | None,
+        *,
+        deadline_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._routes = routes
+        self._pipeline = pipeline
+        self._recall = recall
+        self._deadline_s = deadline_s
+        self._clock = clock
+
+    async def explain(self, request: Request, directives: Directives) -> dict[str, Any]:
+        """Return features, what the caches hold, and the plan, for a caller without a key."""
+        now = self._clock()
+        route = self._routes.resolve(request.model, _OPERATOR)
+        features = analyze(request, _OPERATOR, directives, route.policy, now + self._deadline_s)
+        targets = route.targets(features.fingerprint)
+        return {
+            "route": dataclasses.asdict(route),
+            "features": _features(features, now),
+            "cache": await self._cached(request, features, directives, self._pipeline.versions(targets)),
+            "plan": [_choice(choice) for choice in self._pipeline.plan(route, features, targets)],
+        }
+
+    async def _cached(
+        self, request: Request, features: Features, directives: Directives, versions: list[str]
+    ) -> dict[str, Any]:
+        if self._recall is None:
+            return {"exact": None, "semantic": {}}
+        same = await self._recall.same(features, directives, versions)
+        meanings = await self._recall.meanings(request, features, versions)
+        return {
+            "exact": same and dataclasses.asdict(same.status),
+            "semantic": {
+                version: _found(await self._recall.search(meaning)) for version, meaning in meanings.items()
+            },
+        }
+
+
+def _features(features: Features, now: float) -> dict[str, Any]:
+    shown = dataclasses.asdict(features)
+    shown["fingerprint"] = features.fingerprint.hex()
+    shown["deadline_in_s"] = round(shown.pop("deadline_s") - now, 3)
+    return shown
+
+
+def _found(found: Match | Miss) -> dict[str, Any]:
+    if isinstance(found, Match):
+        return {"hit": True, "similarity": found.similarity, "matched": found.matched_text}
+    return {"hit": False, **dataclasses.asdict(found)}
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {**dataclasses.asdict(choice), "total_s": choice.total_s}

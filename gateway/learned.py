@@ -1,0 +1,80 @@
+"""Keeps what pools learned of their models over a restart: one JSON file, replaced whole. Knows not what was learned."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from backends.pool import Pool
+
+_log = logging.getLogger(__name__)
+
+_EVERY_S = 30.0
+
+
+@asynccontextmanager
+async def kept(file: Path | None, pools: Mapping[str, Pool]) -> AsyncIterator[None]:
+    """Load what is known of these pools, and save it now and then and at the end. Without a file, do nothing.
+
+    What was learned of another version of a model is not loaded.
+    """
+    if file is None:
+        yield
+        return
+    _load(await asyncio.to_thread(_read, file), pools)
+    saving = asyncio.create_task(_save_often(file, pools), name="learned")
+    try:
+        yield
+    finally:
+        saving.cancel()
+        with suppress(asyncio.CancelledError):
+            await saving
+        await _save(file, pools)
+
+
+def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
+    for model, pool in pools.items():
+        record = known.get(model)
+        if not isinstance(record, dict) or record.get("version") != pool.engine.version:
+            continue
+        try:
+            pool.costs.load(record["costs"])
+        except (KeyError, ValueError) as error:
+            _log.warning("what was learned of %s cannot be read, and is learned anew: %s", model, error)
+
+
+async def _save_often(file: Path, pools: Mapping[str, Pool]) -> None:
+    while True:
+        await asyncio.sleep(_EVERY_S)
+        await _save(file, pools)
+
+
+async def _save(file: Path, pools: Mapping[str, Pool]) -> None:
+    known = {model: {"version": pool.engine.version, "costs": pool.costs.dump()} for model, pool in pools.items()}
+    try:
+        await asyncio.to_thread(_write, file, orjson.dumps(known, option=orjson.OPT_INDENT_2))
+    except OSError as error:
+        _log.warning("what was learned cannot be saved: %s", error)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        known = orjson.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, orjson.JSONDecodeError) as error:
+        _log.warning("%s cannot be read, and is written anew: %s", file, error)
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(".new")
+    fresh.write_bytes(content)
+    os.replace(fresh, file)

@@ -1,0 +1,78 @@
+"""The command line: `warmgate serve` and `warmgate check`. Knows nothing of how the gateway is built."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from backends.contract import StartFailed
+from config.load import load
+from config.problems import ConfigError
+from config.settings import Settings
+
+_BAD_CONFIG = 2
+_CANNOT_START = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load(options.config, os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return _BAD_CONFIG
+    if options.command == "check":
+        print(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults")
+        return 0
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    return _serve_until_stopped(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="warmgate", description="A gateway in front of AI models.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve what a config file says")
+    serve.add_argument("--config", required=True, metavar="FILE")
+    serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    check = commands.add_parser("check", help="say whether a config file is sound, and where it is not")
+    check.add_argument("config", metavar="FILE")
+    return parser
+
+
+def _serve_until_stopped(settings: Settings) -> int:
+    import uvloop  # noqa: PLC0415 - `warmgate check` has no use for it
+
+    try:
+        uvloop.run(_serve(settings))
+    except OSError as error:
+        print(f"warmgate: cannot listen on {settings.server.listen}: {error.strerror or error}", file=sys.stderr)
+        return _CANNOT_START
+    except StartFailed as error:
+        print(f"warmgate: {error}", file=sys.stderr)
+        return _CANNOT_START
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    from gateway.app import running  # noqa: PLC0415 - heavy; a faulty config should be told of at once
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as gateway:
+        print(f"warmgate serves on http://{gateway.host}:{gateway.port}", file=sys.stderr, flush=True)
+        await stop.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # a second signal ends it at once
+        await gateway.drain(settings.server.shutdown_timeout_s)

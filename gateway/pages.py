@@ -1,0 +1,113 @@
+"""Everything that is served besides model requests: health, models, metrics and the operator's views. Knows no server."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from backends.keeper import Keeper
+from backends.pool import Pool
+from gateway import cache_control
+from gateway.auth import Gatekeeper, is_loopback
+from gateway.errors import Forbidden, UnknownPath
+from gateway.explain import Explainer
+from gateway.fields import parse_object, text
+from gateway.front import Page
+from gateway.routes import Routes
+from gateway.surfaces import openai
+from gateway.surfaces.wire import JSON, Call, Reply, Surface
+from gateway.telemetry import Telemetry
+
+_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Pages:
+    """The pages by method and path."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        pools: Mapping[str, Pool],
+        keeper: Keeper,
+        telemetry: Telemetry,
+        gatekeeper: Gatekeeper,
+        explainer: Explainer,
+        surfaces: Mapping[str, Surface],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._routes = routes
+        self._pools = pools
+        self._keeper = keeper
+        self._telemetry = telemetry
+        self._gatekeeper = gatekeeper
+        self._explainer = explainer
+        self._surfaces = surfaces
+        self._clock = clock
+        self._started_s = int(time.time())
+
+    def table(self) -> dict[tuple[str, str], Page]:
+        """Return the pages by (method, path)."""
+        return {
+            ("GET", "/healthz"): self._healthz,
+            ("GET", "/readyz"): self._readyz,
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/v1/models"): self._models,
+            ("GET", "/admin/pools"): self._admin_pools,
+            ("POST", "/admin/explain"): self._admin_explain,
+        }
+
+    async def _healthz(self, call: Call) -> Reply:
+        return _json({"status": "alive"})
+
+    async def _readyz(self, call: Call) -> Reply:
+        now = self._clock()
+        missing = [
+            model
+            for model, pool in self._pools.items()
+            for state in [pool.snapshot(now)]
+            if len(state.ready) < state.min_replicas
+        ]
+        return _json({"ready": not missing, "waiting_for": missing}, status=503 if missing else 200)
+
+    async def _metrics(self, call: Call) -> Reply:
+        return Reply(200, {"Content-Type": _EXPOSITION}, self._telemetry.exposition())
+
+    async def _models(self, call: Call) -> Reply:
+        caller = self._gatekeeper.identify(call.headers, call.peer)
+        names = [name for name in self._routes.names if caller.may_call(name)]
+        return Reply(200, {"Content-Type": JSON}, openai.models(names, self._started_s))
+
+    async def _admin_pools(self, call: Call) -> Reply:
+        _only_loopback(call)
+        now = self._clock()
+        pools = {model: dataclasses.asdict(pool.snapshot(now)) for model, pool in self._pools.items()}
+        decisions = [
+            {"ago_s": round(now - decision.at, 3), "action": type(decision.action).__name__.lower(),
+             **dataclasses.asdict(decision.action)}
+            for decision in reversed(self._keeper.decisions)
+        ]  # fmt: skip
+        return _json({"pools": pools, "decisions": decisions})
+
+    async def _admin_explain(self, call: Call) -> Reply:
+        """Tell what would be done with `{path, body}`, without doing it."""
+        _only_loopback(call)
+        question = parse_object(call.body)
+        path = text(question, "path")
+        surface = self._surfaces.get(path)
+        if surface is None:
+            raise UnknownPath(f"'{path}' is no path of a model request; there are: {', '.join(self._surfaces)}", "path")
+        asked = dataclasses.replace(call, path=path, body=orjson.dumps(question.get("body")))
+        request, _ = surface.decode(asked, reply_id="")
+        return _json(await self._explainer.explain(request, cache_control.parse(call.headers.get("Cache-Control"))))
+
+
+def _only_loopback(call: Call) -> None:
+    if not is_loopback(call.peer):
+        raise Forbidden(f"{call.path} answers loopback only; this call came from {call.peer}")
+
+
+def _json(value: Any, status: int = 200) -> Reply:
+    return Reply(status, {"Content-Type": JSON}, orjson.dumps(value, default=str))

@@ -1,0 +1,48 @@
+"""Readings of pools and caches for Prometheus, taken when it asks. Pure; knows no registry."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from backends.pool import Pool
+from backends.snapshot import PoolSnapshot, ReplicaState
+from cache.exact import ExactCache
+from cache.semantic.lookup import SemanticCache
+from gateway.telemetry import Reading
+
+
+def of_pools(pools: Mapping[str, Pool], now: float) -> Iterable[Reading]:
+    """Read what every pool looks like now."""
+    for pool in pools.values():
+        yield from _of_pool(pool.snapshot(now))
+
+
+def _of_pool(pool: PoolSnapshot) -> Iterable[Reading]:
+    for state in ReplicaState:
+        count = sum(replica.state is state for replica in pool.replicas)
+        labels = (pool.model, state.value)
+        yield Reading("warmgate_pool_replicas", "Replicas by state.", ("model", "state"), labels, count)
+    figures = {
+        "warmgate_pool_queued": ("Jobs that wait for a replica.", pool.queued),
+        "warmgate_pool_in_flight": ("Jobs that replicas hold.", pool.in_flight),
+        "warmgate_pool_demand_per_second": ("Time-decayed rate of jobs.", pool.rate_per_s),
+        "warmgate_pool_start_seconds": ("Learned median of the start-up time.", pool.start_s),
+        "warmgate_pool_service_seconds": ("Learned mean of the service time.", pool.service_s),
+        "warmgate_pool_replica_bytes": ("Learned host memory of one replica.", pool.replica_bytes),
+    }
+    for metric, (what, value) in figures.items():
+        yield Reading(metric, what, ("model",), (pool.model,), value)
+
+
+def of_cache(exact: ExactCache, semantic: SemanticCache | None) -> Iterable[Reading]:
+    """Read what the tiers hold and what happened to them."""
+    yield Reading("warmgate_cache_entries", "Answers in memory.", (), (), len(exact.memory))
+    yield Reading("warmgate_cache_bytes", "Bytes of the answers in memory.", (), (), exact.memory.used_bytes)
+    tiers: dict[str, object] = {"memory": exact.memory.counters}
+    if exact.disk is not None:
+        tiers["disk"] = exact.disk.counters
+    if semantic is not None:
+        tiers["semantic"] = semantic.counters
+    for tier, counters in tiers.items():
+        for event, count in dataclasses.asdict(counters).items():  # type: ignore[call-overload]
+            what = "What happened in a tier of the cache."
+            yield Reading("warmgate_cache_events", what, ("tier", "event"), (tier, event), count, counter=True)
