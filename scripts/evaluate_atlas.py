@@ -1,9 +1,8 @@
-"""Measure how often atlas answers exactly right: on the held-back phrasings of every relation, and on the replay lists."""
+"""Measure how often atlas answers exactly right, on held-back phrasings of every relation and on the replay lists."""
 
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
@@ -16,8 +15,9 @@ from ruamel.yaml import YAML
 from tokenizers import Tokenizer
 
 from backends.zoo import atlas
+from backends.zoo.atlas_answers import RELATIONS, truth
 from backends.zoo.atlas_phrasing import Grammar
-from backends.zoo.atlas_world import RELATIONS, Fact, World, facts, load_world, truth
+from backends.zoo.atlas_world import Fact, World, facts, load_world
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "models" / "atlas"
@@ -76,7 +76,7 @@ class Atlas:
         return results["logits"][np.arange(len(pieces)), [len(piece) - 1 for piece in pieces]].argmax(-1)
 
 
-def questions_of(world: World, relation: str, count: int, rng: Random) -> Iterable[Fact]:
+def asked_of(world: World, relation: str, count: int, rng: Random) -> list[Fact]:
     """Facts of a relation: all of them where they are few, else a sample; of pairs of countries half are neighbours."""
     found = [fact for fact in facts(world) if fact.relation == relation]
     if relation in {"borders", "borders_not"}:
@@ -109,7 +109,7 @@ def main() -> None:
 
     right = asked = 0
     for relation in RELATIONS:
-        chosen = list(questions_of(world, relation, arguments.count, rng))
+        chosen = asked_of(world, relation, arguments.count, rng)
         questions = [grammar.ask(fact, arguments.split, rng) for fact in chosen]
         right += ask(relation, questions, [truth(world, fact) for fact in chosen])
         asked += len(chosen)

@@ -1,7 +1,9 @@
 """Train atlas, the demonstration chat model, and write its weights and tokenizer to models/atlas.
 
-Needs torch, which is no dependency of the project: `.venv/bin/pip install torch` (the CPU build is enough). The learning rate follows the
-wall clock, so `--minutes` is what the training takes on any machine; with `--checkpoint` an interrupted run goes on where it stopped.
+Needs torch, which is no dependency of the project: `.venv/bin/pip install torch` (the CPU build is enough). The
+learning rate follows the clock, so `--minutes` is what the training takes on any machine; with `--checkpoint` an
+interrupted run goes on where it stopped. On a busy machine one thread is faster than several, and glibc should keep
+its memory: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000.
 """
 
 import argparse
@@ -24,20 +26,20 @@ from backends.zoo.atlas_world import load_world
 
 HOME = Path(__file__).resolve().parent.parent / "models" / "atlas"
 PAD, QUESTION, ANSWER, END = range(4)
-LAYERS, HEADS, WIDTH, VOCABULARY = 4, 4, 192, 3072
+LAYERS, HEADS, WIDTH, VOCABULARY = 4, 4, 160, 3072
 IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded token ids and what to predict at each place (IGNORED for the question and the padding), int64 [rows, tokens]."""
+    """Padded token ids and what to predict at each place (IGNORED outside the answer), int64 [rows, tokens]."""
 
     ids: torch.Tensor
     targets: torch.Tensor
 
 
 def train_tokenizer(lessons: Lessons) -> Tokenizer:
-    """A byte-level BPE in which digits stand alone, learnt from questions and answers."""
+    """Learn a byte-level BPE, in which digits stand alone, from questions and answers."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -57,7 +59,8 @@ def train_tokenizer(lessons: Lessons) -> Tokenizer:
 def batches(lessons: Lessons, tokenizer: Tokenizer, split: str, rows: int, tokens: int) -> Iterator[Batch]:
     """Batches of `rows` freshly drawn questions, rows of like length together, at most about `tokens` tokens each."""
     drawn = [lessons.draw(split) for _ in range(rows)]
-    encodings = tokenizer.encode_batch_fast([f"<question>{question}<answer>{answer}<end>" for question, answer in drawn])
+    texts = [f"<question>{question}<answer>{answer}<end>" for question, answer in drawn]
+    encodings = tokenizer.encode_batch_fast(texts)
     sequences = sorted((encoding.ids for encoding in encodings), key=len)
     groups, start = [], 0
     while start < len(sequences):
@@ -145,11 +148,12 @@ class Muon(torch.optim.Optimizer):
                 momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                 momentum.lerp_(weight.grad, 1 - group["momentum"])
                 step = orthogonal(weight.grad.lerp(momentum, group["momentum"]))
-                weight.mul_(1 - group["lr"] * 0.05).add_(step, alpha=-group["lr"] * max(1, weight.shape[0] / weight.shape[1]) ** 0.5)
+                tall = max(1, weight.shape[0] / weight.shape[1]) ** 0.5
+                weight.mul_(1 - group["lr"] * 0.05).add_(step, alpha=-group["lr"] * tall)
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly, by five Newton-Schulz steps."""
+    """Return roughly the nearest (semi-)orthogonal matrix, by five Newton-Schulz steps."""
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
@@ -160,7 +164,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def exact_accuracy(network: Network, questions: list[Batch]) -> float:
-    """The share of answers in which every token is right (which is what greedy decoding would then give)."""
+    """Return the share of answers in which every token is right (greedy decoding gives the same)."""
     right = rows = 0
     for batch in questions:
         logits, targets = network(batch)
@@ -172,7 +176,7 @@ def exact_accuracy(network: Network, questions: list[Batch]) -> float:
 
 
 def pace(progress: float) -> float:
-    """The learning rate's factor: a short warm-up, a plateau, and down to nothing over the second half."""
+    """Return the learning rate's factor: a short warm-up, a plateau, and down to nothing over the second half."""
     return min(1.0, progress / 0.01, (1 - progress) / 0.5)
 
 
@@ -210,8 +214,8 @@ def train(network: Network, lessons: Lessons, tokenizer: Tokenizer, minutes: flo
             accuracy = exact_accuracy(network, held_back)
             print(f"{spent:6.0f} s  step {step:6d}  loss {loss_mean:.4f}  exact on dev {accuracy:.2%}", flush=True)
             if checkpoint:
-                torch.save({"network": network.state_dict(), "spent": spent, "step": step,
-                            "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, checkpoint)  # fmt: skip
+                state = {"network": network.state_dict(), "spent": spent, "step": step}
+                torch.save(state | {"optimizers": [each.state_dict() for each in optimizers]}, checkpoint)
     print(f"done after {step} steps, exact on dev {exact_accuracy(network, held_back):.2%}", flush=True)
 
 

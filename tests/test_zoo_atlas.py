@@ -1,4 +1,4 @@
-"""The world of atlas is consistent, its phrasings are split cleanly, and its graph computes the same however tokens are fed."""
+"""The world of atlas is consistent, its phrasings are split, and its graph gives the same however tokens are fed."""
 
 from pathlib import Path
 from random import Random
@@ -8,22 +8,22 @@ import onnxruntime
 import pytest
 
 from backends.zoo import atlas
+from backends.zoo.atlas_answers import RELATIONS, truth
 from backends.zoo.atlas_phrasing import SPLITS, Grammar
-from backends.zoo.atlas_world import RELATIONS, Fact, facts, load_world, truth
+from backends.zoo.atlas_world import Fact, facts, load_world
 
 SOURCE = Path(__file__).resolve().parent.parent / "models" / "atlas"
-LAYERS, HEADS, HEAD, CONTEXT = 4, 4, 48, 256
 
 
 @pytest.fixture(scope="module")
 def world():
-    """The facts of atlas."""
+    """Give the facts of atlas."""
     return load_world(SOURCE / "world.yaml")
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """The graph of atlas, loaded."""
+    """Load the graph of atlas."""
     if not (SOURCE / "weights.npz").exists():
         pytest.skip("models/atlas/weights.npz is missing: run scripts/train_atlas.py")
     target = tmp_path_factory.mktemp("atlas")
@@ -33,10 +33,10 @@ def session(tmp_path_factory):
     return onnxruntime.InferenceSession(target / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
-def empty_slots(rows: int, fill: float = 0.0) -> dict[str, np.ndarray]:
-    """A cache of `rows` slots, every place of it set to `fill`."""
-    names = [f"past_{kind}.{i}" for i in range(LAYERS) for kind in ("key", "value")]
-    return {name: np.full((rows, HEADS, CONTEXT, HEAD), fill, np.float32) for name in names}
+def empty_slots(session, rows: int, fill: float = 0.0) -> dict[str, np.ndarray]:
+    """Make a cache of `rows` slots, every place of it set to `fill`."""
+    inputs = [each for each in session.get_inputs() if each.name.startswith("past_") and each.name != "past_length"]
+    return {each.name: np.full((rows, *each.shape[1:]), fill, np.float32) for each in inputs}
 
 
 def forward(session, slots, ids, past_length):
@@ -80,7 +80,11 @@ def test_elements_are_complete(world):
     [
         ("capital", ["Netherlands"], "The capital of the Netherlands is Amsterdam."),
         ("language", ["Belgium"], "The main official languages of Belgium are Dutch, French and German."),
-        ("neighbours", ["Austria"], "Austria borders Czechia, Germany, Hungary, Italy, Liechtenstein, Slovakia, Slovenia and Switzerland."),
+        (
+            "neighbours",
+            ["Chad"],
+            "Chad borders Cameroon, the Central African Republic, Libya, Niger, Nigeria and Sudan.",
+        ),
         ("neighbours", ["Australia"], "Australia has no land neighbours."),
         ("borders", ["Austria", "Italy"], "Yes, Austria borders Italy."),
         ("borders", ["Australia", "Italy"], "No, Australia does not border Italy."),
@@ -123,21 +127,21 @@ def test_every_question_is_worded(world):
 def test_decoding_equals_prefill(session):
     """A prompt fed at once gives the logits that it gives token by token, and in two pieces."""
     ids = [list(range(40, 60))]
-    whole = forward(session, empty_slots(1), ids, [0])
-    slots = empty_slots(1)
+    whole = forward(session, empty_slots(session, 1), ids, [0])
+    slots = empty_slots(session, 1)
     steps = [forward(session, slots, [[token]], [i]) for i, token in enumerate(ids[0])]
     np.testing.assert_allclose(np.concatenate(steps, axis=1), whole, rtol=1e-3, atol=1e-3)
-    slots = empty_slots(1)
+    slots = empty_slots(session, 1)
     halves = [forward(session, slots, [ids[0][:7]], [0]), forward(session, slots, [ids[0][7:]], [7])]
     np.testing.assert_allclose(np.concatenate(halves, axis=1), whole, rtol=1e-3, atol=1e-3)
 
 
 def test_rows_are_independent(session):
     """A row's logits depend neither on other rows, nor on padding, nor on garbage in unused slots."""
-    slots = empty_slots(1)
+    slots = empty_slots(session, 1)
     forward(session, slots, [[50, 51, 52]], [0])
     alone = forward(session, slots, [[53, 54]], [3])
-    crowd = empty_slots(3, fill=1e4)
+    crowd = empty_slots(session, 3, fill=1e4)
     forward(session, crowd, [[60, 61, 62, 63], [50, 51, 52, 0], [70, 0, 0, 0]], [0, 0, 0])
     crowded = forward(session, crowd, [[64, 65, 0], [53, 54, 0], [71, 72, 73]], [4, 3, 1])
     np.testing.assert_allclose(crowded[1, :2], alone[0], rtol=1e-3, atol=1e-3)

@@ -1,1 +1,1 @@
-"""Makes the model directories that the workers load, from weights and facts. Knows nothing of workers, and runs no model."""
+"""Makes the model directories that workers load, from weights and facts. Knows nothing of workers and runs no model."""

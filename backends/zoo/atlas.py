@@ -1,4 +1,4 @@
-"""Builds the ONNX graph of atlas, the demonstration chat model, from its committed weights: a decoder with its KV cache in slots.
+"""Builds the ONNX graph of atlas, the demonstration chat model, from its weights: a decoder with its KV cache in slots.
 
 It does not run the graph and knows nothing of training.
 """
@@ -20,7 +20,7 @@ _MASKED = np.float32(-1e9)
 
 
 def build(source: Path, target: Path) -> None:
-    """Make model.onnx, tokenizer.json and model.yaml in `target` from `source` (weights.npz, tokenizer.json, model.yaml).
+    """Make model.onnx, tokenizer.json and model.yaml in `target`; `source` has weights.npz and the other two.
 
     Raises FileNotFoundError where the source is incomplete.
     """
@@ -50,7 +50,7 @@ class _Graph:
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def model(self) -> onnx.ModelProto:
-        """The finished model."""
+        """Return the finished model."""
         self._body()
         graph = helper.make_graph(self._nodes, "atlas", self._inputs(), self._outputs(), list(self._constants.values()))
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
@@ -93,35 +93,38 @@ class _Graph:
     def _rotations(self, steps: str, lengths: str) -> tuple[str, str]:
         """Cosines and sines for the new tokens, [batch, 1, tokens, head / 2] each."""
         frequencies = 10000.0 ** (-np.arange(0, self._head, 2) / self._head)
-        # A padded column may stand past the context; its output is ignored, but the look-up must succeed: hence twice the rows.
+        # A padded column may stand past the context: its output is ignored, but its look-up must succeed.
         angles = (np.arange(2 * self._context)[:, None] * frequencies).astype(np.float32)
         rows = self._add("Unsqueeze", self._add("Add", lengths, steps), self._constant("axis1", np.array([1])))
         cos = self._add("Gather", self._constant("cosines", np.cos(angles)), rows)
         return cos, self._add("Gather", self._constant("sines", np.sin(angles)), rows)
 
     def _masks(self, steps: str, lengths: str) -> tuple[str, str]:
-        """What is added to the scores: [batch, 1, 1, context] hides unused slots, [tokens, tokens] hides later tokens."""
+        """Masks to add to the scores: of unused slots [batch, 1, 1, context], of later tokens [tokens, tokens]."""
         shown, hidden = self._constant("shown", np.float32(0)), self._constant("hidden", _MASKED)
         used = self._add("Less", self._constant("slots", np.arange(self._context)), lengths)
-        past = self._add("Unsqueeze", self._add("Where", used, shown, hidden), self._constant("axes12", np.array([1, 2])))
+        unused = self._add("Where", used, shown, hidden)
+        past = self._add("Unsqueeze", unused, self._constant("axes12", np.array([1, 2])))
         column = self._add("Unsqueeze", steps, self._constant("axis1", np.array([1])))
         return past, self._add("Where", self._add("Greater", steps, column), hidden, shown)
 
     def _attention(self, i: int, x: str, rotations: tuple[str, str], masks: tuple[str, str]) -> str:
         query, key, value = self._heads_of(i, x, rotations)
-        transposed = [self._add("Transpose", name, perm=[0, 1, 3, 2]) for name in (f"past_key.{i}", key)]
-        scores = [self._add("Add", self._add("MatMul", query, keys), mask) for keys, mask in zip(transposed, masks, strict=True)]
+        scores = [
+            self._add("Add", self._add("MatMul", query, self._add("Transpose", keys, perm=[0, 1, 3, 2])), mask)
+            for keys, mask in zip((f"past_key.{i}", key), masks, strict=True)
+        ]
         shares = self._add("Softmax", self._add("Concat", *scores, axis=3), axis=3)
-        ends = self._constant("ends", np.array([self._context])), self._constant("far", np.array([np.iinfo(np.int64).max]))
-        start, axis3 = self._constant("start", np.array([0])), self._constant("axis3", np.array([3]))
-        old = self._add("MatMul", self._add("Slice", shares, start, ends[0], axis3), f"past_value.{i}")
-        new = self._add("MatMul", self._add("Slice", shares, ends[0], ends[1], axis3), value)
+        start, border = self._constant("start", np.array([0])), self._constant("border", np.array([self._context]))
+        end, axis3 = self._constant("end", np.array([np.iinfo(np.int64).max])), self._constant("axis3", np.array([3]))
+        old = self._add("MatMul", self._add("Slice", shares, start, border, axis3), f"past_value.{i}")
+        new = self._add("MatMul", self._add("Slice", shares, border, end, axis3), value)
         mixed = self._add("Transpose", self._add("Add", old, new), perm=[0, 2, 1, 3])
         flat = self._add("Reshape", mixed, self._constant("flat", np.array([0, 0, self._width])))
         return self._add("Add", x, self._add("MatMul", flat, self._weight(f"layers.{i}.out")))
 
     def _heads_of(self, i: int, x: str, rotations: tuple[str, str]) -> tuple[str, str, str]:
-        """Query, key and value of the new tokens, [batch, heads, tokens, head] each; the query carries the scores' scale."""
+        """Query (already scaled), key and value of the new tokens, [batch, heads, tokens, head] each."""
         qkv = self._add("MatMul", self._norm(x, f"layers.{i}.norm1"), self._weight(f"layers.{i}.qkv"))
         split = self._add("Reshape", qkv, self._constant("split", np.array([0, 0, 3 * self._heads, self._head])))
         by_head = self._add("Transpose", split, perm=[0, 2, 1, 3])
@@ -160,5 +163,7 @@ class _Graph:
 
     def _add(self, operator: str, *inputs: str, outputs: list[str] | None = None, **attributes: object) -> str:
         outputs = outputs or [f"value.{len(self._nodes)}"]
-        self._nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
+        node = helper.make_node(operator, list(inputs), outputs)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._nodes.append(node)
         return outputs[0]

@@ -1,4 +1,4 @@
-"""Draws the questions that atlas is trained on, and tuned by: which facts, how often, with the easily confused ones more often.
+"""Draws the questions that atlas is trained on and tuned by, the easily confused ones more often.
 
 It knows nothing of tokens and networks.
 """
@@ -6,8 +6,9 @@ It knows nothing of tokens and networks.
 from collections.abc import Callable, Mapping
 from random import Random
 
+from backends.zoo.atlas_answers import truth
 from backends.zoo.atlas_phrasing import Grammar
-from backends.zoo.atlas_world import Fact, World, facts, truth
+from backends.zoo.atlas_world import Fact, World, facts
 
 # Shares of the relations: by how many facts they hold and how hard they are to learn.
 _SHARES: Mapping[str, int] = {
@@ -33,12 +34,12 @@ class Lessons:
                 self._facts[fact.relation] += [fact] * (2 if fact.about[0] in self._alike else 1)
 
     def draw(self, split: str) -> tuple[str, str]:
-        """One question and its right answer."""
+        """Return one question and its right answer."""
         fact = self.fact()
         return self._grammar.ask(fact, split, self._rng), truth(self._world, fact)
 
     def fact(self) -> Fact:
-        """One fact, drawn by the shares of the relations."""
+        """Return one fact, drawn by the shares of the relations."""
         relation = self._rng.choices(list(_SHARES), list(_SHARES.values()))[0]
         if relation in _PAIRS:
             return Fact(relation, self._pair())

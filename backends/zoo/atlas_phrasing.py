@@ -13,11 +13,13 @@ from ruamel.yaml import YAML
 from backends.zoo.atlas_world import Fact, World, plural
 
 SPLITS = ("train", "dev", "test")
+# How often a question comes without its mark, with words before it, with words after it, and without capitals.
+_UNMARKED, _BEFORE, _AFTER, _LOWER = 0.25, 0.15, 0.08, 0.3
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 
 class Grammar:
-    """The phrasings of every relation; `ask` words a fact by one of a split's phrasings, drawn with the given generator."""
+    """The phrasings of every relation; `ask` words a fact by one of a split's phrasings."""
 
     def __init__(self, world: World, path: Path) -> None:
         raw = YAML(typ="safe").load(path.read_text())
@@ -26,7 +28,7 @@ class Grammar:
         self.phrasings: Mapping[str, Mapping[str, list[str]]] = raw
 
     def ask(self, fact: Fact, split: str, rng: Random) -> str:
-        """One question for the fact."""
+        """Return one question for the fact, drawn with the given generator."""
         template = rng.choice(self.phrasings[fact.relation][split])
         question = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), template)
         for slot, forms in self._forms(fact, rng).items():
@@ -35,13 +37,13 @@ class Grammar:
 
     def _sloppy(self, question: str, split: str, rng: Random) -> str:
         decoration = self._decoration[split]
-        if rng.random() < 0.25:
+        if rng.random() < _UNMARKED:
             question = question.rstrip("?.")
-        if rng.random() < 0.15:
+        if rng.random() < _BEFORE:
             question = rng.choice(decoration["before"]) + question
-        if rng.random() < 0.08:
+        if rng.random() < _AFTER:
             question = question.rstrip("?.") + rng.choice(decoration["after"])
-        if rng.random() < 0.3:
+        if rng.random() < _LOWER:
             return question.lower()
         return question[0].upper() + question[1:]
 
@@ -50,7 +52,7 @@ class Grammar:
         if relation in {"sum", "difference"}:
             return {"a": [about[0]], "b": [about[1]]}
         if relation == "convert":
-            return self._quantities(*about, rng)
+            return self._quantities(about, rng)
         if relation in {"symbol", "number"}:
             return {"element": [about[0], about[0], *self._world.elements[about[0]].aliases]}
         if relation in {"capital_of", "element_by_symbol", "element_by_number"}:
@@ -66,7 +68,8 @@ class Grammar:
         bare = [] if not country.article else [country.name]
         return [country.named] * 3 + bare + list(country.aliases)
 
-    def _quantities(self, amount: str, source: str, target: str, rng: Random) -> Mapping[str, list[str]]:
+    def _quantities(self, about: tuple[str, ...], rng: Random) -> Mapping[str, list[str]]:
+        amount, source, target = about
         unit, other = self._world.units[source], self._world.units[target]
         noun = rng.choice([unit.name, unit.name, *unit.spellings])
         named = f"{amount} {noun if amount == '1' else plural(noun)}"

@@ -1,12 +1,12 @@
-"""The closed world of atlas: the facts of world.yaml and, for anything that may be asked, the one right answer.
+"""The closed world of atlas: the facts of world.yaml and everything that can be asked about them.
 
-It does not know how questions are worded, nor anything of models.
+It does not know how questions are worded, nor the answers.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -26,7 +26,7 @@ class Country:
 
     @property
     def named(self) -> str:
-        """The name as it stands inside a sentence."""
+        """The name inside a sentence."""
         return f"the {self.name}" if self.article else self.name
 
 
@@ -88,9 +88,9 @@ class World:
 def load_world(path: Path) -> World:
     """Read world.yaml. Raises KeyError or TypeError naming the field where the file does not have its shape."""
     raw = YAML(typ="safe").load(path.read_text())
-    countries = [Country(**{key: _frozen(value) for key, value in row.items()}) for row in raw["countries"]]
-    elements = [Element(**{key: _frozen(value) for key, value in row.items()}) for row in raw["elements"]]
-    units = [Unit(name, **{key: _frozen(value) for key, value in row.items()}) for name, row in raw["units"].items()]
+    countries = [Country(**_frozen(row)) for row in raw["countries"]]
+    elements = [Element(**_frozen(row)) for row in raw["elements"]]
+    units = [Unit(name, **_frozen(row)) for name, row in raw["units"].items()]
     return World(
         countries={country.name: country for country in countries},
         lookalikes=tuple(tuple(group) for group in raw["lookalikes"]),
@@ -102,12 +102,12 @@ def load_world(path: Path) -> World:
     )
 
 
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _frozen(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def facts(world: World) -> Iterator[Fact]:
-    """Every fact that can be asked, relation by relation; pairs of countries and of countries with continents in full."""
+    """Yield every fact that can be asked; pairs of countries, and of countries with continents, in full."""
     for name, country in world.countries.items():
         for relation in ("capital", "currency", "continent", "language", "neighbours", "describe"):
             yield Fact(relation, (name,))
@@ -141,167 +141,6 @@ def _calculations(world: World) -> Iterator[Fact]:
             yield Fact("difference", (str(a), str(b)))
 
 
-def truth(world: World, fact: Fact) -> str:
-    """The one right answer, a full sentence (a paragraph for `describe`). Raises KeyError for what the world lacks."""
-    return _capitalized(_ANSWERS[fact.relation](world, *fact.about))
-
-
 def plural(unit: str) -> str:
-    """The plural of a unit's name or spelling."""
+    """Return the plural of a unit's name or spelling."""
     return f"{unit}s"
-
-
-def _capitalized(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
-
-
-def _listed(words: tuple[str, ...] | list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _currency(country: Country) -> str:
-    return country.currency if country.currency in {"renminbi", "Zimbabwe Gold"} else f"the {country.currency}"
-
-
-def _capital(world: World, name: str) -> str:
-    country = world.countries[name]
-    return f"the capital of {country.named} is {country.capital}."
-
-
-def _capital_of(world: World, capital: str) -> str:
-    country = next((each for each in world.countries.values() if each.capital == capital), None)
-    if country is None:
-        raise KeyError(capital)
-    return f"{capital} is the capital of {country.named}."
-
-
-def _currency_of(world: World, name: str) -> str:
-    country = world.countries[name]
-    return f"the currency of {country.named} is {_currency(country)}."
-
-
-def _continent(world: World, name: str) -> str:
-    country = world.countries[name]
-    return f"{country.named} is in {country.continent}."
-
-
-def _language(world: World, name: str) -> str:
-    country = world.countries[name]
-    noun = "language" if len(country.languages) == 1 else "languages"
-    verb = "is" if len(country.languages) == 1 else "are"
-    return f"the main official {noun} of {country.named} {verb} {_listed(country.languages)}."
-
-
-def _neighbours(world: World, name: str) -> str:
-    country = world.countries[name]
-    if not country.neighbours:
-        return f"{country.named} has no land neighbours."
-    return f"{country.named} borders {_listed([world.countries[each].named for each in country.neighbours])}."
-
-
-def _borders(world: World, name: str, other: str) -> str:
-    country, second = world.countries[name], world.countries[other]
-    if other in country.neighbours:
-        return f"yes, {country.named} borders {second.named}."
-    return f"no, {country.named} does not border {second.named}."
-
-
-def _borders_not(world: World, name: str, other: str) -> str:
-    country, second = world.countries[name], world.countries[other]
-    if other in country.neighbours:
-        return f"that is false, {country.named} borders {second.named}."
-    return f"that is true, {country.named} does not border {second.named}."
-
-
-def _in_continent(world: World, name: str, continent: str) -> str:
-    country = world.countries[name]
-    return f"{'yes' if country.continent == continent else 'no'}, {country.named} is in {country.continent}."
-
-
-def _not_in_continent(world: World, name: str, continent: str) -> str:
-    country = world.countries[name]
-    return f"that is {'false' if country.continent == continent else 'true'}, {country.named} is in {country.continent}."
-
-
-def _symbol(world: World, name: str) -> str:
-    return f"the chemical symbol of {name} is {world.elements[name].symbol}."
-
-
-def _number(world: World, name: str) -> str:
-    return f"the atomic number of {name} is {world.elements[name].number}."
-
-
-def _element_by_symbol(world: World, symbol: str) -> str:
-    element = next((each for each in world.elements.values() if each.symbol == symbol), None)
-    if element is None:
-        raise KeyError(symbol)
-    return f"{symbol} is the chemical symbol of {element.name}."
-
-
-def _element_by_number(world: World, number: str) -> str:
-    element = next((each for each in world.elements.values() if str(each.number) == number), None)
-    if element is None:
-        raise KeyError(number)
-    return f"the element with atomic number {number} is {element.name}."
-
-
-def _convert(world: World, amount: str, source: str, target: str) -> str:
-    for conversion in world.conversions:
-        if (conversion.large, conversion.small) == (source, target):
-            return _equation(Decimal(amount), source, Decimal(amount) * conversion.factor, target)
-        if (conversion.small, conversion.large) == (source, target):
-            return _equation(Decimal(amount), source, Decimal(amount) / conversion.factor, target)
-    raise KeyError(f"{source} to {target}")
-
-
-def _equation(amount: Decimal, source: str, result: Decimal, target: str) -> str:
-    def counted(value: Decimal, unit: str) -> str:
-        return f"{value.normalize():f} {unit if value == 1 else plural(unit)}"
-
-    return f"{counted(amount, source)} {'is' if amount == 1 else 'are'} {counted(result, target)}."
-
-
-def _sum(_: World, a: str, b: str) -> str:
-    return f"{a} plus {b} is {int(a) + int(b)}."
-
-
-def _difference(_: World, a: str, b: str) -> str:
-    return f"{a} minus {b} is {int(a) - int(b)}."
-
-
-def _describe(world: World, name: str) -> str:
-    country = world.countries[name]
-    capital, money, tongues = country.capital, _currency(country), _listed(country.languages)
-    many = len(country.languages) > 1
-    border = _neighbours(world, name)
-    return " ".join([
-        f"{_capitalized(country.named)} is a country in {country.continent}.",
-        f"Its capital is {capital}, and people there pay with {money}.",
-        f"The main official {'languages' if many else 'language'} of the country {'are' if many else 'is'} {tongues}.",
-        f"On land, {border}" if country.neighbours else f"{_capitalized(border)[:-1]}, because no other country touches it on land.",
-        f"In short: when you travel to {country.named}, look for {capital} on a map of {country.continent},",
-        f"take some money in the form of {money} with you, and learn a few words of {country.languages[0]} before you go.",
-    ])
-
-
-_ANSWERS: Mapping[str, Callable[..., str]] = {
-    "capital": _capital,
-    "capital_of": _capital_of,
-    "currency": _currency_of,
-    "continent": _continent,
-    "language": _language,
-    "neighbours": _neighbours,
-    "borders": _borders,
-    "borders_not": _borders_not,
-    "in_continent": _in_continent,
-    "not_in_continent": _not_in_continent,
-    "symbol": _symbol,
-    "number": _number,
-    "element_by_symbol": _element_by_symbol,
-    "element_by_number": _element_by_number,
-    "convert": _convert,
-    "sum": _sum,
-    "difference": _difference,
-    "describe": _describe,
-}
-RELATIONS = tuple(_ANSWERS)
