@@ -1,4 +1,4 @@
-"""The frame that travels between a gateway and its children: a msgpack map, then raw tensors. Knows no message's meaning.
+"""The frame between a gateway and its children: a msgpack map, then raw tensors. Knows no message's meaning.
 
 On the wire, little-endian: u32 bytes of the header, u32 bytes of all tensors together, the header, the tensors one
 after the other. The header's key `tensors` lists `[dtype, shape]` for each; it is absent where there are none.
@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import msgpack
 
@@ -50,10 +51,11 @@ def encode(header: Mapping[str, object], tensors: Sequence[Tensor] = ()) -> byte
         packed = msgpack.packb(described)
     except (TypeError, ValueError, OverflowError) as error:
         raise FrameError(f"a header that msgpack cannot hold: {error}") from error
+    for each in tensors:
+        _spans([(each.dtype, each.shape)], memoryview(each.data).nbytes)
     body = b"".join(each.data for each in tensors)
-    prefix = _lengths(len(packed), len(body))
-    _split(described.get("tensors", []), memoryview(body))
-    return b"".join((prefix, packed, body))
+    _check_limits(len(packed), len(body))
+    return b"".join((_LENGTHS.pack(len(packed), len(body)), packed, body))
 
 
 class Decoder:
@@ -79,11 +81,6 @@ class Decoder:
         else:
             self._pending = rest
         return frames
-
-
-def _lengths(header_bytes: int, tensors_bytes: int) -> bytes:
-    _check_limits(header_bytes, tensors_bytes)
-    return _LENGTHS.pack(header_bytes, tensors_bytes)
 
 
 def _check_limits(header_bytes: int, tensors_bytes: int) -> None:
@@ -112,36 +109,40 @@ def _decode(view: memoryview) -> Frame:
         raise FrameError(f"a header that is not msgpack: {error}") from error
     if not isinstance(header, dict):
         raise FrameError(f"a header of type {type(header).__name__}; a map is needed")
-    return Frame(header, _split(header.pop("tensors", []), view[body:]))
+    content = view[body:]
+    return Frame(
+        header,
+        tuple(
+            Tensor(bytes(content[start:end]), shape, dtype)
+            for dtype, shape, start, end in _spans(header.pop("tensors", []), len(content))
+        ),
+    )
 
 
-def _split(described: object, body: memoryview) -> tuple[Tensor, ...]:
-    """Cut `body` as the header describes it; what is described must be exactly what is there."""
+def _spans(described: object, total_bytes: int) -> list[tuple[str, tuple[int, ...], int, int]]:
+    """Return dtype, shape, start and end of each tensor; together they must fill `total_bytes` exactly."""
     if not isinstance(described, list) or len(described) > MAX_TENSORS:
         raise FrameError(f"tensors must be a list of at most {MAX_TENSORS} descriptions")
-    tensors = []
-    offset = 0
+    spans = []
+    start = 0
     for description in described:
         dtype, shape = _checked(description)
-        end = offset + math.prod(shape) * ITEM_BYTES[dtype]
-        if end > len(body):
-            raise FrameError(f"a {dtype} tensor of shape {shape} ends at byte {end} of {len(body)}")
-        tensors.append(Tensor(bytes(body[offset:end]), shape, dtype))
-        offset = end
-    if offset != len(body):
-        raise FrameError(f"tensors of {len(body)} bytes, of which the header describes {offset}")
-    return tuple(tensors)
+        end = start + math.prod(shape) * ITEM_BYTES[dtype]
+        spans.append((dtype, shape, start, end))
+        start = end
+    if start != total_bytes:
+        raise FrameError(f"tensors of {total_bytes} bytes, where the header describes {start}")
+    return spans
 
 
 def _checked(description: object) -> tuple[str, tuple[int, ...]]:
     match description:
-        case [str(dtype), [*shape]] if dtype in ITEM_BYTES and len(shape) <= MAX_RANK and all(map(_is_size, shape)):
-            return dtype, tuple(shape)
-        case _:
-            raise FrameError(
-                f"{description!r} describes no tensor; [dtype, shape] is needed, dtype one of {[*ITEM_BYTES]}"
-            )
+        case [str(dtype), [*shape]] if dtype in ITEM_BYTES and len(shape) <= MAX_RANK:
+            sizes = tuple(size for size in shape if _is_size(size))
+            if len(sizes) == len(shape):
+                return dtype, sizes
+    raise FrameError(f"{description!r} describes no tensor; [dtype, shape] is needed, dtype one of {[*ITEM_BYTES]}")
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

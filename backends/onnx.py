@@ -1,0 +1,243 @@
+"""The `onnx` engine: our own worker process over a Unix socket, behind the Backend contract. Knows no pool.
+
+The gateway never creates an inference session (that would hold its interpreter's lock); it reads the model's files
+only to name their version.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import signal
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from backends import messages
+from backends.contract import BackendError, BadJob, Event, Job, StartFailed, Task, WorkerDied
+from backends.forkserver.client import Child, ForkServer, WorkerSpec
+from backends.frames import Decoder, Frame, FrameError
+from backends.manifest import Manifest, ManifestError, read_manifest
+from backends.tail import OutputTail
+
+DRAIN_DEADLINE_S = 0.5
+_MADE_BY = "scripts/setup makes the models that come with this program"
+
+
+class OnnxEngine:
+    """How one model directory comes up as worker processes."""
+
+    def __init__(self, manifest: Manifest, version: str, fork_server: ForkServer, spec: WorkerSpec) -> None:
+        """Use `open`, which reads what is needed."""
+        self._manifest = manifest
+        self._version = version
+        self._fork_server = fork_server
+        self._spec = spec
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        fork_server: ForkServer,
+        *,
+        threads: int,
+        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    ) -> "OnnxEngine":
+        """Read and digest the model's files in a thread. Raises StartFailed, naming a file that is missing or wrong."""
+        try:
+            manifest, version = await asyncio.to_thread(_examine, path)
+        except FileNotFoundError as error:
+            raise StartFailed(f"{error.filename} does not exist; {_MADE_BY}") from error
+        except (OSError, ManifestError) as error:
+            raise StartFailed(str(error)) from error
+        return cls(manifest, version, fork_server, WorkerSpec(path, threads, providers))
+
+    @property
+    def version(self) -> str:
+        """The first 16 hexadecimal digits of the digest over the model's files."""
+        return self._version
+
+    @property
+    def concurrency(self) -> int:
+        """As many jobs as one run of the graph takes."""
+        return self._manifest.max_batch
+
+    @property
+    def tasks(self) -> frozenset[Task]:
+        """The tasks of the jobs that a replica takes; a chat model completes prompts too."""
+        return tasks_served(self._manifest)
+
+    async def start(self) -> "OnnxReplica":
+        """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
+        ours, theirs = socket.socketpair()
+        output = await OutputTail.open()
+        try:
+            child = await self._fork_server.spawn_worker(self._spec, theirs, output.fd)
+        except BaseException:
+            output.close()
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        output.release()
+        replica = OnnxReplica(self._manifest, child, output)
+        try:
+            await replica.connect(ours)
+        except BaseException:
+            ours.close()
+            await replica.close()
+            raise
+        return replica
+
+
+class OnnxReplica(asyncio.Protocol):
+    """One worker process: many jobs over one socket, told apart by their numbers."""
+
+    def __init__(self, manifest: Manifest, child: Child, output: OutputTail) -> None:
+        self.timings_s: Mapping[str, float] = {}
+        self._manifest = manifest
+        self._tasks = tasks_served(manifest)
+        self._child = child
+        self._output = output
+        self._decoder = Decoder()
+        self._transport: asyncio.Transport | None = None
+        self._told: asyncio.Event = asyncio.Event()
+        self._numbers = itertools.count(1)
+        self._jobs: dict[int, asyncio.Queue[Frame | BackendError]] = {}
+        self._refused: str | None = None
+        self._gone: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<OnnxReplica {self._child!r}, {len(self._jobs)} jobs>"
+
+    async def connect(self, ours: socket.socket) -> None:
+        """Take the socket over and wait until the worker is ready. Raises StartFailed."""
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+        await self._told.wait()
+        if self._refused is not None:
+            raise StartFailed(self._refused)
+        if self._gone is not None:
+            raise StartFailed(f"while it loaded the model, {await self.wait_exit()}")
+
+    async def stream(self, job: Job) -> AsyncGenerator[Event]:
+        """Run a job. A worker makes at most `limits.max_tokens` pieces for one, which bounds what waits here."""
+        if job.task not in self._tasks:
+            able = ", ".join(sorted(self._tasks))
+            raise BadJob(f"the model does not do {job.task}; it does {able}", "model")
+        number = next(self._numbers)
+        frames = self._submit(number, job)
+        over = False
+        try:
+            while not over:
+                frame = await frames.get()
+                if isinstance(frame, BackendError):
+                    raise frame
+                over = frame.header["kind"] != "text"
+                for event in messages.read_events(frame, self._manifest.labels):
+                    yield event
+        finally:
+            if self._jobs.pop(number, None) is not None and not over:
+                self._write(messages.cancel_frame(number))
+
+    async def wait_exit(self) -> str:
+        """Return when the worker has ended, with its status and last lines."""
+        await self._child.wait()
+        await self._output.drain(DRAIN_DEADLINE_S)
+        return self._in_words()
+
+    async def close(self) -> None:
+        """Kill the worker, which holds nothing that must be saved."""
+        self._lose("the worker was stopped")
+        with contextlib.suppress(TimeoutError):
+            await self._child.kill()
+        self._output.close()
+
+    def memory_bytes(self) -> int:
+        """Return the worker's resident memory, less what it shares with the fork server's files."""
+        try:
+            memory = psutil.Process(self._child.pid).memory_info()
+        except psutil.NoSuchProcess:
+            return 0
+        return int(memory.rss - getattr(memory, "shared", 0))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each frame to its job."""
+        try:
+            for frame in self._decoder.feed(data):
+                self._take(frame)
+        except FrameError as error:
+            self._lose(f"the worker sent what is no frame: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail whatever still waits for the worker."""
+        self._lose(f"the connection to the worker was lost{f': {exc}' if exc else ''}")
+
+    def _submit(self, number: int, job: Job) -> "asyncio.Queue[Frame | BackendError]":
+        if self._gone is not None:
+            raise WorkerDied(self._gone)
+        try:
+            data = messages.job_frame(number, job)
+        except FrameError as error:
+            raise BadJob(f"the request is too large for a worker: {error}") from error
+        frames: asyncio.Queue[Frame | BackendError] = asyncio.Queue()
+        self._jobs[number] = frames
+        self._write(data)
+        return frames
+
+    def _take(self, frame: Frame) -> None:
+        header: Mapping[str, Any] = frame.header
+        if header["kind"] == "ready":
+            self.timings_s = header["timings_s"]
+            self._told.set()
+        elif header["kind"] == "failed":
+            self._refused = header["message"]
+            self._told.set()
+        elif (frames := self._jobs.get(header["id"])) is not None:
+            frames.put_nowait(frame)
+
+    def _lose(self, reason: str) -> None:
+        """Note that no more work can be done here, the first time that is learned."""
+        if self._gone is not None:
+            return
+        self._gone = reason
+        for frames in self._jobs.values():
+            frames.put_nowait(WorkerDied(reason))
+        self._jobs.clear()
+        self._told.set()
+        self._child.signal(signal.SIGKILL)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and self._gone is None:
+            self._transport.write(data)
+
+    def _in_words(self) -> str:
+        said = self._output.text()
+        return f"the worker ended with status {self._child.returncode}" + (
+            f"; its last output:\n{said}" if said else ""
+        )
+
+
+def tasks_served(manifest: Manifest) -> frozenset[Task]:
+    """Return the tasks of the jobs that a model can do."""
+    return frozenset({Task.CHAT, Task.COMPLETION} if manifest.task is Task.CHAT else {manifest.task})
+
+
+def _examine(path: Path) -> tuple[Manifest, str]:
+    digest = hashlib.sha256()
+    for name in ("model.yaml", "tokenizer.json", "model.onnx"):
+        with (path / name).open("rb") as file:
+            digest.update(f"{name} ".encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    manifest = read_manifest(path)
+    digest.update("\n".join(manifest.labels).encode())
+    return manifest, f"sha256:{digest.hexdigest()[:16]}"

@@ -1,0 +1,91 @@
+"""The worker's one loop: reads what has come, does one step, writes what came of it. Knows nothing of models.
+
+There is no reader thread: between two steps everything that has arrived is read without waiting, so a job reaches
+the model, and a cancellation takes effect, within one step, and nothing is handed from thread to thread.
+"""
+
+import socket
+import struct
+from typing import Any, Protocol
+
+from backends import messages
+from backends.contract import BackendError, Job
+from backends.frames import Decoder, Frame
+
+READ_BYTES = 1 << 18
+WRITE_DEADLINE_S = 30
+
+
+class Runner(Protocol):
+    """The jobs of one model, done a step at a time."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        ...
+
+    def add(self, number: int, job: Job) -> None:
+        """Take a job. Raises BadJob."""
+        ...
+
+    def cancel(self, number: int) -> None:
+        """Drop a job; one that is over is no error."""
+        ...
+
+    def step(self) -> list[bytes]:
+        """Do the smallest useful piece of work and return the frames to send."""
+        ...
+
+
+class Inbox:
+    """Frames from a blocking socket, waited for or not."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._decoder = Decoder()
+
+    def receive(self, *, wait: bool) -> list[Frame] | None:
+        """Return the frames that have come, after waiting for bytes if asked to; None at the end of the stream."""
+        received: list[Frame] = []
+        flags = 0 if wait else socket.MSG_DONTWAIT
+        while True:
+            try:
+                data = self._connection.recv(READ_BYTES, flags)
+            except BlockingIOError:
+                return received
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            received += self._decoder.feed(data)
+            if len(data) < READ_BYTES:
+                return received
+            flags = socket.MSG_DONTWAIT
+
+
+def limit_writes(connection: socket.socket) -> None:
+    """Make a write fail that the other side does not take in within WRITE_DEADLINE_S."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", WRITE_DEADLINE_S, 0))
+
+
+def serve(connection: socket.socket, runner: Runner) -> None:
+    """Do jobs until the other side closes. Raises BlockingIOError when it stops reading for too long."""
+    inbox = Inbox(connection)
+    while (received := inbox.receive(wait=not runner.busy)) is not None:
+        answers = [answer for frame in received if (answer := _obey(frame.header, runner)) is not None]
+        if runner.busy:
+            answers += runner.step()
+        if answers:
+            connection.sendall(b"".join(answers))
+
+
+def _obey(header: Any, runner: Runner) -> bytes | None:
+    number = header["id"]
+    if header["kind"] == "cancel":
+        runner.cancel(number)
+        return None
+    try:
+        runner.add(number, messages.read_job(header))
+    except BackendError as error:
+        return messages.error_frame(number, error)
+    return None

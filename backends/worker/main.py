@@ -1,0 +1,33 @@
+"""A worker's life after the fork: load, run once, say ready, serve until the gateway closes. Knows nothing of why."""
+
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from backends import messages
+from backends.contract import Task
+from backends.worker import loop, model
+from backends.worker.generate import GenerationRunner
+from backends.worker.rows import RowRunner
+
+
+def run(connection: socket.socket, *, directory: Path, threads: int, providers: Sequence[str]) -> None:
+    """Serve the model in `directory` on `connection`; a model that cannot be served is told and ends the worker."""
+    loop.limit_writes(connection)
+    began = time.perf_counter()
+    try:
+        loaded = model.load(directory, threads, providers)
+        runner = _runner(loaded)
+        loaded_at = time.perf_counter()
+        runner.warm()
+    except Exception as error:
+        connection.sendall(messages.failed_frame(f"{directory}: {error}"))
+        raise
+    warmed_s = time.perf_counter() - loaded_at
+    connection.sendall(messages.ready_frame({**loaded.timings_s, "warm": warmed_s, "all": time.perf_counter() - began}))
+    loop.serve(connection, runner)
+
+
+def _runner(loaded: model.Model) -> GenerationRunner | RowRunner:
+    return GenerationRunner(loaded) if loaded.manifest.task is Task.CHAT else RowRunner(loaded)

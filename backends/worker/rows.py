@@ -1,0 +1,116 @@
+"""Runs embed and predict jobs: everything that waits goes into one batch. Knows nothing of sockets.
+
+Zero-delay dynamic batching: a batch is never waited for; while one runs, the next gathers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends import messages
+from backends.contract import BackendError, BadJob, Job
+from backends.worker.encode import Ids, RowEncoder, pad
+from backends.worker.model import RUN_ERRORS, Model
+
+
+@dataclass(slots=True)
+class _Work:
+    """A job under way: `results` come in the order of `rows`, the rest of which still waits."""
+
+    number: int
+    rows: Sequence[Ids]
+    results: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def share(waiting: Sequence[int], max_batch: int) -> list[int]:
+    """Say how many rows of each job go into the next batch, given how many each has left, oldest first.
+
+    Every job gets an equal part, and the oldest what is over, so that one of a thousand rows does not hold up the rest.
+    """
+    taken = [0] * len(waiting)
+    room = max_batch
+    while room > 0 and (hungry := [place for place, left in enumerate(waiting) if taken[place] < left]):
+        part = max(1, room // len(hungry))
+        for place in hungry:
+            more = min(part, waiting[place] - taken[place], room)
+            taken[place] += more
+            room -= more
+    return taken
+
+
+class RowRunner:
+    """The jobs of an embed or predict model."""
+
+    def __init__(self, model: Model) -> None:
+        self._manifest = model.manifest
+        self._session = model.session
+        self._encoder = RowEncoder(model.tokenizer, model.manifest.max_tokens)
+        self._works: dict[int, _Work] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._works)
+
+    def warm(self) -> None:
+        """Run one real inference."""
+        self._run([self._encoder.rows(Job(self._manifest.task, inputs=("warm",)))[0]])
+
+    def add(self, number: int, job: Job) -> None:
+        """Take a job. Raises BadJob."""
+        if job.task is not self._manifest.task:
+            raise BadJob(f"a model of the task {self._manifest.task} was asked for {job.task}", "model")
+        self._works[number] = _Work(number, self._encoder.rows(job))
+
+    def cancel(self, number: int) -> None:
+        """Drop a job; one that is over is no error."""
+        self._works.pop(number, None)
+
+    def step(self) -> list[bytes]:
+        """Run one batch and return the frames of the jobs that it completes."""
+        works = list(self._works.values())
+        counts = share([len(work.rows) - len(work.results) for work in works], self._manifest.max_batch)
+        chosen = [(work, count) for work, count in zip(works, counts, strict=True) if count]
+        rows = [row for work, count in chosen for row in work.rows[len(work.results) :][:count]]
+        try:
+            matrix = self._run(rows)
+        except RUN_ERRORS as error:
+            return self._isolate(chosen, error)
+        answers = []
+        start = 0
+        for work, count in chosen:
+            work.results += list(matrix[start : start + count])
+            start += count
+            if len(work.results) == len(work.rows):
+                answers.append(self._complete(work))
+        return answers
+
+    def _isolate(self, chosen: Sequence[tuple[_Work, int]], error: Exception) -> list[bytes]:
+        """Fail the one job of a failed batch, or try its jobs one at a time, so that none fails for its neighbour."""
+        if len(chosen) == 1:
+            work, _ = chosen[0]
+            del self._works[work.number]
+            return [messages.error_frame(work.number, BackendError(f"the model failed: {error}"))]
+        answers = []
+        everything, self._works = self._works, {}
+        for work, _ in chosen:
+            self._works = {work.number: work}
+            while self._works:
+                answers += self.step()
+            del everything[work.number]
+        self._works = everything
+        return answers
+
+    def _complete(self, work: _Work) -> bytes:
+        del self._works[work.number]
+        matrix = np.stack(work.results)
+        tokens = sum(map(len, work.rows))
+        return messages.matrix_frame(work.number, self._manifest.task, matrix.data.cast("B"), matrix.shape, tokens)
+
+    def _run(self, rows: Sequence[Ids]) -> NDArray[np.float32]:
+        ids, mask = pad(rows)
+        names = self._manifest.inputs
+        matrix = self._session.run([self._manifest.output], {names["ids"]: ids, names["mask"]: mask})[0]
+        return np.ascontiguousarray(matrix, np.float32)

@@ -1,0 +1,169 @@
+"""Model directories small enough to build in a test: an embedder, a classifier, and a decoder of whole numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+WORDS = 64
+CONTEXT = 32
+MAX_BATCH = 4
+VOCABULARY = {"<question>": 0, "<answer>": 1, "<end>": 2, "<unk>": 3, **{f"w{n}": n + 4 for n in range(WORDS)}}
+
+
+def embedder(directory: Path) -> Path:
+    """Write a model whose vector is the normalised sum of its tokens' random vectors (8 dimensions)."""
+    _write(directory, _row_graph(width=8, softmax=False), _rows_yaml("embed", "vector"))
+    return directory
+
+
+def classifier(directory: Path) -> Path:
+    """Write a model with the labels even, odd and none."""
+    _write(directory, _row_graph(width=3, softmax=True), _rows_yaml("predict", "scores") + "labels: labels.txt\n")
+    (directory / "labels.txt").write_text("even\nodd\nnone\n")
+    return directory
+
+
+def decoder(directory: Path) -> Path:
+    """Write a chat model whose next token depends on every earlier token and its position (see `continuation`)."""
+    _write(
+        directory,
+        _decoder_graph(),
+        "task: chat\ninputs: {ids: ids, past_length: past_length}\noutput: logits\n"
+        'prompt: {question: "<question>{text}<answer>", stop: "<end>"}\n'
+        f"limits: {{max_tokens: {CONTEXT}, max_batch: {MAX_BATCH}}}\n",
+    )
+    return directory
+
+
+def continuation(prompt: Sequence[int], count: int) -> list[int]:
+    """Return what the decoder makes of `prompt`, computed without it: up to `count` tokens, ending before `<end>`."""
+    ids = list(prompt)
+    while len(ids) < len(prompt) + count:
+        token = (sum(ids) + 7 * (len(ids) - 1)) % len(VOCABULARY)
+        if token == VOCABULARY["<end>"]:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def words(ids: Sequence[int]) -> str:
+    """Return the text that the toys' tokenizer makes of ids."""
+    return _tokenizer().decode(list(ids))
+
+
+def question(text: str) -> list[int]:
+    """Return the ids of a question in the decoder's template."""
+    return [VOCABULARY[word] for word in ("<question>", *text.split(), "<answer>")]
+
+
+def _write(directory: Path, graph: onnx.GraphProto, manifest: str) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(directory / "model.onnx"))
+    _tokenizer().save(str(directory / "tokenizer.json"))
+    (directory / "model.yaml").write_text(manifest)
+
+
+def _tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    tokenizer.add_special_tokens(["<question>", "<answer>", "<end>"])
+    return tokenizer
+
+
+def _rows_yaml(task: str, output: str) -> str:
+    limits = f"limits: {{max_tokens: {CONTEXT}, max_batch: {MAX_BATCH}}}\n"
+    return f"task: {task}\ninputs: {{ids: ids, mask: mask}}\noutput: {output}\n{limits}"
+
+
+def _constant(name: str, value: np.ndarray) -> onnx.TensorProto:
+    return numpy_helper.from_array(value, name)
+
+
+def _row_graph(*, width: int, softmax: bool) -> onnx.GraphProto:
+    table = np.random.default_rng(7).normal(size=(len(VOCABULARY), width)).astype(np.float32)
+    output = "scores" if softmax else "vector"
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["each"]),
+        helper.make_node("Cast", ["mask"], ["mask_f"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask_f", "last"], ["mask_3"]),
+        helper.make_node("Mul", ["each", "mask_3"], ["real"]),
+        helper.make_node("ReduceSum", ["real", "one"], ["sum"], keepdims=0),
+        helper.make_node("Softmax", ["sum"], [output], axis=-1)
+        if softmax
+        else helper.make_node("LpNormalization", ["sum"], [output], axis=-1, p=2),
+    ]
+    return helper.make_graph(
+        nodes,
+        "rows",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "T"]) for name in ("ids", "mask")],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", width])],
+        [_constant("table", table), _constant("last", np.array([2])), _constant("one", np.array([1]))],
+    )
+
+
+def _decoder_graph() -> onnx.GraphProto:
+    """One layer, one head of one number: the value cached for a token is its id, and attention is a plain sum."""
+    size = len(VOCABULARY)
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["ids"], ["ids_f"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["ids_f", "axes_head"], ["new_value.0"]),
+        node("Neg", ["new_value.0"], ["new_key.0"]),
+        # The sum of what is cached, of which only past_length positions are valid.
+        node("Unsqueeze", ["past_length", "axis_1"], ["length_2"]),
+        node("Less", ["places", "length_2"], ["valid"]),
+        node("Squeeze", ["past_value.0", "axes_head"], ["past_2"]),
+        node("Squeeze", ["past_key.0", "axes_head"], ["past_key_2"]),
+        node("Sub", ["past_2", "past_key_2"], ["past_twice"]),
+        node("Where", ["valid", "past_twice", "zero"], ["past_real"]),
+        node("ReduceSum", ["past_real", "axis_1"], ["past_double"], keepdims=1),
+        node("Mul", ["past_double", "half"], ["past_sum"]),
+        node("CumSum", ["ids_f", "axis_1_scalar"], ["new_sum"]),
+        node("Add", ["past_sum", "new_sum"], ["sum"]),
+        # Each token's position, and the next token from both.
+        node("Shape", ["ids"], ["shape"]),
+        node("Gather", ["shape", "axis_1_scalar"], ["width"]),
+        node("Range", ["zero_i", "width", "one_i"], ["offsets"]),
+        node("Add", ["offsets", "length_2"], ["positions"]),
+        node("Cast", ["positions"], ["positions_f"], to=TensorProto.FLOAT),
+        node("Mul", ["positions_f", "seven"], ["by_position"]),
+        node("Add", ["sum", "by_position"], ["total"]),
+        node("Mod", ["total", "size"], ["next"], fmod=1),
+        node("Unsqueeze", ["next", "axis_2"], ["next_3"]),
+        node("Sub", ["tokens", "next_3"], ["distance"]),
+        node("Mul", ["distance", "distance"], ["square"]),
+        node("Neg", ["square"], ["logits"]),
+    ]
+    floats = {"zero": 0.0, "half": 0.5, "seven": 7.0, "size": float(size)}
+    integers = {"axis_1_scalar": 1, "zero_i": 0, "one_i": 1}
+    constants = [
+        *(_constant(name, np.array(value, np.float32)) for name, value in floats.items()),
+        *(_constant(name, np.array(value, np.int64)) for name, value in integers.items()),
+        _constant("axes_head", np.array([1, 3])),
+        _constant("axis_1", np.array([1])),
+        _constant("axis_2", np.array([2])),
+        _constant("places", np.arange(CONTEXT)[None]),
+        _constant("tokens", np.arange(size, dtype=np.float32)[None, None]),
+    ]
+    value = helper.make_tensor_value_info
+    return helper.make_graph(
+        nodes,
+        "decoder",
+        [
+            value("ids", TensorProto.INT64, ["B", "T"]),
+            value("past_length", TensorProto.INT64, ["B"]),
+            *(value(f"past_{each}.0", TensorProto.FLOAT, ["B", 1, CONTEXT, 1]) for each in ("key", "value")),
+        ],
+        [
+            value("logits", TensorProto.FLOAT, ["B", "T", size]),
+            *(value(f"new_{each}.0", TensorProto.FLOAT, ["B", 1, "T", 1]) for each in ("key", "value")),
+        ],
+        constants,
+    )
