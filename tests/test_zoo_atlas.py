@@ -1,5 +1,7 @@
 """The world of atlas is consistent, its phrasings are split, and its graph gives the same however tokens are fed."""
 
+import json
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -12,13 +14,20 @@ from backends.zoo.atlas_answers import RELATIONS, truth
 from backends.zoo.atlas_phrasing import SPLITS, Grammar
 from backends.zoo.atlas_world import Fact, facts, load_world
 
-SOURCE = Path(__file__).resolve().parent.parent / "models" / "atlas"
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "models" / "atlas"
+REPLAYS = {name: ROOT / "scripts" / "data" / f"{name}.jsonl" for name in ("replay", "replay-dev")}
 
 
 @pytest.fixture(scope="module")
 def world():
     """Give the facts of atlas."""
     return load_world(SOURCE / "world.yaml")
+
+
+def replay(name):
+    """Read the lines of a replay list."""
+    return [json.loads(line) for line in REPLAYS[name].read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +131,41 @@ def test_every_question_is_worded(world):
     for fact in facts(world):
         if fact.relation not in {"borders", "borders_not"} or rng.random() < 0.01:
             assert not set("[]{}|") & set(grammar.ask(fact, rng.choice(SPLITS), rng))
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+def test_replay_answers_are_right(world, name):
+    """Every answer of a replay list is the one that the world computes for the line's fact."""
+    for line in replay(name):
+        relation, *about = line["fact"]
+        assert line["answer"] == truth(world, Fact(relation, tuple(about)))
+
+
+@pytest.mark.parametrize("name", REPLAYS)
+def test_replay_kinds_hold(name):
+    """A third is new, a third repeats; in other words, a paraphrase has its origin's answer and a near-miss has not."""
+    lines = replay(name)
+    counts = Counter(line["kind"] for line in lines)
+    assert counts.keys() == {"new", "repeat", "paraphrase", "near_miss"}
+    assert all(abs(counts[kind] - len(lines) / 3) < 1 for kind in ("new", "repeat"))
+    for index, line in enumerate(lines):
+        if line["kind"] == "new":
+            assert line["of"] is None
+            assert line["question"] not in {earlier["question"] for earlier in lines[:index]}
+            continue
+        assert line["of"] < index
+        origin = lines[line["of"]]
+        assert (line["question"] == origin["question"]) == (line["kind"] == "repeat")
+        assert (line["answer"] != origin["answer"]) == (line["kind"] == "near_miss")
+
+
+def test_replay_lists_are_apart():
+    """What tunes thresholds asks for none of the facts and for none of the countries that the report is made of."""
+    asked, tuned = ({tuple(line["fact"]) for line in replay(name)} for name in REPLAYS)
+    assert not asked & tuned
+    one_country = {"capital", "currency", "continent", "language", "neighbours", "describe", "borders", "in_continent"}
+    first, second = ({about[0] for relation, *about in each if relation in one_country} for each in (asked, tuned))
+    assert not first & second
 
 
 def test_decoding_equals_prefill(session):
