@@ -1,7 +1,8 @@
 """The canonical answer: what was said, by which model; packed to bytes and back. Knows no wire and no store."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, final
 
 import msgpack
 
@@ -10,6 +11,7 @@ from backends.contract import Event, Finish, Scores, Text, Usage, Vectors
 _FORMAT = 1
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Head:
     """What is known when the first event comes: who answers, since when (epoch seconds), after which waits."""
@@ -42,7 +44,7 @@ class Answer:
         return next((event for event in self.events if type(event) is Usage), Usage(0, 0))
 
 
-class UnreadableAnswer(ValueError):
+class UnreadableAnswerError(ValueError):
     """Stored bytes are not an answer of this format: a miss for the cache."""
 
 
@@ -56,14 +58,14 @@ def pack(answer: Answer) -> bytes:
 
 
 def unpack(data: bytes) -> Answer:
-    """Read what `pack` wrote. Raises `UnreadableAnswer`."""
+    """Read what `pack` wrote. Raises `UnreadableAnswerError`."""
     try:
         form, model, version, created_s, rows = msgpack.unpackb(data)
         if form != _FORMAT:
-            raise UnreadableAnswer(f"answer format {form!r}, this version reads {_FORMAT}")
+            raise UnreadableAnswerError(f"answer format {form!r}, this version reads {_FORMAT}")
         return Answer(Head(model, version, created_s), tuple([_unpack_event(row) for row in rows]))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise UnreadableAnswer(str(error)) from error
+        raise UnreadableAnswerError(str(error)) from error
 
 
 def _pack_event(event: Event) -> tuple[object, ...]:
@@ -82,16 +84,12 @@ def _pack_event(event: Event) -> tuple[object, ...]:
             raise TypeError(f"{event!r} is not part of an answer")
 
 
-def _unpack_event(row: Sequence[object]) -> Event:
+def _unpack_event(row: list[Any]) -> Event:
     tag, *rest = row
-    if tag in ("v", "s"):
-        rest[1] = tuple(rest[1])  # type: ignore[arg-type]
-    if tag == "s":
-        rest[2] = tuple(rest[2])  # type: ignore[arg-type]
-    return _EVENTS[tag](*rest)  # type: ignore[index]
+    return _EVENTS[tag](*[tuple(value) if isinstance(value, list) else value for value in rest])
 
 
-_EVENTS: dict[str, type[Text | Usage | Finish | Vectors | Scores]] = {
+_EVENTS: Mapping[str, Callable[..., Event]] = {
     "t": Text,
     "u": Usage,
     "f": Finish,

@@ -1,6 +1,5 @@
 """Builds the gateway from its settings, starts it and takes it down: the one place that makes concrete things."""
 
-import asyncio
 import logging
 import os
 import time
@@ -88,10 +87,15 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         gatekeeper = Gatekeeper([(key.name, key.sha256, key.models) for key in settings.server.keys])
         surfaces = (OpenAISurface(), NativeSurface())
         pages = Pages(
-            routes, pools, keeper, telemetry, gatekeeper, explainer,
-            {path: surface for surface in surfaces for path in surface.paths},
+            routes=routes,
+            pools=pools,
+            keeper=keeper,
+            telemetry=telemetry,
+            gatekeeper=gatekeeper,
+            explainer=explainer,
+            surfaces={path: surface for surface in surfaces for path in surface.paths},
             clock=time.monotonic,
-        )  # fmt: skip
+        )
         telemetry.read_from(lambda: readings.of_pools(pools, time.monotonic()))
         front = Front(surfaces, pages.table(), pipeline, gatekeeper, telemetry)
         server = Server(front.serve, front.refuse, max_body_bytes=settings.server.max_body_bytes)

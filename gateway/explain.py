@@ -55,9 +55,7 @@ class Explainer:
         meanings = await self._recall.meanings(request, features, versions)
         return {
             "exact": same and dataclasses.asdict(same.status),
-            "semantic": {
-                version: _found(await self._recall.search(meaning)) for version, meaning in meanings.items()
-            },
+            "semantic": {version: _found(await self._recall.search(meaning)) for version, meaning in meanings.items()},
         }
 
 

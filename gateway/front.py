@@ -1,4 +1,4 @@
-"""From a call to its reply: finds the surface, asks the pipeline, encodes what came. Knows no server and no wire's shape."""
+"""From a call to its reply: finds the surface, asks the pipeline, encodes what came. Knows no server, no wire's shape."""
 
 import logging
 import secrets
@@ -20,7 +20,7 @@ Page = Callable[[Call], Awaitable[Reply]]
 
 
 class Front:
-    """Answers every call: model requests by their surface, everything else by its page. Never raises but when cancelled."""
+    """Answers every call: model requests by their surface, all else by its page. Raises only when cancelled."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ async def _stream(surface: Surface, frames: Frames, outcome: Outcome, seat: Seat
         opening = frames.opening(outcome.head)
         try:
             async for event in seat:
-                if (frame := opening + frames.frame(event)):  # type: ignore[arg-type]
+                if frame := opening + frames.frame(event):  # type: ignore[arg-type]
                     yield frame
                     opening = b""
             yield opening + frames.closing()

@@ -1,8 +1,7 @@
-"""Keeps what pools learned of their models over a restart: one JSON file, replaced whole. Knows not what was learned."""
+"""Keeps what pools learned of their models over a restart, in one JSON file. Knows not what was learned."""
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -77,4 +76,4 @@ def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_suffix(".new")
     fresh.write_bytes(content)
-    os.replace(fresh, file)
+    fresh.replace(file)

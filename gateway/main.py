@@ -27,10 +27,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         settings = load(options.config, os.environ)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return _BAD_CONFIG
     if options.command == "check":
-        print(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults")
+        sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults\n")
         return 0
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -55,10 +55,10 @@ def _serve_until_stopped(settings: Settings) -> int:
     try:
         uvloop.run(_serve(settings))
     except OSError as error:
-        print(f"warmgate: cannot listen on {settings.server.listen}: {error.strerror or error}", file=sys.stderr)
+        sys.stderr.write(f"warmgate: cannot listen on {settings.server.listen}: {error.strerror or error}\n")
         return _CANNOT_START
     except StartFailed as error:
-        print(f"warmgate: {error}", file=sys.stderr)
+        sys.stderr.write(f"warmgate: {error}\n")
         return _CANNOT_START
     return 0
 
@@ -71,7 +71,7 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings) as gateway:
-        print(f"warmgate serves on http://{gateway.host}:{gateway.port}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"warmgate serves on http://{gateway.host}:{gateway.port}\n")
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends it at once

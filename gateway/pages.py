@@ -1,4 +1,4 @@
-"""Everything that is served besides model requests: health, models, metrics and the operator's views. Knows no server."""
+"""All that is served besides model requests: health, models, metrics, the operator's views. Knows no server."""
 
 import dataclasses
 import time
@@ -28,6 +28,7 @@ class Pages:
 
     def __init__(
         self,
+        *,
         routes: Routes,
         pools: Mapping[str, Pool],
         keeper: Keeper,
@@ -35,7 +36,6 @@ class Pages:
         gatekeeper: Gatekeeper,
         explainer: Explainer,
         surfaces: Mapping[str, Surface],
-        *,
         clock: Callable[[], float],
     ) -> None:
         self._routes = routes
@@ -59,10 +59,10 @@ class Pages:
             ("POST", "/admin/explain"): self._admin_explain,
         }
 
-    async def _healthz(self, call: Call) -> Reply:
+    async def _healthz(self, _: Call) -> Reply:
         return _json({"status": "alive"})
 
-    async def _readyz(self, call: Call) -> Reply:
+    async def _readyz(self, _: Call) -> Reply:
         now = self._clock()
         missing = [
             model
@@ -72,7 +72,7 @@ class Pages:
         ]
         return _json({"ready": not missing, "waiting_for": missing}, status=503 if missing else 200)
 
-    async def _metrics(self, call: Call) -> Reply:
+    async def _metrics(self, _: Call) -> Reply:
         return Reply(200, {"Content-Type": _EXPOSITION}, self._telemetry.exposition())
 
     async def _models(self, call: Call) -> Reply:

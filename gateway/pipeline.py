@@ -22,7 +22,6 @@ from gateway.router import Candidate, Choice, plan
 from gateway.routes import Route, Routes
 from gateway.telemetry import Telemetry
 
-
 Item = Head | Event
 
 
@@ -146,7 +145,7 @@ class Pipeline:
         async with aclosing(pool.stream(job, deadline_s)) as events:
             dispatched = await anext(events)
             assert type(dispatched) is Dispatched
-            event = await anext(events)
+            event: Event | None = await anext(events)
             first_s = self._clock() - begun
             self._telemetry.first_event(model, first_s)
             infer_s = first_s - dispatched.queue_s - dispatched.start_s
@@ -166,10 +165,11 @@ class Pipeline:
             raise DeadlineExceeded(f"'{model}' did not complete its answer in time") from None
 
     def _remember(self, features: Features, meanings: Mapping[str, Meaning], items: Sequence[Item]) -> None:
-        head, *events = items
+        head = items[0]
         assert type(head) is Head
         assert self._recall is not None
-        self._recall.keep(features, Answer(head, tuple(events)), meanings)
+        events = tuple([item for item in items if type(item) is not Head])
+        self._recall.keep(features, Answer(head, events), meanings)
 
 
 async def _first(seat: Seat[Item]) -> Head:

@@ -12,7 +12,7 @@ from cache.contract import Entry, Meaning
 from cache.exact import ExactCache
 from cache.semantic.lookup import Match, Miss, SemanticCache
 from gateway.analyze import Features
-from gateway.answer import Answer, UnreadableAnswer, pack, unpack
+from gateway.answer import Answer, UnreadableAnswerError, pack, unpack
 from gateway.cache_control import CacheStatus
 from gateway.identity import compatibility, scoped
 from gateway.request import Directives, Request
@@ -121,16 +121,14 @@ class Recall:
         if meaning is not None and self._semantic is not None:
             self._semantic.add(entry)
 
-    def _hit(
-        self, entry: Entry, directives: Directives, detail: str, matched: str | None = None
-    ) -> Hit | None:
+    def _hit(self, entry: Entry, directives: Directives, detail: str, matched: str | None = None) -> Hit | None:
         now = self._clock()
         age_s = max(0, int(now - entry.stored_at))
         if directives.max_age_s is not None and age_s > directives.max_age_s:
             return None
         try:
             answer = unpack(entry.value)
-        except UnreadableAnswer:
+        except UnreadableAnswerError:
             self._telemetry.cache_trouble(detail)
             return None
         ttl_s = int(entry.expires_at - now)

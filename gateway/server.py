@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from gateway.errors import BodyTooLarge, BodyTooSlow, Draining, InvalidRequest
+from gateway.errors import BodyTooLarge, BodyTooSlow, Draining, InvalidRequest, RequestRefused
 from gateway.surfaces.wire import Call, Reply
 
 _BODY_DEADLINE_S = 60.0
@@ -62,9 +62,7 @@ class Server:
 
     def _make_request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         loop = asyncio.get_running_loop()
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, loop, client_max_size=self._max_body_bytes
-        )
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=self._max_body_bytes)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -79,10 +77,8 @@ class Server:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
-            if self._draining:
-                raise Draining("the gateway is shutting down")
             body = await self._read(request)
-        except (BodyTooLarge, BodyTooSlow, InvalidRequest, Draining) as error:
+        except RequestRefused as error:
             reply = self._refuse(error)
             reply.headers["Connection"] = "close"
         else:
@@ -92,6 +88,8 @@ class Server:
         return await self._stream(request, reply, reply.body)
 
     async def _read(self, request: web.BaseRequest) -> bytes:
+        if self._draining:
+            raise Draining("the gateway is shutting down")
         announced = request.content_length
         if announced is not None and announced > self._max_body_bytes:
             raise self._too_large(f"{announced} bytes")
@@ -110,9 +108,7 @@ class Server:
     def _too_large(self, size: str) -> BodyTooLarge:
         return BodyTooLarge(f"the body has {size}; at most {self._max_body_bytes} bytes are read (server.max_body)")
 
-    async def _stream(
-        self, request: web.BaseRequest, reply: Reply, chunks: AsyncIterator[bytes]
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.BaseRequest, reply: Reply, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         async with aclosing(cast("Any", chunks)):
             await response.prepare(request)

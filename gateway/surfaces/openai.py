@@ -4,7 +4,7 @@ Source of the shapes: the `openai` Python client (types/chat, _streaming.py) and
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -99,7 +99,9 @@ def _decode_embedding(body: dict[str, Any], reply_id: str) -> tuple[Request, Enc
     if encoding not in (None, "float", "base64"):
         raise refuse("encoding_format", encoding, "'float' or 'base64'")
     job = Job(Task.EMBED, inputs=inputs(body, "input"), extra=_extra(body))
-    return Request(text(body, "model"), job, _identity(body, Task.EMBED)), EmbeddingEncoder(as_base64=encoding == "base64")
+    return Request(text(body, "model"), job, _identity(body, Task.EMBED)), EmbeddingEncoder(
+        as_base64=encoding == "base64"
+    )
 
 
 def _identity(body: Mapping[str, Any], task: Task) -> dict[str, object]:
@@ -213,7 +215,7 @@ def _input(item: object, name: str) -> str | tuple[int, ...]:
     raise refuse(name, item, "a non-empty string or a non-empty list of token ids")
 
 
-def _is_tokens(value: Any) -> bool:
+def _is_tokens(value: object) -> TypeGuard[list[int]]:
     return (
         isinstance(value, list)
         and len(value) > 0
