@@ -109,7 +109,9 @@ class SemanticSettings(Section):
 class CacheSettings(Section):
     """What is remembered, and where."""
 
-    directory: FilePath = Field(default=Path("var/cache"), description="Where the cache keeps its files.")
+    directory: FilePath = Field(
+        default=Path("var/cache"), description="Where the cache and the learned costs keep their files."
+    )
     exact: ExactSettings = Field(default=ExactSettings(), description="The cache of identical requests.")
     semantic: SemanticSettings | None = Field(
         default=None, description="The cache of questions that mean the same. Left out: off."
@@ -166,7 +168,9 @@ class HttpSettings(Section):
 class PoolSettings(Section):
     """How many replicas of a model run, and who waits for them."""
 
-    min: Annotated[int, whole(0)] = Field(default=0, description="Replicas that always run.")
+    min: Annotated[int, whole(0)] = Field(
+        default=0, description="Replicas that always run; the semantic cache's embedder has at least one."
+    )
     max: Annotated[int, whole(1)] = Field(default=1, description="The most replicas that may run.")
     queue: Annotated[int, whole(1)] = Field(
         default=256, description="Requests that may wait; one more is refused (429)."
