@@ -60,7 +60,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 def _manifest(file: Path, content: dict[str, Any]) -> Manifest:
     task = content.get("task")
-    if task not in _KEYS:
+    if task not in list(_KEYS):
         raise ManifestError(f"{file}: task: {task!r}; one of {', '.join(_KEYS)} is needed")
     task = Task(task)
     _same_keys(f"{file}: ", content, _KEYS[task])

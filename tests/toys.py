@@ -52,7 +52,7 @@ def continuation(prompt: Sequence[int], count: int) -> list[int]:
 
 def words(ids: Sequence[int]) -> str:
     """Return the text that the toys' tokenizer makes of ids."""
-    return _tokenizer().decode(list(ids))
+    return tokenizer().decode(list(ids))
 
 
 def question(text: str) -> list[int]:
@@ -65,16 +65,17 @@ def _write(directory: Path, graph: onnx.GraphProto, manifest: str) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     onnx.save(model, str(directory / "model.onnx"))
-    _tokenizer().save(str(directory / "tokenizer.json"))
+    tokenizer().save(str(directory / "tokenizer.json"))
     (directory / "model.yaml").write_text(manifest)
 
 
-def _tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    tokenizer.add_special_tokens(["<question>", "<answer>", "<end>"])
-    return tokenizer
+def tokenizer() -> Tokenizer:
+    """Return a tokenizer of the words w0 to w63 and the template's special tokens."""
+    made = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    made.add_special_tokens(["<question>", "<answer>", "<end>"])
+    return made
 
 
 def _rows_yaml(task: str, output: str) -> str:
