@@ -1,6 +1,7 @@
 """The shape of the code: who may import whom, where the heavy libraries live, and how large things may grow."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from backends.forkserver.client import SINGLE_THREADED
 
 ROOT = Path(__file__).parent.parent
 LEAVES = ("config", "cache", "backends")
@@ -198,29 +201,30 @@ def test_files_and_functions_stay_small() -> None:
 
 
 def python(code: str, cwd: Path) -> str:
-    """Run code in a fresh interpreter that sees our packages, and return what it printed."""
+    """Run code in a fresh interpreter that sees our packages, in the fork server's environment; return its output."""
     prelude = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     command = [sys.executable, "-P", "-W", "error", "-B", "-c", prelude + code]
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    environment = os.environ | SINGLE_THREADED
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
 
 IMPORT_ALL = """
-import importlib, os, threading
+import importlib, os
 def open_files():
     files = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
     return {os.readlink(file) for file in files if os.path.exists(file)}
 before = open_files()
 for name in NAMES:
     importlib.import_module(name)
-    assert threading.active_count() == 1, f"{name} starts a thread"
+    assert len(os.listdir("/proc/self/task")) == 1, f"{name} starts a thread"
     opened = open_files() - before
     assert not opened, f"{name} opens {opened}"
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files and threads are counted in /proc")
 def test_importing_does_nothing(tmp_path: Path) -> None:
     """Importing every module starts no thread, opens no file or socket, and writes nothing."""
     names = [module.name for module in modules() if not module.name.endswith("__main__")]
