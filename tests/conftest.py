@@ -1,4 +1,4 @@
-"""What every test runs under: hypothesis without time limits, for the machine may be busy, and no runtime's telemetry."""
+"""What every test runs under: hypothesis without time limits (the machine may be busy), no telemetry of a runtime."""
 
 import os
 
