@@ -3,7 +3,7 @@
 Knows nothing of how a model runs, nor of the wire that a client speaks.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -118,10 +118,10 @@ Event = Dispatched | Text | Vectors | Scores | Usage | Finish
 class Backend(Protocol):
     """A running model: an ONNX worker, an upstream, a spawned server. One replica holds one."""
 
-    def stream(self, job: Job) -> AsyncIterator[Event]:
+    def stream(self, job: Job) -> AsyncGenerator[Event, None]:
         """Run a job and yield its events, ending with `Finish`.
 
-        Closing the iterator (or cancelling the task that reads it) cancels the work down to the model.
+        Closing the generator (or cancelling the task that reads it) cancels the work down to the model.
         Raises a `BackendError`.
         """
         ...

@@ -127,8 +127,8 @@ async def _engine(name: str, model: ModelSettings, fork_server: ForkServer) -> E
     http = model.http
     return HttpEngine(
         http.url,
+        http.model or name,
         key=None if http.key is None else http.key.get_secret_value(),
-        model=http.model or name,
         concurrency=http.concurrency,
     )
 

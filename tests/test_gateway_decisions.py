@@ -33,7 +33,11 @@ from gateway.request import Caller, Directives, Request
 from gateway.routes import Route, Routes
 
 ANYONE = Caller(scope="")
-JSON = st.recursive(st.none() | st.booleans() | st.integers(-1000, 1000) | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v), max_leaves=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1000, 1000) | st.text(),
+    lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+    max_leaves=8,
+)
 
 
 def asked(text: str = "hi", system: str = "be kind", **sampling: object) -> Request:

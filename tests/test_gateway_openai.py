@@ -45,7 +45,9 @@ def test_chat_request_becomes_a_job():
 
 def test_content_parts_are_joined():
     """A list of text parts reads as their concatenation."""
-    request, _ = chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}])
+    request, _ = chat(
+        messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+    )
 
     assert request.job.messages[0].content == "ab"
 
@@ -162,7 +164,8 @@ def test_streamed_chat_reply():
 def test_include_usage_adds_exactly_one_chunk(path):
     """The usage comes in one last chunk with no choices; all others carry a null usage."""
     _, encoder = decode(
-        path, {"model": "m", "messages": HELLO, "prompt": "p", "stream": True, "stream_options": {"include_usage": True}}
+        path,
+        {"model": "m", "messages": HELLO, "prompt": "p", "stream": True, "stream_options": {"include_usage": True}},
     )
 
     *others, last = stream_of(encoder)
