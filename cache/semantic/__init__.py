@@ -1,1 +1,6 @@
-"""Find answers by meaning: partitions of vectors, and guards that veto a match. Knows nothing of the embedder."""
+"""Finds remembered answers by meaning. The only home of faiss."""
+
+from cache.semantic.guards import Veto
+from cache.semantic.lookup import DEFAULT_THRESHOLD, Match, Miss, SemanticCache
+
+__all__ = ["DEFAULT_THRESHOLD", "Match", "Miss", "SemanticCache", "Veto"]
