@@ -65,7 +65,7 @@ def _execute(order: Mapping[str, Any], parent_pid: int, output_fd: int, failed_f
 def _begin(parent_pid: int, output_fd: int) -> None:
     """Give a fresh child its own session, its streams, and the signals that a program expects."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     family.die_with_parent(parent_pid)

@@ -98,14 +98,14 @@ class ForkServer:
         """`environment` is what the server and its workers see, less PYTHON* and with `SINGLE_THREADED` put on top."""
         kept = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
         self._environment = kept | SINGLE_THREADED
-        self._link: _Link | None = None
-        self._starting = asyncio.Lock()
+        self._opening: asyncio.Task[_Link] | None = None
+        """The start under way, or the one whose link is in use."""
         self._closed = False
 
     @property
     def pid(self) -> int | None:
         """The process's id, or None while there is none."""
-        return self._link.pid if self._link is not None and self._link.alive else None
+        return self._opening.result().pid if self._opening is not None and _in_use(self._opening) else None
 
     async def start(self) -> None:
         """Bring the process up, unless it is. Raises StartFailed."""
@@ -143,18 +143,22 @@ class ForkServer:
     async def close(self, deadline_s: float) -> None:
         """End every child and the fork server itself within about `deadline_s`; later spawns raise StartFailed."""
         self._closed = True
-        async with self._starting:
-            link, self._link = self._link, None
-        if link is not None:
-            await link.close(deadline_s)
+        if self._opening is None:
+            return
+        self._opening.cancel()
+        await asyncio.wait([self._opening])
+        if not self._opening.cancelled() and self._opening.exception() is None:
+            await self._opening.result().close(deadline_s)
 
     async def _linked(self) -> "_Link":
-        async with self._starting:
-            if self._closed:
-                raise StartFailed("the fork server is shutting down; it starts no more children")
-            if self._link is None or not self._link.alive:
-                self._link = await _Link.open(self._environment)
-            return self._link
+        if not self._closed and (self._opening is None or (self._opening.done() and not _in_use(self._opening))):
+            self._opening = asyncio.create_task(_Link.open(self._environment), name="fork server: start")
+        opening = self._opening
+        if opening is not None:
+            await asyncio.wait([opening])
+        if self._closed or opening is None:
+            raise StartFailed("the fork server is shutting down; it starts no more children")
+        return opening.result()
 
 
 class _Link:
@@ -218,6 +222,8 @@ class _Link:
 
     async def spawn(self, order: Mapping[str, Any], fds: Sequence[int], *, marker: str | None) -> Child:
         """Send an order with its descriptors and wait for its child. Raises StartFailed."""
+        if not self.alive:
+            raise StartFailed("the fork server has just ended")
         number = next(self._ids)
         answer: asyncio.Future[Child] = self._loop.create_future()
         data = frames.encode({**order, "id": number, "fds": len(fds)})
@@ -333,6 +339,10 @@ class _Link:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # it may be that nobody asks any more
+
+
+def _in_use(opening: asyncio.Task[_Link]) -> bool:
+    return opening.done() and not opening.cancelled() and opening.exception() is None and opening.result().alive
 
 
 def _close_all(fds: Sequence[int]) -> None:

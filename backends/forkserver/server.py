@@ -167,7 +167,9 @@ def main() -> None:
     family.adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _single_threaded()
-    server = Server(socket.socket(fileno=int(sys.argv[1])))
+    control_fd = int(sys.argv[1])
+    os.set_inheritable(control_fd, False)  # a command that held it would hide our end from the gateway
+    server = Server(socket.socket(fileno=control_fd))
     signal.signal(signal.SIGTERM, server.stop)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     gc.collect()
