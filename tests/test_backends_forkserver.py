@@ -41,6 +41,15 @@ def gone(processes) -> bool:
     return True
 
 
+def sleepers(pid) -> list[psutil.Process]:
+    """Return the processes below `pid` that have become `sleep`: before that, forks are still under way."""
+    found = []
+    for each in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each] if each.name() == "sleep" else []
+    return found
+
+
 def marked(marker) -> list[psutil.Process]:
     """Return the processes that carry a command's marker."""
     return [each for each in psutil.process_iter() if family._marker(each) == marker]
@@ -158,7 +167,7 @@ async def test_terminate_kills_the_group_of_a_child_that_will_not_end(server, ou
 async def test_the_end_of_a_command_ends_what_it_left(server, output):
     """When a command ends, its background children, those in other sessions and its orphans end too."""
     child = await run(server, "sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &); echo up; cat /dev/zero", output)
-    await until(lambda: len(marked(child.marker)) == 5)
+    await until(lambda: len(sleepers(server.pid)) == 3)
     left = marked(child.marker)
     await child.kill()
     await until(lambda: gone(left))
@@ -167,7 +176,7 @@ async def test_the_end_of_a_command_ends_what_it_left(server, output):
 async def test_one_command_s_end_leaves_another_s_orphans_alone(server, output):
     """A daemon that a living command has started stays when another command ends."""
     first = await run(server, "(setsid sleep 1000 &); echo up; sleep 1000", output)
-    await until(lambda: len(marked(first.marker)) == 3)
+    await until(lambda: len(sleepers(server.pid)) == 2)
     second = await run(server, "exit 0", output)
     await second.wait()
 
@@ -242,7 +251,7 @@ async def test_the_end_of_the_fork_server_ends_its_children(output, number):
     server = ForkServer(os.environ)
     try:
         child = await run(server, "setsid sleep 1000 & (setsid sleep 1000 &); echo up; sleep 1000", output)
-        await until(lambda: len(psutil.Process(server.pid).children(recursive=True)) == 4)
+        await until(lambda: len(sleepers(server.pid)) == 3)
         processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
         first_pid = server.pid
         os.kill(first_pid, number)
@@ -274,7 +283,7 @@ async def test_closing_ends_children_and_refuses_more(output):
     """After `close` no child is left, later spawns hear that the server shuts down, and closing twice is harmless."""
     server = ForkServer(os.environ)
     child = await run(server, "setsid sleep 1000 & sleep 1000", output)
-    await until(lambda: len(psutil.Process(server.pid).children(recursive=True)) == 3)
+    await until(lambda: len(sleepers(server.pid)) == 2)
     processes = psutil.Process(server.pid).children(recursive=True)
     spawning = asyncio.create_task(run(server, "sleep 1000", output))
     await asyncio.sleep(0)
@@ -321,8 +330,7 @@ async def _stand_in(directory) -> tuple[asyncio.subprocess.Process, int, list[ps
     )
     async with asyncio.timeout(30):
         server_pid = int((await gateway.stdout.readline()).split()[0])
-    # The fork server, its worker, the shell and its three children.
-    await until(lambda: len(psutil.Process(gateway.pid).children(recursive=True)) == 6)
+    await until(lambda: len(sleepers(gateway.pid)) == 3)
     return gateway, server_pid, psutil.Process(gateway.pid).children(recursive=True)
 
 
@@ -338,14 +346,14 @@ async def test_kill_9_of_the_gateway_leaves_no_process(tmp_path):
 async def test_kill_9_of_gateway_and_fork_server_ends_the_children(tmp_path):
     """When both are killed at once, the kernel ends the worker and the command that the fork server was a parent of."""
     gateway, server_pid, below = await _stand_in(toys.embedder(tmp_path))
-    children = psutil.Process(server_pid).children()
+    direct = psutil.Process(server_pid).children()
+    adopted = [each for each in direct if each.name() == "sleep"]
     os.kill(gateway.pid, signal.SIGSTOP)
     os.kill(server_pid, signal.SIGKILL)
     gateway.kill()
     await gateway.wait()
 
-    direct = [each for each in children if "sleep" not in each.name()] if not gone(children) else []
-    await until(lambda: gone(direct))
+    await until(lambda: gone(each for each in direct if each not in adopted))
     for stray in below:
         with contextlib.suppress(psutil.NoSuchProcess):
             stray.kill()
