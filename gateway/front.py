@@ -1,4 +1,4 @@
-"""From a call to its reply: finds the surface, asks the pipeline, encodes what came. Knows no server, no wire's shape."""
+"""From a call to its reply: finds the surface, asks the pipeline, encodes what came. Knows no server, no wire."""
 
 import logging
 import secrets

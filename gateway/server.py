@@ -80,9 +80,10 @@ class Server:
             body = await self._read(request)
         except RequestRefused as error:
             reply = self._refuse(error)
-            reply.headers["Connection"] = "close"
-        else:
-            reply = await self._serve(Call(request.method, request.path, request.headers, body, request.remote))
+            refusal = web.Response(status=reply.status, headers=reply.headers, body=cast("bytes", reply.body))
+            refusal.force_close()  # the rest of the body, which nobody will read, is not the next request
+            return refusal
+        reply = await self._serve(Call(request.method, request.path, request.headers, body, request.remote))
         if isinstance(reply.body, bytes):
             return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
         return await self._stream(request, reply, reply.body)
@@ -111,8 +112,10 @@ class Server:
     async def _stream(self, request: web.BaseRequest, reply: Reply, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         async with aclosing(cast("Any", chunks)):
-            await response.prepare(request)
+            # Nothing is awaited before the iterator has begun: one that never began would not clean up when closed.
             async for chunk in chunks:
+                if not response.prepared:
+                    await response.prepare(request)
                 # A client that does not read holds its own share only, and not for ever.
                 async with asyncio.timeout(_WRITE_DEADLINE_S):
                     await response.write(chunk)
