@@ -76,3 +76,7 @@ async def _serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends it at once
         await gateway.drain(settings.server.shutdown_timeout_s)
+
+
+if __name__ == "__main__":
+    main()
