@@ -130,7 +130,7 @@ def _for_queue(pool: PoolSnapshot) -> int:
 
 def _for_forecast(now: float, pool: PoolSnapshot, policy: Policy) -> int:
     """Count the replicas that the expected demand is worth before anybody asked."""
-    if pool.closing or pool.last_arrival is None or now - pool.last_arrival >= policy.idle_cap_s:
+    if pool.closing or pool.keep_warm_s is not None or not _recent(now, pool, policy):
         return 0
     by_load = math.ceil(_offered(pool) / policy.utilisation) if _offered(pool) > policy.utilisation else 0
     wanted = max(by_load, 1 if _worth(pool, policy) > policy.start_margin else 0)
@@ -141,20 +141,28 @@ def _surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop]:
     """Stop idle replicas beyond what is expected to be asked for, the longest idle first."""
     if pool.queued:
         return []
-    recent = pool.last_arrival is not None and now - pool.last_arrival < policy.idle_cap_s
-    by_load = math.ceil(_offered(pool) * policy.start_margin / policy.utilisation) if _offered(pool) > 0 else 0
-    expected = max(by_load if by_load > 1 else 0, 1 if recent and _worth(pool, policy) >= 1.0 else 0)
-    spare = len(pool.alive) - max(pool.min_replicas, expected)
-    idle = [r for r in pool.ready if r.idle_since is not None and now - r.idle_since >= _residency_s(pool, policy)]
-    idle.sort(key=lambda r: r.idle_since or 0.0)
+    spare = len(pool.alive) - max(pool.min_replicas, _expected(now, pool, policy))
+    keep_s = _residency_s(pool, policy) if pool.keep_warm_s is None else pool.keep_warm_s
+    idle = sorted(
+        (now - r.idle_since, r.name) for r in pool.ready if r.idle_since is not None and now - r.idle_since >= keep_s
+    )
     return [
-        Stop(
-            pool.model,
-            r.name,
-            f"idle for {now - (r.idle_since or now):.0f} s, {_forecast_words(pool, policy)}, {_load_words(pool)}",
-        )
-        for r in idle[: max(0, spare)]
+        Stop(pool.model, name, f"idle for {idle_s:.0f} s, {_keep_words(pool, policy)}")
+        for idle_s, name in idle[::-1][: max(0, spare)]
     ]
+
+
+def _expected(now: float, pool: PoolSnapshot, policy: Policy) -> int:
+    """Count the replicas that are worth keeping though nobody asks just now."""
+    if pool.keep_warm_s is not None:
+        return 0
+    by_load = math.ceil(_offered(pool) * policy.start_margin / policy.utilisation)
+    kept = 1 if _recent(now, pool, policy) and _worth(pool, policy) >= 1.0 else 0
+    return by_load if by_load > 1 else kept
+
+
+def _recent(now: float, pool: PoolSnapshot, policy: Policy) -> bool:
+    return pool.last_arrival is not None and now - pool.last_arrival < policy.idle_cap_s
 
 
 def _residency_s(pool: PoolSnapshot, policy: Policy) -> float:
@@ -182,6 +190,12 @@ def _forecast_words(pool: PoolSnapshot, policy: Policy) -> str:
         f"{pool.rate_per_s * 3600:.2g} requests an hour times {pool.start_s:.2g} s start-up is"
         f" {_worth(pool, policy):.2g} of break-even"
     )
+
+
+def _keep_words(pool: PoolSnapshot, policy: Policy) -> str:
+    if pool.keep_warm_s is not None:
+        return f"kept for {pool.keep_warm_s:g} s"
+    return f"{_forecast_words(pool, policy)}, {_load_words(pool)}"
 
 
 def _idle_words(pool: PoolSnapshot) -> str:

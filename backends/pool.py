@@ -4,7 +4,7 @@ It knows neither budgets nor other pools: the keeper tells it when to start and 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -35,12 +35,16 @@ LEAST_RETRY_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """How far a pool may go: replicas, jobs in the queue, seconds for one start."""
+    """How far a pool may go: replicas, jobs in the queue, seconds for one start.
+
+    `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the forecast.
+    """
 
     min_replicas: int = 0
     max_replicas: int = 1
     queue: int = 128
     start_timeout_s: float = 120.0
+    keep_warm_s: float | None = None
 
 
 class Pool:
@@ -79,7 +83,7 @@ class Pool:
         self._empty = asyncio.Event()
         self._note_calm()
 
-    async def stream(self, job: Job, deadline: float | None = None) -> AsyncIterator[Event]:
+    async def stream(self, job: Job, deadline: float | None = None) -> AsyncGenerator[Event, None]:
         """Run a job on the first replica that is free and yield its events, `Dispatched` first.
 
         `deadline` (of the pool's clock) holds for the first event. A job whose replica dies before that event runs
@@ -172,6 +176,7 @@ class Pool:
             start_s=self.costs.start_s(),
             service_s=self.costs.mean_service_s,
             replica_bytes=learned,
+            keep_warm_s=self.limits.keep_warm_s,
             failures=self._failures,
             retry_at=self._retry_at,
             last_failure=self._last_failure,

@@ -37,8 +37,8 @@ class ReplicaSnapshot:
 class PoolSnapshot:
     """One pool: its limits, its replicas, its queue, and what is known of its demand and its costs.
 
-    `retry_at` is when the next start may be tried after `failures` failures in a row; `closing` says that it takes
-    no new jobs.
+    `keep_warm_s` is how long an idle replica stays; `None`: as long as the forecast is worth it. `retry_at` is when the
+    next start may be tried after `failures` failures in a row; `closing` says that it takes no new jobs.
     """
 
     model: str
@@ -54,6 +54,7 @@ class PoolSnapshot:
     start_s: float
     service_s: float
     replica_bytes: int
+    keep_warm_s: float | None = None
     failures: int = 0
     retry_at: float = 0.0
     last_failure: str = ""

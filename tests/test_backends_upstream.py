@@ -1,0 +1,373 @@
+"""Upstreams: bodies out, events back, and every way in which a server fails, over real sockets."""
+
+import asyncio
+import gc
+import struct
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
+
+from backends.contract import (
+    BackendError,
+    BadJob,
+    Event,
+    Finish,
+    Job,
+    Message,
+    Sampling,
+    StartFailed,
+    Task,
+    Text,
+    UpstreamFailed,
+    Usage,
+    Vectors,
+    WorkerDied,
+)
+from backends.upstream import HttpBackend, HttpEngine
+from backends.upstream_wire import StreamDecoder, answer_events, refusal_of, request_of
+from tests.openai_server import application
+
+KEY = "sk-very-secret"
+
+
+def chat(text: str, *, stream: bool = False, **more: object) -> Job:
+    """Make a chat job with one user message."""
+    return Job(Task.CHAT, messages=(Message("user", text),), stream=stream, **more)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def upstream(app: web.Application | None = None, **options: object) -> AsyncIterator[HttpBackend]:
+    """Serve `app` and give a backend over it."""
+    async with TestServer(app or application()) as server:
+        engine = HttpEngine(str(server.make_url("/v1")), "echo", key=KEY, **options)  # type: ignore[arg-type]
+        backend = await engine.start()
+        try:
+            yield backend
+        finally:
+            await backend.close()
+
+
+def serving(body: bytes, content_type: str = "text/event-stream", status: int = 200) -> web.Application:
+    """Build a server that answers every chat with these bytes."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=content_type, status=status)
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    return app
+
+
+async def collect(backend: HttpBackend, job: Job) -> list[Event]:
+    """Run a job to its end."""
+    return [event async for event in backend.stream(job)]
+
+
+def text_of(events: list[Event]) -> str:
+    """Join the text."""
+    return "".join(event.text for event in events if isinstance(event, Text))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("task", [Task.CHAT, Task.COMPLETION])
+async def test_an_answer_is_the_same_streamed_or_whole(task, stream):
+    """Both encodings give the text, then the usage, then the finish."""
+    job = Job(task, messages=(Message("user", "one two"),), prompt="one two", stream=stream)
+    async with upstream() as backend:
+        events = await collect(backend, job)
+    assert text_of(events) == "echo: one two"
+    assert events[-2:] == [Usage(2, 3), Finish("stop")]
+    assert len(events) == (5 if stream else 3)
+
+
+async def test_embeddings_come_in_the_order_of_the_inputs():
+    """Base64 rows become one little-endian block, in order, though the server sent them reversed."""
+    async with upstream() as backend:
+        vectors, usage, finish = await collect(backend, Job(Task.EMBED, inputs=("a", "bbb")))
+    assert vectors == Vectors(struct.pack("<6f", 1, 0, 1, 3, 1, 1), (2, 3))
+    assert (usage, finish) == (Usage(2), Finish("stop"))
+
+
+def test_embeddings_as_lists_are_taken_too():
+    """A server that ignores `encoding_format` is understood."""
+    body = orjson.dumps({"data": [{"index": 0, "embedding": [1, 2.5]}]})
+    assert answer_events(Job(Task.EMBED, inputs=("a",)), body)[0] == Vectors(struct.pack("<2f", 1, 2.5), (1, 2))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        [{"embedding": "AAAA"}],
+        [{"embedding": "???"}],
+        [{"embedding": []}],
+        [{"embedding": ["x"]}],
+        [{"embedding": [1.0]}, {"embedding": [1.0]}],
+        [{}],
+        None,
+    ],
+)
+def test_misshapen_embeddings_are_an_upstream_failure(data):
+    """Whatever is wrong with the vectors, the message says what came."""
+    with pytest.raises(UpstreamFailed, match="no answer of OpenAI's API"):
+        answer_events(Job(Task.EMBED, inputs=("a",)), orjson.dumps({"data": data}))
+
+
+def test_a_request_holds_what_the_job_says():
+    """Fields that the gateway does not interpret go through untouched; those that it owns win."""
+    sampling = Sampling(max_tokens=5, temperature=0.0, stop=("x",))
+    job = chat("hi", stream=True, sampling=sampling, extra={"logit_bias": {"5": -1}, "model": "theirs"})
+    path, body = request_of(job, "ours")
+    assert path == "/chat/completions"
+    assert orjson.loads(body) == {
+        "logit_bias": {"5": -1},
+        "model": "ours",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 5,
+        "temperature": 0.0,
+        "stop": ["x"],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_token_ids_go_through():
+    """Prompts and inputs may be token ids."""
+    assert orjson.loads(request_of(Job(Task.COMPLETION, prompt=(1, 2)), "m")[1])["prompt"] == [1, 2]
+    assert orjson.loads(request_of(Job(Task.EMBED, inputs=((1, 2), "a")), "m")[1])["input"] == [[1, 2], "a"]
+
+
+def test_predict_is_refused():
+    """OpenAI's wire has no such request."""
+    with pytest.raises(BadJob, match="does not predict"):
+        request_of(Job(Task.PREDICT, inputs=("a",)), "m")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("cut", "ended before it was complete"),
+        ("garbage", "this is no JSON"),
+        ("break", "told to break"),
+        ("tool", "tool_calls, which this gateway cannot pass on"),
+    ],
+)
+async def test_a_stream_that_goes_wrong_is_a_failure(word, message):
+    """A cut, garbage, an error and an unknown part end the stream with what happened."""
+    async with upstream() as backend:
+        with pytest.raises(UpstreamFailed, match=message):
+            await collect(backend, chat(f"some {word} words", stream=True))
+
+
+async def test_an_answer_with_a_tool_call_is_a_failure():
+    """What cannot be passed on is not dropped in silence."""
+    async with upstream() as backend:
+        with pytest.raises(UpstreamFailed, match="tool_calls"):
+            await collect(backend, chat("tool"))
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_the_clients_errors_are_told_in_the_upstreams_words(status):
+    """The request was at fault: the message and the field come from the upstream."""
+    async with upstream() as backend:
+        with pytest.raises(BadJob, match=f"told to refuse with {status}") as refused:
+            await collect(backend, chat(f"status-{status}"))
+    assert refused.value.param == "messages"
+
+
+@pytest.mark.parametrize("status", [404, 408, 409, 429, 500, 503])
+async def test_other_refusals_keep_status_and_retry_after(status):
+    """The upstream is at fault or busy: its status and its advice are kept."""
+    async with upstream() as backend:
+        with pytest.raises(UpstreamFailed, match=f"answered with status {status}: told") as refused:
+            await collect(backend, chat(f"status-{status}"))
+    assert (refused.value.status, refused.value.retry_after_s) == (status, 7.0)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_ours_and_is_not_shown(status):
+    """The upstream's words about a key are left out."""
+    body = orjson.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}})
+    error = refusal_of(status, {}, body, "upstream x")
+    assert isinstance(error, UpstreamFailed)
+    assert error.status == status
+    assert KEY not in str(error)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_an_upstream_that_echoes_the_key_does_not_spread_it(status):
+    """The key is taken out of whatever the upstream says."""
+    app = serving(orjson.dumps({"error": f"what is {KEY}?"}), "application/json", status)
+    async with upstream(app) as backend:
+        with pytest.raises(BackendError, match=r"what is \*\*\*\?"):
+            await collect(backend, chat("hi"))
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"error": "x"}', b'{"detail": [{"loc": 1}]}', b"\xff"])
+@pytest.mark.parametrize("status", [302, 400, 502])
+def test_any_refusal_has_a_message(status, body):
+    """Errors of proxies and of other servers are read as far as they can be."""
+    assert str(refusal_of(status, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, body, "upstream x"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b"{}", b'{"choices": [{}]}', b'{"choices": 5}', b'{"choices": [7]}', b'{"error": {"a": 1}}'],
+)
+async def test_no_answer_at_all_is_a_failure(body):
+    """A 200 without an answer in it is an upstream's failure."""
+    async with upstream(serving(body, "application/json")) as backend:
+        with pytest.raises(UpstreamFailed):
+            await collect(backend, chat("hi"))
+
+
+async def test_a_server_that_does_not_stream_is_understood():
+    """Asked for a stream, it answers whole: the events are the same."""
+    body = orjson.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "length"}]})
+    async with upstream(serving(body, "application/json")) as backend:
+        assert await collect(backend, chat("x", stream=True)) == [Text("hi"), Finish("length")]
+
+
+def test_the_end_comes_last_though_the_usage_comes_later():
+    """The finish is held back until the stream ended; usage in every chunk counts once, the last."""
+    decoder = StreamDecoder(Task.CHAT)
+    assert decoder.feed(b'{"choices": [{"delta": {"role": "assistant", "content": ""}}], "usage": null}') == []
+    chunk = b'{"choices": [{"delta": {"content": "a"}, "finish_reason": "eos"}], "usage": {"prompt_tokens": 1}}'
+    assert decoder.feed(chunk) == [Text("a")]
+    assert decoder.feed(b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}') == []
+    assert decoder.feed(b"[DONE]") == []
+    assert decoder.end() == [Usage(1, 2), Finish("stop")]
+
+
+def test_done_without_a_finish_is_cut_off():
+    """A server that says [DONE] in the middle of an answer did not complete it."""
+    decoder = StreamDecoder(Task.CHAT)
+    decoder.feed(b'{"choices": [{"delta": {"content": "a"}}]}')
+    with pytest.raises(UpstreamFailed, match="before it was complete"):
+        decoder.end()
+
+
+async def test_leaving_closes_the_connection():
+    """The server sees its client go, and the session keeps no connection."""
+    gone = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        chunk = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+        try:
+            while True:
+                await response.write(chunk)
+                await asyncio.sleep(0.005)
+        except (ConnectionError, asyncio.CancelledError):
+            gone.set()
+            raise
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    async with upstream(app) as backend:
+        async with aclosing(backend.stream(chat("x", stream=True))) as events:  # type: ignore[type-var]
+            assert await anext(events) == Text("a")
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
+async def test_a_connection_is_used_again_after_a_stream():
+    """A stream that was read to its end gives its connection back."""
+    ports = set()
+
+    @web.middleware
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        assert request.transport
+        ports.add(request.transport.get_extra_info("peername")[1])
+        return await handler(request)
+
+    app = application()
+    app.middlewares.append(note)
+    async with upstream(app) as backend:
+        for _ in range(3):
+            await collect(backend, chat("a b", stream=True))
+    assert len(ports) == 1
+
+
+async def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure():
+    """The server closed an idle connection: the request is sent again on a new one."""
+    seen = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal seen
+        seen += 1
+        if seen == 2:
+            request.transport.close()  # type: ignore[union-attr]
+        return web.json_response({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    async with upstream(app) as backend:
+        await collect(backend, chat("a"))
+        assert text_of(await collect(backend, chat("b"))) == "hi"
+    assert seen == 3
+
+
+async def test_silence_is_a_failure():
+    """An upstream that sends nothing within the read timeout failed."""
+    async with upstream(read_timeout_s=0.05) as backend:
+        with pytest.raises(UpstreamFailed, match="sent nothing for too long"):
+            await collect(backend, chat("stall"))
+
+
+async def test_closing_fails_running_jobs():
+    """A job whose backend is closed under it died with it."""
+    async with upstream() as backend:
+        events = backend.stream(chat("stall", stream=True))
+        await anext(events)
+        reader = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        await backend.close()
+        with pytest.raises(WorkerDied):
+            await reader
+        assert await backend.wait_exit() == "closed"
+
+
+async def test_an_upstream_that_is_not_there():
+    """A refused connection names the upstream."""
+    async with TestServer(application()) as server:
+        url = str(server.make_url("/v1"))
+    backend = await HttpEngine(url, "echo").start()
+    try:
+        with pytest.raises(UpstreamFailed, match=r"upstream 127\.0\.0\.1 failed") as failed:
+            await collect(backend, chat("hi"))
+        assert failed.value.status is None
+    finally:
+        await backend.close()
+        gc.collect()
+
+
+async def test_closing_fails_a_job_without_a_response_yet():
+    """It is woken too, though no byte came."""
+    async with upstream() as backend:
+        reader = asyncio.ensure_future(collect(backend, chat("stall")))
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0)
+            assert backend._sending
+            await backend.close()
+            with pytest.raises(WorkerDied):
+                await reader
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x/v1", "localhost:80", "http://"])
+async def test_a_url_that_is_none(url):
+    """It is refused at the start, by name."""
+    with pytest.raises(StartFailed, match="no http or https URL"):
+        await HttpEngine(url, "echo").start()
+
+
+def test_the_version_tells_upstreams_apart():
+    """It changes with the URL and the model, and not with the key."""
+    engines = [HttpEngine("http://a/v1", "m", key="k"), HttpEngine("http://a/v1/", "m"), HttpEngine("http://a/v1", "n")]
+    assert engines[0].version == engines[1].version != engines[2].version
