@@ -8,15 +8,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-WORDS = 64
+WORDS = 63  # a vocabulary of 67, a prime: the decoder then wanders through all of it
 CONTEXT = 32
 MAX_BATCH = 4
+ENDLESS = "w41"
+"""A question to which the decoder finds no end before its context is full."""
 VOCABULARY = {"<question>": 0, "<answer>": 1, "<end>": 2, "<unk>": 3, **{f"w{n}": n + 4 for n in range(WORDS)}}
 
 
-def embedder(directory: Path) -> Path:
-    """Write a model whose vector is the normalised sum of its tokens' random vectors (8 dimensions)."""
-    _write(directory, _row_graph(width=8, softmax=False), _rows_yaml("embed", "vector"))
+def embedder(directory: Path, known: int = len(VOCABULARY)) -> Path:
+    """Write a model whose vector is the normalised sum of its tokens' random vectors (8 dimensions).
+
+    It fails for token ids from `known` on, which its tokenizer has all the same.
+    """
+    _write(directory, _row_graph(width=8, softmax=False, known=known), _rows_yaml("embed", "vector"))
     return directory
 
 
@@ -27,14 +32,14 @@ def classifier(directory: Path) -> Path:
     return directory
 
 
-def decoder(directory: Path) -> Path:
+def decoder(directory: Path, context: int = CONTEXT) -> Path:
     """Write a chat model whose next token depends on every earlier token and its position (see `continuation`)."""
     _write(
         directory,
-        _decoder_graph(),
+        _decoder_graph(context),
         "task: chat\ninputs: {ids: ids, past_length: past_length}\noutput: logits\n"
         'prompt: {question: "<question>{text}<answer>", stop: "<end>"}\n'
-        f"limits: {{max_tokens: {CONTEXT}, max_batch: {MAX_BATCH}}}\n",
+        f"limits: {{max_tokens: {context}, max_batch: {MAX_BATCH}}}\n",
     )
     return directory
 
@@ -70,7 +75,7 @@ def _write(directory: Path, graph: onnx.GraphProto, manifest: str) -> None:
 
 
 def tokenizer() -> Tokenizer:
-    """Return a tokenizer of the words w0 to w63 and the template's special tokens."""
+    """Return a tokenizer of the words w0 to w62 and the template's special tokens."""
     made = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.decoder = decoders.WordPiece(prefix="##", cleanup=False)
@@ -87,7 +92,7 @@ def _constant(name: str, value: np.ndarray) -> onnx.TensorProto:
     return numpy_helper.from_array(value, name)
 
 
-def _row_graph(*, width: int, softmax: bool) -> onnx.GraphProto:
+def _row_graph(*, width: int, softmax: bool, known: int = len(VOCABULARY)) -> onnx.GraphProto:
     table = np.random.default_rng(7).normal(size=(len(VOCABULARY), width)).astype(np.float32)
     output = "scores" if softmax else "vector"
     nodes = [
@@ -105,11 +110,11 @@ def _row_graph(*, width: int, softmax: bool) -> onnx.GraphProto:
         "rows",
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "T"]) for name in ("ids", "mask")],
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["B", width])],
-        [_constant("table", table), _constant("last", np.array([2])), _constant("one", np.array([1]))],
+        [_constant("table", table[:known]), _constant("last", np.array([2])), _constant("one", np.array([1]))],
     )
 
 
-def _decoder_graph() -> onnx.GraphProto:
+def _decoder_graph(context: int) -> onnx.GraphProto:
     """One layer, one head of one number: the value cached for a token is its id, and attention is a plain sum."""
     size = len(VOCABULARY)
     node = helper.make_node
@@ -150,7 +155,7 @@ def _decoder_graph() -> onnx.GraphProto:
         _constant("axes_head", np.array([1, 3])),
         _constant("axis_1", np.array([1])),
         _constant("axis_2", np.array([2])),
-        _constant("places", np.arange(CONTEXT)[None]),
+        _constant("places", np.arange(context)[None]),
         _constant("tokens", np.arange(size, dtype=np.float32)[None, None]),
     ]
     value = helper.make_tensor_value_info
@@ -160,7 +165,7 @@ def _decoder_graph() -> onnx.GraphProto:
         [
             value("ids", TensorProto.INT64, ["B", "T"]),
             value("past_length", TensorProto.INT64, ["B"]),
-            *(value(f"past_{each}.0", TensorProto.FLOAT, ["B", 1, CONTEXT, 1]) for each in ("key", "value")),
+            *(value(f"past_{each}.0", TensorProto.FLOAT, ["B", 1, context, 1]) for each in ("key", "value")),
         ],
         [
             value("logits", TensorProto.FLOAT, ["B", "T", size]),

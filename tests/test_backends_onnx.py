@@ -1,0 +1,342 @@
+"""The onnx engine over real worker processes: jobs share one socket, and faults stay where they happen."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+
+from backends.contract import (
+    BackendError,
+    BadJob,
+    Finish,
+    Job,
+    Message,
+    Sampling,
+    Scores,
+    StartFailed,
+    Task,
+    Text,
+    Usage,
+    Vectors,
+    WorkerDied,
+)
+from backends.forkserver.client import ForkServer
+from backends.onnx import OnnxEngine, OnnxReplica
+from tests import toys
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MODELS = Path(__file__).parent.parent / "var" / "models"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="server")
+async def _server() -> AsyncIterator[ForkServer]:
+    server = ForkServer(os.environ)
+    yield server
+    await server.close(10)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="chat_engine")
+async def _chat_engine(server, tmp_path_factory) -> OnnxEngine:
+    return await OnnxEngine.open(toys.decoder(tmp_path_factory.mktemp("decoder")), server, threads=1)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", name="long_engine")
+async def _long_engine(server, tmp_path_factory) -> OnnxEngine:
+    """Return a chat model that talks for about a second when asked toys.ENDLESS."""
+    return await OnnxEngine.open(toys.decoder(tmp_path_factory.mktemp("long"), context=8192), server, threads=1)
+
+
+@pytest_asyncio.fixture(loop_scope="module", name="chat")
+async def _chat(chat_engine) -> AsyncIterator[OnnxReplica]:
+    replica = await chat_engine.start()
+    yield replica
+    await replica.close()
+
+
+@contextlib.asynccontextmanager
+async def started(server, directory) -> AsyncIterator[OnnxReplica]:
+    """Bring one replica of a model directory up."""
+    engine = await OnnxEngine.open(directory, server, threads=1)
+    replica = await engine.start()
+    try:
+        yield replica
+    finally:
+        await replica.close()
+
+
+def ask(text, **sampling: object) -> Job:
+    """Make a chat job."""
+    return Job(Task.CHAT, messages=(Message("user", text),), sampling=Sampling(**sampling))
+
+
+async def read_on(stream) -> None:
+    """Read a stream to its end."""
+    async for _ in stream:
+        pass
+
+
+async def said(replica, job) -> str:
+    """Return a job's whole text."""
+    return "".join([event.text async for event in replica.stream(job) if isinstance(event, Text)])
+
+
+def expected(text) -> str:
+    """Return what the toy chat model answers."""
+    prompt = toys.question(text)
+    return toys.words(toys.continuation(prompt, toys.CONTEXT - len(prompt)))
+
+
+async def test_embed(server, tmp_path):
+    """An embed job gives normalised vectors in the order of its inputs, its usage, and one finish."""
+    async with started(server, toys.embedder(tmp_path)) as replica:
+        vectors, usage, finish = [
+            event async for event in replica.stream(Job(Task.EMBED, inputs=("w1", (5,), "w2 w3")))
+        ]
+
+    assert isinstance(vectors, Vectors)
+    matrix = np.frombuffer(vectors.data, "<f4").reshape(vectors.shape)
+    assert vectors.shape == (3, 8)
+    assert np.allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-5)
+    assert np.allclose(matrix[0], matrix[1])
+    assert (usage, finish) == (Usage(4), Finish("stop"))
+
+
+async def test_predict(server, tmp_path):
+    """A predict job gives a row of probabilities an input, and the labels that name them."""
+    async with started(server, toys.classifier(tmp_path)) as replica:
+        scores, *_ = [event async for event in replica.stream(Job(Task.PREDICT, inputs=("w1", "w2")))]
+
+    assert isinstance(scores, Scores)
+    assert (scores.shape, scores.labels) == ((2, 3), ("even", "odd", "none"))
+    assert np.allclose(np.frombuffer(scores.data, "<f4").reshape(2, 3).sum(axis=1), 1, atol=1e-5)
+
+
+async def test_chat_streams_tokens(chat):
+    """A chat job gives a piece a token, then the usage, then the reason."""
+    *pieces, usage, finish = [event async for event in chat.stream(ask("w9", max_tokens=5))]
+
+    assert [type(piece) for piece in pieces] == [Text] * 5
+    assert "".join(piece.text for piece in pieces) == " ".join(expected("w9").split()[:5])
+    assert (usage, finish) == (Usage(3, 5), Finish("length"))
+
+
+async def test_many_jobs_share_a_replica(chat):
+    """More jobs at once than there are slots all get what they get alone."""
+    texts = [f"w{number} w{number + 7}" for number in range(12)]
+
+    assert await asyncio.gather(*(said(chat, ask(text)) for text in texts)) == [expected(text) for text in texts]
+
+
+async def test_a_closed_stream_cancels_its_job(chat):
+    """Closing a stream in the middle frees its slot and leaves the other jobs as they are."""
+    streams = [chat.stream(ask("w9")) for _ in range(toys.MAX_BATCH)]
+    for stream in streams:
+        await anext(stream)
+    for stream in streams:
+        await stream.aclose()
+
+    assert await said(chat, ask("w9 w9")) == expected("w9 w9")
+    assert "0 jobs" in repr(chat)
+
+
+async def test_a_cancelled_reader_cancels_its_job(chat):
+    """Cancelling the task that reads a stream forgets the job; what the worker still sends for it goes nowhere."""
+    reading = asyncio.create_task(said(chat, ask("w9")))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+    assert await said(chat, ask("w3")) == expected("w3")
+
+
+@pytest.mark.parametrize(
+    ("job", "param", "words"),
+    [
+        (Job(Task.EMBED, inputs=("w1",)), "model", "does not do embed; it does chat, completion"),
+        (ask("w1 " * 40), "messages", "has 42 tokens; the model's context of 32"),
+        (Job(Task.COMPLETION, prompt=(1, 99)), "prompt", "token id 99 is out of range"),
+    ],
+)
+async def test_a_bad_job_reaches_its_caller(chat, job, param, words):
+    """What the worker refuses comes back as BadJob with the client's field, and the worker serves on."""
+    with pytest.raises(BadJob, match=words) as caught:
+        await anext(chat.stream(job))
+
+    assert caught.value.param == param
+    assert await said(chat, ask("w3")) == expected("w3")
+
+
+async def test_a_run_that_fails_is_an_error_of_its_job(server, tmp_path):
+    """When the graph fails for a job, that job raises BackendError and the next is served."""
+    async with started(server, toys.embedder(tmp_path, known=20)) as replica:
+        with pytest.raises(BackendError, match="the model failed"):
+            await anext(replica.stream(Job(Task.EMBED, inputs=("w60",))))
+        assert isinstance(await anext(replica.stream(Job(Task.EMBED, inputs=("w1",)))), Vectors)
+
+
+async def test_kill_9_of_a_worker_fails_its_jobs_alone(chat_engine, long_engine):
+    """A worker that is killed mid-stream raises WorkerDied in its streams; another replica's go on."""
+    victim, other = await asyncio.gather(long_engine.start(), chat_engine.start())
+    stream, going_on = victim.stream(ask(toys.ENDLESS)), other.stream(ask("w9"))
+    await anext(stream)
+    first = await anext(going_on)
+    os.kill(victim._child.pid, signal.SIGKILL)
+
+    with pytest.raises(WorkerDied):
+        await read_on(stream)
+    assert first.text + "".join([each.text async for each in going_on if isinstance(each, Text)]) == expected("w9")
+    assert await victim.wait_exit() == "the worker ended with status -9"
+    with pytest.raises(WorkerDied):
+        await anext(victim.stream(ask("w9")))
+    await victim.close()
+    await other.close()
+
+
+async def test_kill_9_of_the_fork_server_fails_its_replicas(chat_engine, long_engine, server):
+    """With the fork server its replicas end and say so; the next start brings both up again."""
+    replica = await long_engine.start()
+    stream = replica.stream(ask(toys.ENDLESS))
+    await anext(stream)
+    os.kill(server.pid, signal.SIGKILL)
+
+    with pytest.raises(WorkerDied):
+        await read_on(stream)
+    assert "status -9" in await replica.wait_exit()
+    again = await chat_engine.start()
+    assert await said(again, ask("w3")) == expected("w3")
+    await again.close()
+    await replica.close()
+
+
+async def test_closing_fails_what_runs_and_ends_the_process(long_engine):
+    """`close` fails running streams with WorkerDied, leaves no process, and may be called twice."""
+    replica = await long_engine.start()
+    stream = replica.stream(ask(toys.ENDLESS))
+    await anext(stream)
+    assert replica.memory_bytes() > 1_000_000
+    await replica.close()
+    await replica.close()
+
+    with pytest.raises(WorkerDied):
+        await read_on(stream)
+    assert not psutil.pid_exists(replica._child.pid)
+    assert replica.memory_bytes() == 0
+
+
+async def test_a_worker_that_breaks_the_protocol_is_ended(chat_engine):
+    """A reply that is no frame fails the jobs and ends the worker."""
+    replica = await chat_engine.start()
+    replica.data_received(b"\xff" * 16)
+
+    with pytest.raises(WorkerDied, match="no frame"):
+        await anext(replica.stream(ask("w9")))
+    assert "status -9" in await replica.wait_exit()
+    await replica.close()
+
+
+async def test_a_cancelled_start_leaves_no_worker(chat_engine, server):
+    """Cancelling a start ends the worker that was being made."""
+    await server.start()
+    starting = asyncio.create_task(chat_engine.start())
+    process = psutil.Process(server.pid)
+    async with asyncio.timeout(10):
+        while not process.children():  # noqa: ASYNC110  # a foreign process raises no event here
+            await asyncio.sleep(0.001)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    async with asyncio.timeout(10):
+        while process.children():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda d: (d / "model.onnx").unlink(), r"model\.onnx does not exist; scripts/setup makes"),
+        (lambda d: (d / "tokenizer.json").unlink(), r"tokenizer\.json does not exist"),
+        (lambda d: (d / "model.yaml").unlink(), r"model\.yaml does not exist"),
+        (lambda d: (d / "labels.txt").unlink(), r"labels\.txt"),
+        (lambda d: (d / "model.yaml").write_text("task: sing"), r"model\.yaml: task: 'sing'"),
+    ],
+)
+async def test_opening_names_what_is_missing(server, tmp_path, break_it, words):
+    """A directory without one of its files, or with a bad manifest, raises StartFailed that names it."""
+    break_it(toys.classifier(tmp_path))
+
+    with pytest.raises(StartFailed, match=words):
+        await OnnxEngine.open(tmp_path, server, threads=1)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+async def test_a_file_that_cannot_be_loaded_fails_the_start(server, tmp_path, name):
+    """A worker that cannot load its model ends, and the start raises StartFailed with the library's reason."""
+    (toys.embedder(tmp_path) / name).write_bytes(b"garbage")
+    engine = await OnnxEngine.open(tmp_path, server, threads=1)
+
+    with pytest.raises(StartFailed, match=str(tmp_path)):
+        await engine.start()
+
+
+async def test_the_version_follows_the_files(server, tmp_path):
+    """The version is a digest: the same for the same files, another when a label changes."""
+    versions = []
+    for labels in ("even\nodd\nnone\n", "even\nodd\nnone\n", "even\nodd\nboth\n"):
+        (toys.classifier(tmp_path) / "labels.txt").write_text(labels)
+        versions.append((await OnnxEngine.open(tmp_path, server, threads=1)).version)
+
+    assert versions[0] == versions[1] != versions[2]
+    assert versions[0].startswith("sha256:")
+    assert len(versions[0]) == len("sha256:") + 16
+
+
+def model_directory(name) -> Path:
+    """Return one of the models that scripts/setup makes, or skip."""
+    if not (MODELS / name / "model.onnx").exists():
+        pytest.skip(f"var/models/{name} is absent; scripts/setup makes it")
+    return MODELS / name
+
+
+@pytest.mark.e2e
+async def test_minilm_through_a_worker(server):
+    """The real embedder gives the cosines that it is known by."""
+    inputs = ("What is the capital of France?", "Tell me the capital city of France", "How do I bake bread?")
+    async with started(server, model_directory("minilm")) as replica:
+        vectors = await anext(replica.stream(Job(Task.EMBED, inputs=inputs)))
+
+    matrix = np.frombuffer(vectors.data, "<f4").reshape(vectors.shape)
+    assert matrix[0] @ matrix[1] == pytest.approx(0.923, abs=0.005)
+    assert matrix[0] @ matrix[2] == pytest.approx(0.148, abs=0.01)
+
+
+@pytest.mark.e2e
+async def test_intents_through_a_worker(server):
+    """The real classifier recognises a plain question."""
+    async with started(server, model_directory("intents")) as replica:
+        scores = await anext(replica.stream(Job(Task.PREDICT, inputs=("My card was stolen, what now?",))))
+
+    row = np.frombuffer(scores.data, "<f4")
+    assert "card" in scores.labels[row.argmax()]
+    assert row.sum() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.e2e
+async def test_atlas_through_a_worker(server):
+    """The real chat model answers, and answers the same in company."""
+    questions = [f"What is the capital of {country}?" for country in ("Austria", "Australia", "France", "Peru")]
+    async with started(server, model_directory("atlas")) as replica:
+        alone = [await said(replica, ask(question)) for question in questions]
+        together = await asyncio.gather(*(said(replica, ask(question)) for question in questions))
+
+    assert together == alone
+    assert ["Vienna" in alone[0], "Canberra" in alone[1]] == [True, True]
