@@ -8,9 +8,7 @@ its memory: MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000.
 
 import argparse
 import os
-import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,7 @@ HOME = Path(__file__).resolve().parent.parent / "models" / "atlas"
 PAD, QUESTION, ANSWER, END = range(4)
 LAYERS, HEADS, WIDTH, VOCABULARY = 4, 4, 160, 3072
 IGNORED = -100
+ROWS, LONGER = 80, 1.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +55,17 @@ def train_tokenizer(lessons: Lessons) -> Tokenizer:
     return tokenizer
 
 
-def batches(lessons: Lessons, tokenizer: Tokenizer, split: str, rows: int, tokens: int) -> Iterator[Batch]:
-    """Batches of `rows` freshly drawn questions, rows of like length together, at most about `tokens` tokens each."""
+def lesson(lessons: Lessons, tokenizer: Tokenizer, split: str, rows: int) -> list[Batch]:
+    """Draw `rows` questions; rows of like length stand together in a batch, so that little is spent on padding."""
     drawn = [lessons.draw(split) for _ in range(rows)]
     texts = [f"<question>{question}<answer>{answer}<end>" for question, answer in drawn]
-    encodings = tokenizer.encode_batch_fast(texts)
-    sequences = sorted((encoding.ids for encoding in encodings), key=len)
-    groups, start = [], 0
-    while start < len(sequences):
-        stop = start + 1
-        while stop < len(sequences) and (stop + 1 - start) * len(sequences[stop]) <= tokens:
-            stop += 1
-        groups.append(sequences[start:stop])
-        start = stop
-    random.shuffle(groups)
-    return map(_batch, groups)
+    sequences = sorted((encoding.ids for encoding in tokenizer.encode_batch_fast(texts)), key=len)
+    groups: list[list[list[int]]] = []
+    for sequence in sequences:
+        if not groups or len(sequence) > LONGER * len(groups[-1][0]):
+            groups.append([])
+        groups[-1].append(sequence)
+    return [_batch(group) for group in groups]
 
 
 def _batch(sequences: list[list[int]]) -> Batch:
@@ -97,14 +92,17 @@ class Block(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Map [rows, tokens, WIDTH] to the same shape; cos and sin are [tokens, head size / 2]."""
+    def attend(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Let places look back, [rows, tokens, WIDTH] to the same shape; cos and sin are [tokens, head size / 2]."""
         rows, tokens, _ = x.shape
         qkv = self.qkv(self.norm1(x)).view(rows, tokens, 3 * HEADS, WIDTH // HEADS).transpose(1, 2)
         first, second = qkv[:, : 2 * HEADS].chunk(2, dim=-1)
         qk = torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
         mixed = F.scaled_dot_product_attention(qk[:, :HEADS], qk[:, HEADS:], qkv[:, 2 * HEADS :], is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(rows, tokens, WIDTH))
+        return x + self.out(mixed.transpose(1, 2).reshape(rows, tokens, WIDTH))
+
+    def think(self, x: torch.Tensor) -> torch.Tensor:
+        """Work on each place by itself, [..., WIDTH] to the same shape."""
         return x + self.down(F.relu(self.up(self.norm2(x))).square())
 
 
@@ -122,10 +120,11 @@ class Network(nn.Module):
         """Logits and targets at the places that count, [places, vocabulary] and [places]."""
         cos, sin = rotations(batch.ids.shape[1], WIDTH // HEADS)
         x = F.layer_norm(self.embedding(batch.ids), (WIDTH,))
-        for layer in self.layers:
-            x = layer(x, cos, sin)
+        for layer in self.layers[:-1]:
+            x = layer.think(layer.attend(x, cos, sin))
         counted = batch.targets != IGNORED
-        return self.norm(x[counted]) @ self.embedding.weight.T, batch.targets[counted]
+        x = self.layers[-1].think(self.layers[-1].attend(x, cos, sin)[counted])
+        return self.norm(x) @ self.embedding.weight.T, batch.targets[counted]
 
 
 def rotations(tokens: int, head: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,9 +174,22 @@ def exact_accuracy(network: Network, questions: list[Batch]) -> float:
     return right / rows
 
 
+def learn(network: Network, batches: list[Batch]) -> float:
+    """Set the gradients of the mean loss over all batches and return it."""
+    places = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+    network.zero_grad()
+    total = 0.0
+    for batch in batches:
+        logits, targets = network(batch)
+        loss = F.cross_entropy(logits, targets, reduction="sum") / places
+        loss.backward()
+        total += loss.item()
+    return total
+
+
 def pace(progress: float) -> float:
-    """Return the learning rate's factor: a short warm-up, a plateau, and down to nothing over the second half."""
-    return min(1.0, progress / 0.01, (1 - progress) / 0.5)
+    """Return the learning rate's factor: a short warm-up, a plateau, and a long way down to nothing."""
+    return min(1.0, progress / 0.01, (1 - progress) / 0.8)
 
 
 def train(network: Network, lessons: Lessons, tokenizer: Tokenizer, minutes: float, checkpoint: Path | None) -> None:
@@ -186,7 +198,7 @@ def train(network: Network, lessons: Lessons, tokenizer: Tokenizer, minutes: flo
     others = [weight for weight in network.parameters() if not any(weight is matrix for matrix in matrices)]
     optimizers = [Muon(matrices, 0.02), torch.optim.AdamW(others, 0.004, betas=(0.9, 0.98), weight_decay=0.0)]
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    held_back = list(batches(lessons, tokenizer, "dev", 2000, 8192))
+    held_back = lesson(lessons, tokenizer, "dev", 1500)
     spent, step, loss_mean, shown = 0.0, 0, 0.0, 0.0
     if checkpoint and checkpoint.exists():
         state = torch.load(checkpoint)
@@ -195,21 +207,17 @@ def train(network: Network, lessons: Lessons, tokenizer: Tokenizer, minutes: flo
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
     while spent < minutes * 60:
-        for batch in batches(lessons, tokenizer, "train", 8192, 2048):
-            began = time.monotonic()
-            for optimizer, rate in zip(optimizers, rates, strict=True):
-                optimizer.param_groups[0]["lr"] = rate * max(0.0, pace(spent / (minutes * 60)))
-            logits, targets = network(batch)
-            loss = F.cross_entropy(logits, targets)
-            network.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(others, 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-            loss_mean += (loss.item() - loss_mean) * max(0.02, 1 / (step + 1))
-            step += 1
-            spent += time.monotonic() - began
-        if spent - shown > min(60.0, minutes * 6):
+        began = time.monotonic()
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * max(0.0, pace(spent / (minutes * 60)))
+        loss = learn(network, lesson(lessons, tokenizer, "train", ROWS))
+        nn.utils.clip_grad_norm_(others, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        loss_mean = loss_mean * 0.99 + loss * 0.01 if loss_mean else loss
+        step += 1
+        spent += time.monotonic() - began
+        if spent - shown > min(100.0, minutes * 6):
             shown = spent
             accuracy = exact_accuracy(network, held_back)
             print(f"{spent:6.0f} s  step {step:6d}  loss {loss_mean:.4f}  exact on dev {accuracy:.2%}", flush=True)
@@ -238,8 +246,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=HOME, help="directory for weights.npz and tokenizer.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
     torch.manual_seed(arguments.seed)
-    random.seed(arguments.seed)
     world = load_world(HOME / "world.yaml")
     lessons = Lessons(world, Grammar(world, HOME / "phrasings.yaml"), arguments.seed)
     if not (arguments.output / "tokenizer.json").exists():

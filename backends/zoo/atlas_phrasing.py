@@ -15,6 +15,8 @@ from backends.zoo.atlas_world import Fact, World, plural
 SPLITS = ("train", "dev", "test")
 # How often a question comes without its mark, with words before it, with words after it, and without capitals.
 _UNMARKED, _BEFORE, _AFTER, _LOWER = 0.25, 0.15, 0.08, 0.3
+# How often a training question is garbled, and how often then an optional word goes and a filler comes after a word.
+_GARBLED, _GONE, _FILLED = 0.5, 0.25, 0.12
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -25,15 +27,27 @@ class Grammar:
         raw = YAML(typ="safe").load(path.read_text())
         self._world = world
         self._decoration: Mapping[str, Mapping[str, list[str]]] = raw.pop("decoration")
+        self._noise: Mapping[str, list[str]] = raw.pop("noise")
         self.phrasings: Mapping[str, Mapping[str, list[str]]] = raw
 
     def ask(self, fact: Fact, split: str, rng: Random) -> str:
         """Return one question for the fact, drawn with the given generator."""
         template = rng.choice(self.phrasings[fact.relation][split])
         question = _CHOICE.sub(lambda found: rng.choice(found[1].split("|")), template)
+        if split == "train" and rng.random() < _GARBLED:
+            question = self._garbled(question, rng)
         for slot, forms in self._forms(fact, rng).items():
             question = question.replace(f"{{{slot}}}", rng.choice(forms))
         return self._sloppy(" ".join(question.split()), split, rng)
+
+    def _garbled(self, question: str, rng: Random) -> str:
+        words = []
+        for word in question.split():
+            if word not in self._noise["optional"] or rng.random() >= _GONE:
+                words.append(word)
+            if rng.random() < _FILLED and not word.endswith(("?", ".", ":")):
+                words.append(rng.choice(self._noise["fillers"]))
+        return " ".join(words)
 
     def _sloppy(self, question: str, split: str, rng: Random) -> str:
         decoration = self._decoration[split]
