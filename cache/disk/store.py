@@ -70,7 +70,7 @@ class DiskStore:
         self._writer = asyncio.create_task(self._write_queue(), name="cache-disk-writer")
 
     async def close(self, deadline_s: float = 5.0) -> None:
-        """Write what is queued, within the deadline; what is left then is lost and counted as dropped."""
+        """Write what is queued and close, each within the deadline; what is left then is counted as dropped."""
         await self.flush(deadline_s)
         if self._writer is not None:
             self._writer.cancel()
@@ -78,7 +78,11 @@ class DiskStore:
             self._writer = None
         self.counters.dropped += len(self._pending)
         self._pending.clear()
-        self._thread.submit(self._database.close)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._attempt("close", self._database.close)
+        except TimeoutError as error:
+            self._count_trouble("close", error)
         self._thread.shutdown(wait=False)
 
     async def flush(self, deadline_s: float = 5.0) -> bool:

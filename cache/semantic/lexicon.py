@@ -321,9 +321,7 @@ IMPLIED = {
     "difference": frozenset({"@how"}),
 }
 # What a conversion already says: a quantity and a unit, or two units, stand in the text.
-CONVERSION_WORDS = frozenset(
-    "unit-convert count amount equal equals equivalent make makes worth express change".split()
-)
+CONVERSION_WORDS = frozenset(_words("unit-convert count amount equal equals equivalent make worth express change"))
 
 # Joins equals: what stands on its sides may change places.
 SYMMETRIC_WORDS = frozenset(
