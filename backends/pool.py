@@ -236,7 +236,7 @@ class Pool:
         now = self._clock()
         start_s = min(now - arrived, max(0.0, replica.ready_at - arrived))
         dispatched = Dispatched(replica.name, queue_s=now - arrived - start_s, start_s=start_s)
-        events = cast("AsyncGenerator[Event, None]", cast("Backend", replica.backend).stream(job))
+        events = cast("Backend", replica.backend).stream(job)
         try:
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - now)) as limit:
                 event = await anext(events)

@@ -6,7 +6,7 @@ Knows nothing of what our own clients speak. The key goes into the session's hea
 import asyncio
 import errno
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 import aiohttp
 from yarl import URL
@@ -86,7 +86,7 @@ class HttpBackend:
         self._sending: set[asyncio.Timeout] = set()
         self._reading: set[aiohttp.ClientResponse] = set()
 
-    async def stream(self, job: Job) -> AsyncIterator[Event]:
+    async def stream(self, job: Job) -> AsyncGenerator[Event, None]:
         """Send the job and yield what comes back. Closing the iterator closes the connection at once."""
         path, body = request_of(job, self._model_name)
         response: aiohttp.ClientResponse | None = None

@@ -2,7 +2,7 @@
 
 import asyncio
 import selectors
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from backends.contract import Event, Finish, Job, StartFailed, Text, Usage, WorkerDied
@@ -30,6 +30,7 @@ class _SkippingSelector(selectors.DefaultSelector):
     clock: VirtualClock
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        """Move the clock by `timeout` and return what is ready now."""
         if timeout:
             self.clock.advance(timeout)
         elif timeout is None:
@@ -70,7 +71,7 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 
 
 class FakeBackend:
-    """Yields `script` for every job: an event, an exception to raise, seconds to wait, or an `asyncio.Event` to await."""
+    """Follows `script` for every job: it yields events, raises exceptions, waits for seconds or an `asyncio.Event`."""
 
     def __init__(self, script: Iterable[object], memory_bytes: int = 0) -> None:
         self.script = tuple(script)
@@ -81,7 +82,7 @@ class FakeBackend:
         self._memory_bytes = memory_bytes
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def stream(self, job: Job) -> AsyncIterator[Event]:
+    async def stream(self, job: Job) -> AsyncGenerator[Event, None]:
         """Follow the script; once the backend died, raise `WorkerDied`."""
         self.jobs.append(job)
         self.running += 1

@@ -271,7 +271,7 @@ async def test_leaving_closes_the_connection():
     app = web.Application()
     app.router.add_post("/v1/chat/completions", handler)
     async with upstream(app) as backend:
-        async with aclosing(backend.stream(chat("x", stream=True))) as events:  # type: ignore[type-var]
+        async with aclosing(backend.stream(chat("x", stream=True))) as events:
             assert await anext(events) == Text("a")
         async with asyncio.timeout(5):
             await gone.wait()
