@@ -1,5 +1,6 @@
 """Identity, cacheability, Cache-Control, routes, errors: the trunk's pure decisions."""
 
+import contextlib
 import json
 
 import pytest
@@ -131,10 +132,8 @@ def test_bad_max_age_is_refused(value):
 @given(st.text())
 def test_any_cache_control_is_read_or_refused(header):
     """No header raises anything but a refusal."""
-    try:
-        parse(header)
-    except InvalidRequest as error:
-        assert "max-age" in str(error)
+    with contextlib.suppress(InvalidRequest):
+        assert isinstance(parse(header), Directives)
 
 
 @pytest.mark.parametrize(
@@ -170,10 +169,8 @@ def test_packed_answers_come_back_equal(events):
 @given(st.binary())
 def test_bytes_that_are_no_answer_are_refused(data):
     """Whatever a store returns, it is an answer or one named error."""
-    try:
-        unpack(data)
-    except UnreadableAnswerError:
-        return
+    with contextlib.suppress(UnreadableAnswerError):
+        assert isinstance(unpack(data), Answer)
 
 
 @pytest.mark.parametrize(
