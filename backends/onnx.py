@@ -66,6 +66,11 @@ class OnnxEngine:
         return self._manifest.max_batch
 
     @property
+    def max_tokens(self) -> int:
+        """Tokens that the model reads of one text, or holds of one conversation."""
+        return self._manifest.max_tokens
+
+    @property
     def tasks(self) -> frozenset[Task]:
         """The tasks of the jobs that a replica takes; a chat model completes prompts too."""
         return tasks_served(self._manifest)

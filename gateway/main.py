@@ -35,6 +35,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells at each start which builds of itself it lacks
     return _serve_until_stopped(settings)
 
 
