@@ -24,6 +24,14 @@ from backends.manifest import Manifest, ManifestError, read_manifest
 from backends.tail import OutputTail
 
 DRAIN_DEADLINE_S = 0.5
+# Fields that clients send with these values to say what holds anyway.
+_ASKS_NOTHING: Mapping[str, tuple[object, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "response_format": ({"type": "text"},),
+    "parallel_tool_calls": (True, False),
+}
 _MADE_BY = "scripts/setup makes the models that come with this program"
 
 
@@ -132,6 +140,7 @@ class OnnxReplica(asyncio.Protocol):
         if job.task not in self._tasks:
             able = ", ".join(sorted(self._tasks))
             raise BadJob(f"the model does not do {job.task}; it does {able}", "model")
+        _refuse_unknown(job)
         number = next(self._numbers)
         frames = self._submit(number, job)
         over = False
@@ -235,6 +244,13 @@ class OnnxReplica(asyncio.Protocol):
 def tasks_served(manifest: Manifest) -> frozenset[Task]:
     """Return the tasks of the jobs that a model can do."""
     return frozenset({Task.CHAT, Task.COMPLETION} if manifest.task is Task.CHAT else {manifest.task})
+
+
+def _refuse_unknown(job: Job) -> None:
+    """Refuse a field that a worker cannot honour, rather than answer as if it had not been there."""
+    for name, value in job.extra.items():
+        if value not in _ASKS_NOTHING.get(name, ()):
+            raise BadJob(f"this model cannot honour '{name}'", name)
 
 
 def _examine(path: Path) -> tuple[Manifest, str]:

@@ -24,6 +24,7 @@ from cache.exact import ExactCache
 from cache.flight import SingleFlight
 from cache.memory import MemoryStore
 from cache.semantic.lookup import DEFAULT_THRESHOLD, SemanticCache
+from config.fields import Gpus
 from config.settings import CacheSettings, ModelSettings, PoolSettings, RouteSettings, Settings
 from gateway import learned, readings
 from gateway.analyze import CachePolicy
@@ -70,12 +71,13 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
     """
     async with AsyncExitStack() as stack:
         telemetry = Telemetry()
-        fork_server = ForkServer(os.environ)
+        fork_server = ForkServer(_worker_environment(settings.devices.gpus))
         stack.push_async_callback(fork_server.close, settings.server.shutdown_timeout_s)
         keeper = Keeper(settings.devices.host_memory.of(psutil.virtual_memory().total), time.monotonic)
         pools = {
-            name: _pool(name, model, await _engine(name, model, fork_server), keeper, _is_embedder(settings, name))
+            name: _pool(name, model, engine, keeper, _is_embedder(settings, name))
             for name, model in settings.models.items()
+            for engine in [await _engine(name, model, fork_server, _providers(settings.devices.gpus))]
         }
         await stack.enter_async_context(learned.kept(_learned_file(settings), pools))
         recall = await _recall(settings.cache, pools, telemetry, stack)
@@ -110,9 +112,22 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         yield Gateway(host, port, server, pools)
 
 
-async def _engine(name: str, model: ModelSettings, fork_server: ForkServer) -> Engine:
+def _worker_environment(gpus: Gpus) -> dict[str, str]:
+    """Return our environment with the GPUs that our workers may see; a worker uses the first of them."""
+    if gpus == "all":
+        return dict(os.environ)
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "" if gpus == "none" else ",".join(str(index) for index in gpus)}
+
+
+def _providers(gpus: Gpus) -> tuple[str, ...]:
+    """Return the execution providers of our workers, best first; the runtime takes the first that works."""
+    return ("CPUExecutionProvider",) if gpus == "none" else ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+async def _engine(name: str, model: ModelSettings, fork_server: ForkServer, providers: tuple[str, ...]) -> Engine:
     if model.onnx is not None:
-        return await OnnxEngine.open(model.onnx.path, fork_server, threads=model.onnx.threads)
+        onnx = model.onnx
+        return await OnnxEngine.open(onnx.path, fork_server, threads=onnx.threads, providers=providers)
     if model.command is not None:
         command = model.command
         return CommandEngine(
