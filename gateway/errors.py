@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backends.contract import BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed, WorkerDied
+from backends.contract import BackendError, BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed, WorkerDied
 
 
 class RequestRefused(Exception):  # noqa: N818 - a refusal is an answer, not a defect
@@ -78,6 +78,7 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     BodyTooSlow: (408, "invalid_request_error", "body_too_slow", False),
     BodyTooLarge: (413, "invalid_request_error", "body_too_large", False),
     QueueFull: (429, "rate_limit_error", "queue_full", True),
+    BackendError: (502, "api_error", "model_failed", False),
     WorkerDied: (502, "api_error", "worker_died", True),
     UpstreamFailed: (502, "api_error", "upstream_failed", True),
     StartFailed: (503, "api_error", "start_failed", True),
