@@ -92,7 +92,7 @@ def _atlas(source: Path, target: Path) -> None:
 
 
 def _say(line: str, stream: TextIO) -> None:
-    print(line, file=stream, flush=True)  # noqa: T201 - a command speaks to its user
+    print(line, file=stream, flush=True)
 
 
 if __name__ == "__main__":
