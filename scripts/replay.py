@@ -63,7 +63,7 @@ class Verdict:
 class Figures:
     """The counts of one kind of question."""
 
-    questions: int
+    n: int
     exact: int
     semantic: int
     miss: int
@@ -117,7 +117,7 @@ def figures(verdicts: Iterable[Verdict]) -> Figures:
     outcomes = Counter(verdict.reply.outcome for verdict in verdicts)
     judgements = Counter(verdict.judgement for verdict in verdicts)
     return Figures(
-        questions=len(verdicts),
+        n=len(verdicts),
         **{outcome: outcomes[outcome] for outcome in OUTCOMES},
         wrong_hits=judgements["wrong_hit"],
         model_wrong=judgements["model_wrong"],

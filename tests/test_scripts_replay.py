@@ -91,7 +91,7 @@ def test_report_counts_by_kind_and_is_json() -> None:
 
     told = json.loads(json.dumps(report(verdicts)))
 
-    assert {kind: row["questions"] for kind, row in told["kinds"].items()} == dict.fromkeys(told["kinds"], 1)
+    assert {kind: row["n"] for kind, row in told["kinds"].items()} == dict.fromkeys(told["kinds"], 1)
     assert (told["all"]["semantic"], told["all"]["miss"], told["all"]["wrong_hits"]) == (2, 1, 1)
     assert told["latencies_ms"]["semantic"] == {"n": 2, "p50": 1.0, "p99": 1.0}
     assert [row["question"] for row in told["not_right"]] == [AUSTRALIA.text]
