@@ -100,7 +100,6 @@ class OnnxEngine:
         try:
             await replica.connect(ours)
         except BaseException:
-            ours.close()
             await replica.close()
             raise
         return replica
@@ -128,7 +127,11 @@ class OnnxReplica(asyncio.Protocol):
 
     async def connect(self, ours: socket.socket) -> None:
         """Take the socket over and wait until the worker is ready. Raises StartFailed."""
-        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+        except BaseException:
+            ours.close()
+            raise
         await self._told.wait()
         if self._refused is not None:
             raise StartFailed(self._refused)

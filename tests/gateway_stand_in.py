@@ -3,11 +3,12 @@
 Prints one line when all are up. Its argument is the model directory of the worker.
 """
 
-import asyncio
 import os
 import socket
 import sys
 from pathlib import Path
+
+import uvloop
 
 from backends.forkserver.client import ForkServer, WorkerSpec
 
@@ -30,4 +31,4 @@ async def main() -> None:
     ours.close()
 
 
-asyncio.run(main())
+uvloop.run(main())

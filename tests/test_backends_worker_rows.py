@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.contract import BadJob, Job, Task
@@ -54,6 +54,7 @@ def test_a_batch_is_full_and_shared(waiting, max_batch):
     assert all(part >= min(left, fair) for part, left in zip(taken, waiting, strict=True))
 
 
+@settings(max_examples=25)
 @given(st.lists(st.lists(st.lists(st.integers(4, 60), min_size=1, max_size=6), min_size=1, max_size=9), max_size=5))
 def test_rows_are_the_same_in_any_company(runner, jobs):
     """Jobs of any sizes that run together get the vectors that each input has alone, in their order."""

@@ -117,16 +117,15 @@ class Server:
     def _reap(self) -> None:
         """Report children that ended, and end what they left behind; the end of an orphan brings us here again."""
         ended = False
-        while (pid := _ended_child()) is not None:
+        while (exited := _next_exit()) is not None:
             ended = True
+            pid, status = exited
             if pid in self._executing:
                 self._settle(pid)
             if pid in self._markers:
-                family.signal_group(pid, signal.SIGKILL)  # before its pid is free to name another group
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            if pid in self._markers:
+                family.signal_group(pid, signal.SIGKILL)
                 del self._markers[pid]
-                self._send({"kind": "exit", "pid": pid, "status": status})
+                self._send({"kind": "exit", "pid": pid, "status": os.waitstatus_to_exitcode(status)})
         if ended:
             living = {marker for marker in self._markers.values() if marker is not None}
             for pid in family.orphans(self._markers, living):
@@ -147,13 +146,13 @@ def _descriptors(content: bytes) -> list[int]:
     return fds.tolist()
 
 
-def _ended_child() -> int | None:
-    """Return a child that has ended and still waits to be reaped."""
+def _next_exit() -> tuple[int, int] | None:
+    """Reap one child that has ended; return its pid and wait status."""
     try:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        pid, status = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
         return None
-    return ended.si_pid if ended is not None else None
+    return (pid, status) if pid else None
 
 
 def _single_threaded() -> None:

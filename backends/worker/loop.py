@@ -13,7 +13,7 @@ from backends.contract import BackendError, Job
 from backends.frames import Decoder, Frame
 
 READ_BYTES = 1 << 18
-WRITE_DEADLINE_S = 30
+WRITE_DEADLINE_S = 30.0
 
 
 class Runner(Protocol):
@@ -63,9 +63,10 @@ class Inbox:
             flags = socket.MSG_DONTWAIT
 
 
-def limit_writes(connection: socket.socket) -> None:
-    """Make a write fail that the other side does not take in within WRITE_DEADLINE_S."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", WRITE_DEADLINE_S, 0))
+def limit_writes(connection: socket.socket, deadline_s: float = WRITE_DEADLINE_S) -> None:
+    """Make a write fail when the other side takes nothing in for `deadline_s`; reads still wait for ever."""
+    seconds, rest = divmod(deadline_s, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(seconds), int(rest * 1e6)))
 
 
 def serve(connection: socket.socket, runner: Runner) -> None:

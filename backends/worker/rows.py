@@ -17,10 +17,11 @@ from backends.worker.model import RUN_ERRORS, Model
 
 @dataclass(slots=True)
 class _Work:
-    """A job under way: `results` come in the order of `rows`, the rest of which still waits."""
+    """A job under way: the first `done` of its rows have their results, in pieces of one batch each."""
 
     number: int
     rows: Sequence[Ids]
+    done: int = 0
     results: list[NDArray[np.float32]] = field(default_factory=list)
 
 
@@ -71,9 +72,9 @@ class RowRunner:
     def step(self) -> list[bytes]:
         """Run one batch and return the frames of the jobs that it completes."""
         works = list(self._works.values())
-        counts = share([len(work.rows) - len(work.results) for work in works], self._manifest.max_batch)
+        counts = share([len(work.rows) - work.done for work in works], self._manifest.max_batch)
         chosen = [(work, count) for work, count in zip(works, counts, strict=True) if count]
-        rows = [row for work, count in chosen for row in work.rows[len(work.results) :][:count]]
+        rows = [row for work, count in chosen for row in work.rows[work.done : work.done + count]]
         try:
             matrix = self._run(rows)
         except RUN_ERRORS as error:
@@ -81,9 +82,10 @@ class RowRunner:
         answers = []
         start = 0
         for work, count in chosen:
-            work.results += list(matrix[start : start + count])
+            work.results.append(matrix[start : start + count])
+            work.done += count
             start += count
-            if len(work.results) == len(work.rows):
+            if work.done == len(work.rows):
                 answers.append(self._complete(work))
         return answers
 
@@ -105,7 +107,7 @@ class RowRunner:
 
     def _complete(self, work: _Work) -> bytes:
         del self._works[work.number]
-        matrix = np.stack(work.results)
+        matrix = np.concatenate(work.results) if len(work.results) > 1 else work.results[0]
         tokens = sum(map(len, work.rows))
         return messages.matrix_frame(work.number, self._manifest.task, matrix.data.cast("B"), matrix.shape, tokens)
 
