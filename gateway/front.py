@@ -87,8 +87,9 @@ class Front:
         if outcome.seat is not None:
             return Reply(200, headers, _stream(surface, frames, outcome, outcome.seat)), outcome
         assert outcome.answer is not None
-        replay = [frames.frame(event) for event in outcome.answer.events]
-        return Reply(200, headers, b"".join([frames.opening(outcome.head), *replay, frames.closing()])), outcome
+        opening = frames.opening(outcome.head)  # before any frame: it prepares what they share
+        replay = [opening, *[frames.frame(event) for event in outcome.answer.events], frames.closing()]
+        return Reply(200, headers, b"".join(replay)), outcome
 
 
 async def _stream(surface: Surface, frames: Frames, outcome: Outcome, seat: Seat[Item]) -> AsyncIterator[bytes]:
