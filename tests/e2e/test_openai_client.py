@@ -252,7 +252,7 @@ def test_stream_options_need_a_stream(client: openai.OpenAI) -> None:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[RunningGateway]:
-    """Serve the test's own server to two keys, `one` for everything and `two` for nothing that exists."""
+    """Serve the test's own server to the keys `one` and `three`, which may call everything, and `two`, which may not."""
     digests = {
         "one": "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed",
         "two": "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3",
@@ -263,7 +263,8 @@ def locked() -> Iterator[RunningGateway]:
       {{name: three, sha256: "{digests["three"]}"}},
       {{name: two, sha256: "{digests["two"]}", models: [other]}}]"""
     echo = f'  echo: {{task: chat, command: {{run: "{SERVER}"}}}}'
-    with serving(echo, server=keys) as running:
+    other = "  other: {task: chat, http: {url: http://127.0.0.1:9/v1}}"
+    with serving(echo, other, server=keys) as running:
         yield running
 
 
@@ -283,7 +284,7 @@ def test_keys(locked: RunningGateway) -> None:
         with pytest.raises(openai.PermissionDeniedError, match="may not call 'echo'"):
             outcome(two)
         assert [outcome(one), outcome(one), outcome(three)] == ["miss", "exact", "miss"]
-        assert [model.id for model in two.models.list()] == []
+        assert [model.id for model in two.models.list()] == ["other"]
     assert call(locked.url, "GET", "/v1/models").status == 401
     assert call(locked.url, "GET", "/healthz").status == 200
     assert '"wrong"' not in locked.log_text()
