@@ -11,6 +11,7 @@ import itertools
 import signal
 import socket
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,10 +19,11 @@ import psutil
 
 from backends import messages
 from backends.contract import BackendError, BadJob, Event, Job, StartFailed, Task, WorkerDied
-from backends.forkserver.client import Child, ForkServer, WorkerSpec
+from backends.forkserver.client import Child, ForkServer
 from backends.frames import Decoder, Frame, FrameError
 from backends.manifest import Manifest, ManifestError, read_manifest
 from backends.tail import OutputTail
+from backends.worker.spec import WorkerSpec
 
 DRAIN_DEADLINE_S = 0.5
 # Fields that clients send with these values to say what holds anyway.
@@ -32,18 +34,18 @@ _ASKS_NOTHING: Mapping[str, tuple[object, ...]] = {
     "response_format": ({"type": "text"},),
     "parallel_tool_calls": (True, False),
 }
+_FILES = ("model.yaml", "tokenizer.json", "model.onnx")
 _MADE_BY = "scripts/setup makes the models that come with this program"
 
 
 class OnnxEngine:
     """How one model directory comes up as worker processes."""
 
-    def __init__(self, manifest: Manifest, version: str, fork_server: ForkServer, spec: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec, files: "_Files", fork_server: ForkServer) -> None:
         """Use `open`, which reads what is needed."""
-        self._manifest = manifest
-        self._version = version
-        self._fork_server = fork_server
         self._spec = spec
+        self._files = files
+        self._fork_server = fork_server
 
     @classmethod
     async def open(
@@ -56,22 +58,22 @@ class OnnxEngine:
     ) -> "OnnxEngine":
         """Read and digest the model's files in a thread. Raises StartFailed, naming a file that is missing or wrong."""
         try:
-            manifest, version = await asyncio.to_thread(_examine, path)
+            manifest, files = await asyncio.to_thread(_examine, path)
         except FileNotFoundError as error:
             raise StartFailed(f"{error.filename} does not exist; {_MADE_BY}") from error
         except (OSError, ManifestError) as error:
             raise StartFailed(str(error)) from error
-        return cls(manifest, version, fork_server, WorkerSpec(path, threads, providers))
+        return cls(WorkerSpec(path, manifest, threads, providers), files, fork_server)
 
     @property
     def version(self) -> str:
         """The first 16 hexadecimal digits of the digest over the model's files."""
-        return self._version
+        return self._files.version
 
     @property
     def concurrency(self) -> int:
         """As many jobs as one run of the graph takes."""
-        return self._manifest.max_batch
+        return self._spec.manifest.max_batch
 
     @property
     def max_tokens(self) -> int:
@@ -81,10 +83,11 @@ class OnnxEngine:
     @property
     def tasks(self) -> frozenset[Task]:
         """The tasks of the jobs that a replica takes; a chat model completes prompts too."""
-        return tasks_served(self._manifest)
+        return tasks_served(self._spec.manifest)
 
     async def start(self) -> "OnnxReplica":
         """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
+        await self._check_unchanged()
         ours, theirs = socket.socketpair()
         output = await OutputTail.open()
         try:
@@ -96,13 +99,23 @@ class OnnxEngine:
         finally:
             theirs.close()
         output.release()
-        replica = OnnxReplica(self._manifest, child, output)
+        replica = OnnxReplica(self._spec.manifest, child, output)
         try:
             await replica.connect(ours)
         except BaseException:
             await replica.close()
             raise
         return replica
+
+    async def _check_unchanged(self) -> None:
+        """Raise StartFailed where the files are not those that the version names: answers are cached under it."""
+        path = self._spec.directory
+        try:
+            stamps = await asyncio.to_thread(_stamps, path)
+        except OSError as error:
+            raise StartFailed(f"{error.filename} cannot be read any more: {error.strerror}") from error
+        if stamps != self._files.stamps:
+            raise StartFailed(f"the files in {path} have changed since they were read; reload the configuration")
 
 
 class OnnxReplica(asyncio.Protocol):
@@ -256,12 +269,26 @@ def _refuse_unknown(job: Job) -> None:
             raise BadJob(f"this model cannot honour '{name}'", name)
 
 
-def _examine(path: Path) -> tuple[Manifest, str]:
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The model's files as they were read: the version made from their content, and (size, mtime) of each."""
+
+    version: str
+    stamps: tuple[tuple[int, int], ...]
+
+
+def _stamps(path: Path) -> tuple[tuple[int, int], ...]:
+    stats = [(path / name).stat() for name in _FILES]
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+def _examine(path: Path) -> tuple[Manifest, _Files]:
+    stamps = _stamps(path)
     digest = hashlib.sha256()
-    for name in ("model.yaml", "tokenizer.json", "model.onnx"):
+    for name in _FILES:
         with (path / name).open("rb") as file:
             digest.update(f"{name} ".encode())
             digest.update(hashlib.file_digest(file, "sha256").digest())
     manifest = read_manifest(path)
     digest.update("\n".join(manifest.labels).encode())
-    return manifest, f"sha256:{digest.hexdigest()[:16]}"
+    return manifest, _Files(f"sha256:{digest.hexdigest()[:16]}", stamps)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import uvloop
 
-from backends.forkserver.client import ForkServer, WorkerSpec
+from backends.forkserver.client import ForkServer
+from backends.manifest import read_manifest
+from backends.worker.spec import WorkerSpec
 
 # One grandchild in the group, one in a session of its own, one whose parent has gone.
 FAMILY = "sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &) ; wait"
@@ -20,7 +22,9 @@ async def main() -> None:
     """Bring everything up and wait to be killed."""
     fork_server = ForkServer(os.environ)
     ours, theirs = socket.socketpair()
-    worker = await fork_server.spawn_worker(WorkerSpec(Path(sys.argv[1])), theirs, sys.stderr.fileno())
+    directory = Path(sys.argv[1])
+    spec = WorkerSpec(directory, read_manifest(directory))
+    worker = await fork_server.spawn_worker(spec, theirs, sys.stderr.fileno())
     theirs.close()
     command = await fork_server.spawn_command(
         ["sh", "-c", FAMILY], env={"PATH": os.defpath}, cwd=Path("/"), output_fd=sys.stderr.fileno()

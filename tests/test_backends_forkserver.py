@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from backends.contract import StartFailed
 from backends.forkserver import family
-from backends.forkserver.client import ForkServer, WorkerSpec
+from backends.forkserver.client import ForkServer
 from backends.tail import OutputTail
 from tests import toys
 
@@ -200,7 +200,7 @@ async def test_a_spawn_that_nobody_waits_for_is_killed(server, output):
 async def test_a_worker_ends_when_its_socket_closes(server, output, tmp_path):
     """A worker whose gateway's end of the socket closes ends by itself, with status 0."""
     ours, theirs = socket.socketpair()
-    child = await server.spawn_worker(WorkerSpec(toys.embedder(tmp_path)), theirs, output.fd)
+    child = await server.spawn_worker(toys.spec(toys.embedder(tmp_path)), theirs, output.fd)
     theirs.close()
     ours.close()
 
@@ -212,7 +212,7 @@ async def test_a_worker_holds_no_other_child_s_socket(server, output, tmp_path):
     toys.embedder(tmp_path)
     pairs = [socket.socketpair() for _ in range(3)]
     spawned = await asyncio.gather(
-        *(server.spawn_worker(WorkerSpec(tmp_path), theirs, output.fd) for _, theirs in pairs)
+        *(server.spawn_worker(toys.spec(tmp_path), theirs, output.fd) for _, theirs in pairs)
     )
     for ours, theirs in pairs:
         theirs.close()

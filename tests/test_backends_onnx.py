@@ -300,6 +300,19 @@ async def test_the_version_follows_the_files(server, tmp_path):
     assert len(versions[0]) == len("sha256:") + 16
 
 
+async def test_files_that_changed_are_not_served_under_the_old_version(server, tmp_path):
+    """A start after the model's files were replaced raises StartFailed: its answers would be cached as another's."""
+    engine = await OnnxEngine.open(toys.embedder(tmp_path), server, threads=1)
+    with (tmp_path / "model.onnx").open("ab") as file:
+        file.write(b" ")
+
+    with pytest.raises(StartFailed, match="have changed since they were read"):
+        await engine.start()
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(StartFailed, match=r"model\.onnx cannot be read any more"):
+        await engine.start()
+
+
 def model_directory(name) -> Path:
     """Return one of the models that scripts/setup makes, or skip."""
     if not (MODELS / name / "model.onnx").exists():

@@ -18,7 +18,7 @@ from tests import toys
 
 @pytest.fixture(scope="module", name="loaded")
 def _loaded(tmp_path_factory) -> model.Model:
-    return model.load(toys.decoder(tmp_path_factory.mktemp("decoder")), 1, ["CPUExecutionProvider"])
+    return model.load(toys.spec(toys.decoder(tmp_path_factory.mktemp("decoder"))))
 
 
 @pytest.fixture(name="runner")
@@ -278,4 +278,4 @@ def test_a_manifest_that_does_not_fit_the_graph_is_named(tmp_path, change, words
     file.write_text(file.read_text().replace(*change))
 
     with pytest.raises(ManifestError, match=words):
-        GenerationRunner(model.load(tmp_path, 1, ["CPUExecutionProvider"]))
+        GenerationRunner(model.load(toys.spec(tmp_path)))

@@ -18,7 +18,7 @@ _waiting = st.lists(st.integers(1, 50), min_size=1, max_size=12)
 
 def load(directory) -> RowRunner:
     """Make a runner of a toy model."""
-    runner = RowRunner(model.load(directory, 1, ["CPUExecutionProvider"]))
+    runner = RowRunner(model.load(toys.spec(directory)))
     runner.warm()
     return runner
 

@@ -8,6 +8,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from backends.manifest import read_manifest
+from backends.worker.spec import WorkerSpec
+
 WORDS = 63  # a vocabulary of 67, a prime: the decoder then wanders through all of it
 CONTEXT = 32
 MAX_BATCH = 4
@@ -42,6 +45,11 @@ def decoder(directory: Path, context: int = CONTEXT) -> Path:
         f"limits: {{max_tokens: {context}, max_batch: {MAX_BATCH}}}\n",
     )
     return directory
+
+
+def spec(directory: Path) -> WorkerSpec:
+    """Return what a worker is told about a model directory."""
+    return WorkerSpec(directory, read_manifest(directory))
 
 
 def continuation(prompt: Sequence[int], count: int) -> list[int]:

@@ -6,11 +6,11 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from backends.forkserver import family
 from backends.worker import main as worker_main
+from backends.worker.spec import read_order
 
 
 def fork_worker(order: Mapping[str, Any], connection_fd: int, output_fd: int) -> int:
@@ -42,12 +42,7 @@ def _work(order: Mapping[str, Any], parent_pid: int, connection_fd: int, output_
     # A copy of another child's socket would hide that child's end from the gateway.
     os.closerange(3, connection_fd)
     os.closerange(connection_fd + 1, os.sysconf("SC_OPEN_MAX"))
-    worker_main.run(
-        socket.socket(fileno=connection_fd),
-        directory=Path(order["directory"]),
-        threads=order["threads"],
-        providers=tuple(order["providers"]),
-    )
+    worker_main.run(socket.socket(fileno=connection_fd), read_order(order))
 
 
 def _execute(order: Mapping[str, Any], parent_pid: int, output_fd: int, failed_fd: int) -> NoReturn:

@@ -11,7 +11,6 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from backends import frames
 from backends.contract import StartFailed
 from backends.forkserver import family
 from backends.tail import OutputTail
+from backends.worker.spec import WorkerSpec
 
 START_DEADLINE_S = 60.0
 SPAWN_DEADLINE_S = 15.0
@@ -34,15 +34,6 @@ SINGLE_THREADED = {
     # The runtime would otherwise start a thread that uploads usage data, at import.
     "ORT_DISABLE_TELEMETRY": "1",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """What an ONNX worker needs to start: its model's directory, threads for one operator, execution providers."""
-
-    directory: Path
-    threads: int = 1
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
 
 
 class Child:
@@ -116,12 +107,7 @@ class ForkServer:
 
         Raises StartFailed. Cancelling kills the child.
         """
-        order = {
-            "kind": "worker",
-            "directory": os.fspath(spec.directory),
-            "threads": spec.threads,
-            "providers": spec.providers,
-        }
+        order = {"kind": "worker", **spec.to_order()}
         return await (await self._linked()).spawn(order, [connection.fileno(), output_fd], marker=None)
 
     async def spawn_command(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output_fd: int) -> Child:

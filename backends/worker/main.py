@@ -2,27 +2,26 @@
 
 import socket
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 from backends import messages
 from backends.contract import Task
 from backends.worker import loop, model
 from backends.worker.generate import GenerationRunner
 from backends.worker.rows import RowRunner
+from backends.worker.spec import WorkerSpec
 
 
-def run(connection: socket.socket, *, directory: Path, threads: int, providers: Sequence[str]) -> None:
-    """Serve the model in `directory` on `connection`; a model that cannot be served is told and ends the worker."""
+def run(connection: socket.socket, spec: WorkerSpec) -> None:
+    """Serve a model on `connection`; a model that cannot be served is told and ends the worker."""
     loop.limit_writes(connection)
     began = time.perf_counter()
     try:
-        loaded = model.load(directory, threads, providers)
+        loaded = model.load(spec)
         runner = _runner(loaded)
         loaded_at = time.perf_counter()
         runner.warm()
     except Exception as error:
-        connection.sendall(messages.failed_frame(f"{directory}: {error}"))
+        connection.sendall(messages.failed_frame(f"{spec.directory}: {error}"))
         raise
     warmed_s = time.perf_counter() - loaded_at
     connection.sendall(messages.ready_frame({**loaded.timings_s, "warm": warmed_s, "all": time.perf_counter() - began}))

@@ -1,16 +1,16 @@
 """Loads a model directory: manifest, tokenizer and session. Knows nothing of jobs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from backends.manifest import Manifest, read_manifest
+from backends.manifest import Manifest
+from backends.worker.spec import WorkerSpec
 
 T = TypeVar("T")
 
@@ -29,15 +29,14 @@ class Model:
     timings_s: dict[str, float]
 
 
-def load(directory: Path, threads: int, providers: Sequence[str]) -> Model:
-    """Load everything. Raises ManifestError, or what the runtime and the tokenizer raise."""
-    manifest = read_manifest(directory)
+def load(spec: WorkerSpec) -> Model:
+    """Load everything. Raises what the runtime and the tokenizer raise."""
     with ThreadPoolExecutor(1) as pool:
         # Neither holds the interpreter's lock for long, so on two cores the tokenizer costs no time.
-        loading = pool.submit(_timed, lambda: Tokenizer.from_file(str(directory / "tokenizer.json")))
-        session, session_s = _timed(lambda: _session(directory, threads, providers))
+        loading = pool.submit(_timed, lambda: Tokenizer.from_file(str(spec.directory / "tokenizer.json")))
+        session, session_s = _timed(lambda: _session(spec))
         tokenizer, tokenizer_s = loading.result()
-    return Model(manifest, tokenizer, session, {"tokenizer": tokenizer_s, "session": session_s})
+    return Model(spec.manifest, tokenizer, session, {"tokenizer": tokenizer_s, "session": session_s})
 
 
 def _timed(make: Callable[[], T]) -> tuple[T, float]:
@@ -46,13 +45,15 @@ def _timed(make: Callable[[], T]) -> tuple[T, float]:
     return made, time.perf_counter() - began
 
 
-def _session(directory: Path, threads: int, providers: Sequence[str]) -> ort.InferenceSession:
+def _session(spec: WorkerSpec) -> ort.InferenceSession:
     """Build the session from the graph as it is.
 
     A graph saved after its optimisation builds hardly faster (0.20 against 0.22 s for a 6-layer encoder of 66 MB),
     and would be tied to this processor and version of the runtime.
     """
-    return ort.InferenceSession(str(directory / "model.onnx"), session_options(threads), providers=list(providers))
+    return ort.InferenceSession(
+        str(spec.directory / "model.onnx"), session_options(spec.threads), providers=list(spec.providers)
+    )
 
 
 def session_options(threads: int) -> ort.SessionOptions:
