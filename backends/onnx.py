@@ -78,7 +78,7 @@ class OnnxEngine:
     @property
     def max_tokens(self) -> int:
         """Tokens that the model reads of one text, or holds of one conversation."""
-        return self._manifest.max_tokens
+        return self._spec.manifest.max_tokens
 
     @property
     def tasks(self) -> frozenset[Task]:

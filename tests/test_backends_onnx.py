@@ -288,6 +288,12 @@ async def test_a_file_that_cannot_be_loaded_fails_the_start(server, tmp_path, na
         await engine.start()
 
 
+async def test_an_engine_says_what_it_serves(chat_engine):
+    """A chat model completes prompts too, has its context's size, and takes as many jobs at a time as it has slots."""
+    assert chat_engine.tasks == {Task.CHAT, Task.COMPLETION}
+    assert (chat_engine.concurrency, chat_engine.max_tokens) == (toys.MAX_BATCH, toys.CONTEXT)
+
+
 async def test_the_version_follows_the_files(server, tmp_path):
     """The version is a digest: the same for the same files, another when a label changes."""
     versions = []

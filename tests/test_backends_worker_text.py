@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from backends.contract import BadJob, Job, Message, Task
+from backends.frames import Decoder, encode
 from backends.manifest import Manifest, ManifestError, Prompt, read_manifest
 from backends.worker.encode import PromptEncoder, RowEncoder, pad
 from backends.worker.pieces import Pieces, overlap
+from backends.worker.spec import WorkerSpec, read_order
 from tests import toys
 
 PROMPT = Prompt("<question>{text}<answer>", "<end>")
@@ -196,6 +198,15 @@ def test_a_bad_manifest_is_named(tmp_path, change, words):
     with pytest.raises(ManifestError, match=r"model\.yaml") as caught:
         read_manifest(tmp_path)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [toys.decoder, toys.classifier, toys.embedder])
+def test_a_spec_crosses_the_fork_server(tmp_path, make):
+    """A worker's spec comes out of an order's frame as it went in."""
+    spec = WorkerSpec(make(tmp_path), read_manifest(tmp_path), 3, ("A", "B"))
+    [frame] = Decoder().feed(encode(spec.to_order()))
+
+    assert read_order(frame.header) == spec
 
 
 def test_a_missing_labels_file_is_named(tmp_path):
