@@ -149,7 +149,7 @@ def main() -> None:
         await asyncio.sleep(arguments.start_s)
         return application()
 
-    web.run_app(serve(), host="127.0.0.1", port=arguments.port, print=None, handle_signals=True)
+    web.run_app(serve(), host="127.0.0.1", port=arguments.port, print=None, handler_cancellation=True)
 
 
 if __name__ == "__main__":

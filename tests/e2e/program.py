@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -110,7 +110,7 @@ def text_of(answered: Answered) -> str:
 
 
 class Stream:
-    """A streamed chat, read event by event on a connection of its own."""
+    """A streamed chat, read event by event on a connection of its own that ends with the context."""
 
     def __init__(self, url: str, model: str, text: str, **more: object) -> None:
         self._connection = connect(url)
@@ -119,6 +119,14 @@ class Stream:
         self._response = self._connection.getresponse()
         self.status = self._response.status
         self.cache_status = self._response.headers["Cache-Status"]
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.leave()
 
     def __iter__(self) -> Iterator[Any]:
         """Yield each event's JSON value, `[DONE]` as that string."""

@@ -252,7 +252,7 @@ def test_stream_options_need_a_stream(client: openai.OpenAI) -> None:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[RunningGateway]:
-    """Serve the test's own server to the keys `one` and `three`, which may call everything, and `two`, which may not."""
+    """Serve the test's own server to the keys `one` and `three`, which may call it, and `two`, which may not."""
     digests = {
         "one": "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed",
         "two": "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3",
