@@ -17,6 +17,7 @@ class VirtualClock:
         self.now = now
 
     def __call__(self) -> float:
+        """Return the time in seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -50,9 +51,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Return virtual seconds."""
         return self.clock()
 
-    def settle(self) -> None:
-        """Run everything that is ready, and nothing that waits for time to pass."""
-        for _ in range(50):
+    def settle(self, rounds: int = 50) -> None:
+        """Run what is ready, and nothing that waits for time to pass; few `rounds` stop in the midst of it."""
+        for _ in range(rounds):
             self.call_soon(self.stop)
             self.run_forever()
 
@@ -71,7 +72,10 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 
 
 class FakeBackend:
-    """Follows `script` for every job: it yields events, raises exceptions, waits for seconds or an `asyncio.Event`."""
+    """Follows `script` for every job: it yields events, raises exceptions, waits for seconds or an `asyncio.Event`.
+
+    A string in the script names the event in the job's `extra` to wait for.
+    """
 
     def __init__(self, script: Iterable[object], memory_bytes: int = 0) -> None:
         self.script = tuple(script)
@@ -93,6 +97,8 @@ class FakeBackend:
                     raise step
                 if isinstance(step, asyncio.Event):
                     await self._or_death(step.wait())
+                elif isinstance(step, str):
+                    await self._or_death(job.extra[step].wait())  # type: ignore[attr-defined]
                 elif isinstance(step, int | float):
                     await self._or_death(asyncio.sleep(step))
                 else:

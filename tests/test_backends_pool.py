@@ -59,10 +59,10 @@ class House:
         assert self.pool.snapshot(0.0).replicas == ()
         assert all(backend.closed for backend in self.engine.backends)
 
-    async def ask(self, timeout_s: float | None = None) -> list[Event]:
+    async def ask(self, timeout_s: float | None = None, job: Job = JOB) -> list[Event]:
         """Run one job to its end."""
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
-        return [event async for event in self.pool.stream(JOB, deadline)]
+        return [event async for event in self.pool.stream(job, deadline)]
 
     def in_flight(self) -> int:
         """Count the jobs on replicas."""
@@ -182,19 +182,26 @@ async def test_leaving_the_queue_frees_the_place():
         assert house.engine.starts == 1
 
 
-@virtual
-async def test_a_slot_granted_to_one_who_just_left_goes_on():
-    """Cancelled in the same moment as granted: the slot goes to the next in the queue."""
-    gate = asyncio.Event()
-    async with House(FakeEngine((gate, *ANSWER))) as house:
-        jobs = [asyncio.ensure_future(house.ask()) for _ in range(3)]
-        await until(lambda: house.queued() == 2 and house.in_flight() == 1)
-        gate.set()
-        await until(jobs[0].done)
-        jobs[1].cancel()
-        assert (await jobs[2])[-1] == Finish("stop")
-        await asyncio.wait({jobs[1]})
-        assert house.in_flight() == 0
+@pytest.mark.parametrize("turns", range(16))
+def test_a_slot_granted_to_one_who_just_left_goes_on(turns):
+    """Cancelled in any moment around its grant, a waiter passes the slot on to the next in the queue."""
+
+    async def run() -> None:
+        gates = [asyncio.Event() for _ in range(3)]
+        async with House(FakeEngine(("gate", *ANSWER))) as house:
+            jobs = [asyncio.ensure_future(house.ask(job=Job(Task.CHAT, extra={"gate": gate}))) for gate in gates]
+            await until(lambda: house.queued() == 2 and house.in_flight() == 1)
+            gates[0].set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            jobs[1].cancel()
+            gates[2].set()
+            assert (await jobs[2])[-1] == Finish("stop")
+            await asyncio.wait({jobs[1]})
+            assert jobs[1].cancelled()
+            assert (house.in_flight(), house.queued()) == (0, 0)
+
+    run_virtual(run())
 
 
 @virtual
