@@ -60,9 +60,9 @@ def cancel_frame(number: int) -> bytes:
     return encode({"kind": "cancel", "id": number})
 
 
-def ready_frame(timings_s: Mapping[str, float]) -> bytes:
-    """Encode that a real inference has run; `timings_s` says what took how long since the fork."""
-    return encode({"kind": "ready", "timings_s": dict(timings_s)})
+def ready_frame(timings_s: Mapping[str, float], providers: Sequence[str]) -> bytes:
+    """Encode that a real inference has run, what took how long since the fork, and which providers are in use."""
+    return encode({"kind": "ready", "timings_s": dict(timings_s), "providers": list(providers)})
 
 
 def failed_frame(message: str) -> bytes:

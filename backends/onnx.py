@@ -123,6 +123,8 @@ class OnnxReplica(asyncio.Protocol):
 
     def __init__(self, manifest: Manifest, child: Child, output: OutputTail) -> None:
         self.timings_s: Mapping[str, float] = {}
+        self.providers: tuple[str, ...] = ()
+        """The execution providers that the runtime could use of those asked for, best first."""
         self._manifest = manifest
         self._tasks = tasks_served(manifest)
         self._child = child
@@ -226,6 +228,7 @@ class OnnxReplica(asyncio.Protocol):
         header: Mapping[str, Any] = frame.header
         if header["kind"] == "ready":
             self.timings_s = header["timings_s"]
+            self.providers = tuple(header["providers"])
             self._told.set()
         elif header["kind"] == "failed":
             self._refused = header["message"]

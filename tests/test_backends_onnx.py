@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from backends import messages
 from backends.contract import (
     BackendError,
     BadJob,
@@ -28,7 +30,9 @@ from backends.contract import (
     WorkerDied,
 )
 from backends.forkserver.client import ForkServer
+from backends.frames import Decoder, Frame
 from backends.onnx import OnnxEngine, OnnxReplica
+from backends.tail import OutputTail
 from tests import toys
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -156,6 +160,33 @@ async def test_a_cancelled_reader_cancels_its_job(chat):
         await reading
 
     assert await said(chat, ask("w3")) == expected("w3")
+
+
+async def test_a_cancellation_reaches_the_model(server, long_engine):
+    """Over the bare socket: with every slot cancelled, the next job is done and the cancelled ones never finish."""
+    ours, theirs = socket.socketpair()
+    output = await OutputTail.open()
+    child = await server.spawn_worker(long_engine._spec, theirs, output.fd)
+    theirs.close()
+    decoder = Decoder()
+
+    def until(kind, number) -> list[Frame]:
+        seen = []
+        while not any(frame.header["kind"] == kind and frame.header.get("id") == number for frame in seen):
+            seen += decoder.feed(ours.recv(1 << 16))
+        return seen
+
+    with ours:
+        await asyncio.to_thread(until, "ready", None)
+        ours.sendall(b"".join(messages.job_frame(number, ask(toys.ENDLESS)) for number in range(toys.MAX_BATCH)))
+        await asyncio.to_thread(until, "text", 0)
+        ours.sendall(b"".join(messages.cancel_frame(number) for number in range(toys.MAX_BATCH)))
+        ours.sendall(messages.job_frame(99, ask("w9", max_tokens=2)))
+        seen = await asyncio.to_thread(until, "finish", 99)
+
+    assert [frame.header["id"] for frame in seen if frame.header["kind"] == "finish"] == [99]
+    await child.wait()
+    output.close()
 
 
 @pytest.mark.parametrize(
@@ -334,6 +365,7 @@ async def test_minilm_through_a_worker(server):
         vectors = await anext(replica.stream(Job(Task.EMBED, inputs=inputs)))
 
     matrix = np.frombuffer(vectors.data, "<f4").reshape(vectors.shape)
+    assert replica.providers == ("CPUExecutionProvider",)
     assert matrix[0] @ matrix[1] == pytest.approx(0.923, abs=0.005)
     assert matrix[0] @ matrix[2] == pytest.approx(0.148, abs=0.01)
 

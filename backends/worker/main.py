@@ -23,8 +23,9 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
     except Exception as error:
         connection.sendall(messages.failed_frame(f"{spec.directory}: {error}"))
         raise
-    warmed_s = time.perf_counter() - loaded_at
-    connection.sendall(messages.ready_frame({**loaded.timings_s, "warm": warmed_s, "all": time.perf_counter() - began}))
+    ready_at = time.perf_counter()
+    timings_s = {**loaded.timings_s, "warm": ready_at - loaded_at, "all": ready_at - began}
+    connection.sendall(messages.ready_frame(timings_s, loaded.session.get_providers()))
     loop.serve(connection, runner)
 
 

@@ -1,6 +1,7 @@
 """Draws the next token from logits. Knows nothing of sequences; its only state is the random generator passed in."""
 
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from backends.contract import BadJob, Sampling
@@ -21,7 +22,7 @@ class Sampler:
             raise BadJob(f"top_p is {top_p:g}; it must be above 0 and at most 1", "top_p")
         self._temperature = temperature
         self._top_p = top_p if top_p is not None else 1.0
-        self._random = np.random.default_rng(None if seed is None else seed % 2**64)
+        self._random = default_rng(None if seed is None else seed % 2**64)
 
     def draw(self, logits: NDArray[np.float32]) -> int:
         """Return the next token, given logits of shape (V,)."""
