@@ -88,8 +88,22 @@ class OnnxEngine:
     async def start(self) -> "OnnxReplica":
         """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
         await self._check_unchanged()
-        ours, theirs = socket.socketpair()
+        try:
+            child, ours, output = await self._fork()
+        except OSError as error:
+            raise StartFailed(f"no worker can be started: {error}") from error
+        replica = OnnxReplica(self._spec.manifest, child, output)
+        try:
+            await replica.connect(ours)
+        except BaseException:
+            await replica.close()
+            raise
+        return replica
+
+    async def _fork(self) -> tuple[Child, socket.socket, OutputTail]:
+        """Return a new worker, our end of its socket, and what it prints."""
         output = await OutputTail.open()
+        ours, theirs = socket.socketpair()
         try:
             child = await self._fork_server.spawn_worker(self._spec, theirs, output.fd)
         except BaseException:
@@ -99,13 +113,7 @@ class OnnxEngine:
         finally:
             theirs.close()
         output.release()
-        replica = OnnxReplica(self._spec.manifest, child, output)
-        try:
-            await replica.connect(ours)
-        except BaseException:
-            await replica.close()
-            raise
-        return replica
+        return child, ours, output
 
     async def _check_unchanged(self) -> None:
         """Raise StartFailed where the files are not those that the version names: answers are cached under it."""
