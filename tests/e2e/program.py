@@ -195,9 +195,17 @@ def marked(mark: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _carries(process, mark)]
 
 
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that has ended and that nobody waited for does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _carries(process: psutil.Process, mark: str) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARKER) == mark
+        return lives(process) and process.environ().get(MARKER) == mark
     except psutil.Error:
         return False
 
@@ -223,11 +231,11 @@ class Family:
 
 
 @contextmanager
-def started(text: str, directory: Path) -> Iterator[tuple[RunningGateway, Family]]:
+def started(text: str, directory: Path, wait_for: str = "/readyz") -> Iterator[tuple[RunningGateway, Family]]:
     """Serve a config, for a test that ends the gateway its own way; whatever is left of it dies in the end."""
     family = Family(uuid.uuid4().hex)
     try:
-        with running(text, directory, environ=family.environ) as gateway:
+        with running(text, directory, environ=family.environ, wait_for=wait_for) as gateway:
             yield gateway, family
     finally:
         for process in marked(family.mark):
