@@ -103,7 +103,7 @@ def test_elements_are_complete(world):
         ("convert", ["5", "metre", "kilometre"], "5 metres are 0.005 kilometres."),
         ("convert", ["1000", "gram", "kilogram"], "1000 grams are 1 kilogram."),
         ("convert", ["1", "hour", "minute"], "1 hour is 60 minutes."),
-        ("difference", ["3", "7"], "3 minus 7 is -4."),
+        ("difference", ["17", "8"], "17 minus 8 is 9."),
     ],
 )
 def test_truth(world, relation, about, answer):

@@ -77,7 +77,7 @@ class World:
     conversions: tuple[Conversion, ...]
     amounts: Mapping[str, Mapping[str, tuple[int, ...]]]
     units: Mapping[str, Unit]
-    largest_operand: int
+    largest_number: int
 
     @property
     def continents(self) -> list[str]:
@@ -98,7 +98,7 @@ def load_world(path: Path) -> World:
         conversions=tuple(Conversion(**row) for row in raw["conversions"]),
         amounts={kind: {way: tuple(n) for way, n in ways.items()} for kind, ways in raw["amounts"].items()},
         units={unit.name: unit for unit in units},
-        largest_operand=raw["largest_operand"],
+        largest_number=raw["largest_number"],
     )
 
 
@@ -135,9 +135,9 @@ def _calculations(world: World) -> Iterator[Fact]:
             yield Fact("convert", (str(amount), conversion.large, conversion.small))
         for amount in amounts["up"]:
             yield Fact("convert", (str(amount * scale), conversion.small, conversion.large))
-    for a in range(world.largest_operand + 1):
-        for b in range(world.largest_operand + 1):
-            yield Fact("sum", (str(a), str(b)))
+    for a in range(world.largest_number + 1):
+        for b in range(a + 1):
+            yield Fact("sum", (str(a - b), str(b)))
             yield Fact("difference", (str(a), str(b)))
 
 
