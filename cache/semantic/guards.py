@@ -19,9 +19,11 @@ from cache.semantic.lexicon import (
     SYMMETRIC_WORDS,
     UNITS,
 )
-from cache.semantic.reading import Reading, is_near, read
+from cache.semantic.reading import Reading, is_near, read, without_near
 
-_ALWAYS_DROPPED = 8
+# Long texts hide their difference in a crowd of equal words, and judging them would hold up the event loop.
+MAX_TEXT_CHARS = 1000
+_SHOWN_WORDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ def find_veto(a: str, b: str) -> Veto | None:
     """Return the first veto of the guards, in their order; None where all let the pair pass. a and b are equals."""
     if a == b:
         return None
+    if max(len(a), len(b)) > MAX_TEXT_CHARS:
+        return Veto("length", f"more than {MAX_TEXT_CHARS} characters, where only equal texts match")
     first, second = read(a), read(b)
     for guard, judge in GUARDS:
         reason = judge(first, second)
@@ -85,8 +89,8 @@ def opposites(a: Reading, b: Reading) -> str | None:
 def names(a: Reading, b: Reading) -> str | None:
     """Veto unless every name and every quotation of each text occurs in the other, in whatever case."""
     for one, other in ((a, b), (b, a)):
-        words = {token.word for token in other.tokens}
-        missing = sorted(name for name in one.names if not any(is_near(name, word) for word in words))
+        words = frozenset(token.word for token in other.tokens)
+        missing = without_near(one.names, words)
         if missing:
             return f"{', '.join(missing)} is in one text only"
         plain = " ".join(token.word for token in other.tokens)
@@ -111,8 +115,8 @@ def content(a: Reading, b: Reading) -> str | None:
     if not only_a and not only_b:
         return None
     if only_a and only_b:
-        return f"{', '.join(only_a[:_ALWAYS_DROPPED])} against {', '.join(only_b[:_ALWAYS_DROPPED])}"
-    return f"{', '.join((only_a or only_b)[:_ALWAYS_DROPPED])} is in one text only"
+        return f"{', '.join(only_a[:_SHOWN_WORDS])} against {', '.join(only_b[:_SHOWN_WORDS])}"
+    return f"{', '.join((only_a or only_b)[:_SHOWN_WORDS])} is in one text only"
 
 
 GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
@@ -147,14 +151,8 @@ def _is_prefixed(x: str, y: str) -> bool:
 
 
 def _unmatched(a: Iterable[str], b: Iterable[str]) -> tuple[list[str], list[str]]:
-    rest_a, rest_b = sorted(set(a) - set(b)), sorted(set(b) - set(a))
-    for x in list(rest_a):
-        if any(is_near(x, y) for y in b):
-            rest_a.remove(x)
-    for y in list(rest_b):
-        if any(is_near(x, y) for x in a):
-            rest_b.remove(y)
-    return rest_a, rest_b
+    words_a, words_b = frozenset(a), frozenset(b)
+    return without_near(words_a - words_b, words_b), without_near(words_b - words_a, words_a)
 
 
 def _allow_fragment(only: list[str], own: Reading, other: Reading) -> list[str]:
@@ -180,14 +178,14 @@ def _edges(reading: Reading) -> set[tuple[str, str]]:
 
 
 def _side(reading: Reading, at: int, step: int) -> list[str]:
-    """Return the unbroken run of content words, or the quantity's unit, beside a token."""
+    """Return the unbroken run of content words, units and bare numbers beside a token."""
     by_place = dict(zip(reading.places, reading.content, strict=True))
     run: list[str] = []
     at += step
     while 0 <= at < len(reading.tokens):
         token = reading.tokens[at]
-        if token.unit:
-            run.append(token.unit)
+        if token.value is not None:
+            run.append(token.unit or token.value)
         elif at in by_place and not by_place[at].startswith("@"):
             run.append(by_place[at])
         elif token.word not in ("a", "an", "the", "one") and not (run == [] and token.word in ("are", "is", "there")):
@@ -229,22 +227,25 @@ def _parts(reading: Reading) -> dict[str, str]:
 
 
 def _swapped_pair(a: Reading, b: Reading) -> str | None:
-    """Veto an exchange of two names, or of two numbers, that nothing symmetric joins."""
+    """Veto an exchange of two names, two numbers, or subject and object, that nothing symmetric joins."""
     if any(not SYMMETRIC_WORDS.isdisjoint(token.word for token in r.tokens) for r in (a, b)):
         return None
+    if a.asks_about and b.asks_about and a.asks_about != b.asks_about:
+        return f"asks for the {a.asks_about} against the {b.asks_about}"
     values_a = [token.value for token in a.tokens if token.value]
     values_b = [token.value for token in b.tokens if token.value]
     if values_a != values_b and sorted(values_a) == sorted(values_b) and not a.is_conversion:
         return f"{' '.join(values_a)} against {' '.join(values_b)}"
-    return _swapped_names(a, b) or _swapped_words(a, b)
-
-
-def _swapped_names(a: Reading, b: Reading) -> str | None:
     if _is_passive(a) != _is_passive(b):
         return None
-    named = a.names | b.names
-    order_a = [word for word in a.content if word in named]
-    order_b = [word for word in b.content if word in named]
+    # Whether it is so depends on the order, more than what it is: Paris in France, France in Paris.
+    ordered = frozenset(a.content) if "@yesno" in a.content else a.names | b.names
+    return _swapped_among(ordered, a, b) or _swapped_words(a, b)
+
+
+def _swapped_among(wanted: frozenset[str], a: Reading, b: Reading) -> str | None:
+    order_a = [word for word in a.content if word in wanted]
+    order_b = [word for word in b.content if word in wanted]
     for x, y in combinations(dict.fromkeys(order_a), 2):
         if x in order_b and y in order_b and order_b.index(y) < order_b.index(x):
             return f"{x} … {y} against {y} … {x}"
@@ -253,7 +254,7 @@ def _swapped_names(a: Reading, b: Reading) -> str | None:
 
 def _swapped_words(a: Reading, b: Reading) -> str | None:
     """Veto where two words have changed places around others that stayed: dog chases cat, cat chases dog."""
-    if len(a.content) != len(b.content) or _is_passive(a) != _is_passive(b):
+    if len(a.content) != len(b.content):
         return None
     moved = [at for at, (x, y) in enumerate(zip(a.content, b.content, strict=True)) if not is_near(x, y)]
     if len(moved) != 2 or moved[1] - moved[0] == 1:  # noqa: PLR2004

@@ -31,6 +31,7 @@ class _Record:
     key: bytes
     text_digest: bytes
     partition: bytes
+    stored_at: float
 
 
 @dataclass(slots=True)
@@ -61,10 +62,11 @@ class VectorIndex:
     def __len__(self) -> int:
         return len(self._records)
 
-    def add(self, key: bytes, meaning: Meaning) -> int:
+    def add(self, key: bytes, meaning: Meaning, stored_at: float) -> int:
         """Index the meaning under the key, in place of what this key, or this text, had; return how many were evicted.
 
-        Raises `ValueError` where the vector is not normalised, or not of the partition's dimensions.
+        Of two keys with one text the one stored later stays: loading from disk may bring the earlier one last. Raises
+        `ValueError` where the vector is not normalised, or not of the partition's dimensions.
         """
         vector = read_vector(meaning.vector)
         self.remove(key)
@@ -72,6 +74,8 @@ class VectorIndex:
         partition = self._partition_of(meaning.partition, vector.shape[1])
         twin = partition.ids.get(digest)
         if twin is not None:
+            if self._records[twin].stored_at > stored_at:
+                return 0
             # faiss would keep both under their ids: an index has no upsert.
             self._forget(twin)
             partition = self._partition_of(meaning.partition, vector.shape[1])
@@ -79,7 +83,7 @@ class VectorIndex:
         self._next_id += 1
         partition.index.add_with_ids(vector, np.array([number], dtype=np.int64))
         partition.ids[digest] = number
-        self._records[number] = _Record(key, digest, meaning.partition)
+        self._records[number] = _Record(key, digest, meaning.partition, stored_at)
         self._ids[key] = number
         self.used_bytes += _vector_cost_bytes(partition.dims)
         return self._evict()

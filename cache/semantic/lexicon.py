@@ -72,6 +72,7 @@ NEGATIONS = frozenset(
 AUXILIARIES = frozenset(
     _words("is are was were am do does did has have had can could should will would may might must shall")
 )
+DO_FORMS = frozenset(_words("do does did done"))
 PAST = frozenset(_words("was were did had"))
 PRESENT = frozenset(_words("is are am do does has have"))
 
@@ -230,7 +231,7 @@ MAGNITUDES = {"k": 10**3, "m": 10**6, "bn": 10**9}
 OPPOSITES = [
     tuple(pair.split("/"))
     for pair in _words("""
-    enable/disable enabled/disabled increase/decrease increasing/decreasing open/close opened/closed on/off
+    enable/disable enabled/disabled and/or increase/decrease increasing/decreasing open/close opened/closed on/off
     in/out up/down before/after above/below over/under inside/outside left/right more/less most/least first/last
     next/last next/previous start/stop begin/end north/south east/west northern/southern eastern/western min/max
     minimum/maximum highest/lowest higher/lower high/low largest/smallest larger/smaller biggest/smallest
@@ -318,10 +319,18 @@ IMPLIED = {
     "symbol": frozenset({"chemical", "element"}),
     "neighbour": frozenset({"country", "nation", "share"}),
     "continent": frozenset({"part"}),
+    "element": frozenset({"chemical", "atomic"}),
     "difference": frozenset({"@how"}),
 }
 # What a conversion already says: a quantity and a unit, or two units, stand in the text.
 CONVERSION_WORDS = frozenset(_words("unit-convert count amount equal equals equivalent make worth express change"))
+# What a sum already says.
+ARITHMETIC = frozenset(_words("plus minus times divided"))
+ARITHMETIC_WORDS = frozenset(_words("equal equals amount get gets calculate compute result make"))
+# What adds nothing beside two words of content: the symbol that zinc has; alone, what zinc has is another question.
+WEAK_WORDS = frozenset(_words("have has had called named"))
+# Two words that stand for one.
+PAIRS = {("next", "to"): "neighbour", ("take", "away"): "minus"}
 
 # Joins equals: what stands on its sides may change places.
 SYMMETRIC_WORDS = frozenset(

@@ -2,17 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from cache.semantic.lexicon import (
+    ARITHMETIC,
+    ARITHMETIC_WORDS,
     ASKING_ENDS,
     ASKING_NOUNS,
     AUXILIARIES,
     CONVERSION_WORDS,
     COURTESY_PHRASES,
     COURTESY_WORDS,
+    DO_FORMS,
     FIRST_PERSON,
     FUNCTION_WORDS,
     GENERIC_AFTER,
@@ -21,6 +24,7 @@ from cache.semantic.lexicon import (
     LINKING_WORDS,
     MEASURES,
     NEGATIONS,
+    PAIRS,
     PAST,
     PRESENT,
     QUESTION_WORDS,
@@ -28,6 +32,7 @@ from cache.semantic.lexicon import (
     SHORT_UNITS,
     SYNONYMS,
     UNITS,
+    WEAK_WORDS,
 )
 from cache.semantic.tokens import Token, tokenise
 
@@ -35,6 +40,7 @@ _QUOTED = re.compile(r'"([^"]{1,200})"|“([^”]{1,200})”|`([^`]{1,200})`')
 _TARGET_WORDS = frozenset({"to", "into", "in", "from"})
 _MODALS = {"can": "@can", "could": "@can", "may": "@can", "might": "@can", "should": "@should", "must": "@should"}
 _LONGEST_TITLE = 0.6
+_SHORT = 5
 _NEVER_NEGATED = FUNCTION_WORDS | NEGATIONS
 
 
@@ -45,6 +51,7 @@ class Reading:
     `content` is what remains when function words, courtesy and quantities are taken out, in canonical words; the asking
     word and a modal are in it as `@why`, `@can`, and a unit as itself. `quantities` count (value, unit) pairs; `names`
     are capitalised words; `negated` are the words that negations apply to; `tense` is past, present, or neither;
+    `asks_about` is "object" after "what does it …", "subject" after "what …s it", where there is no other auxiliary;
     `persons` are those of the speaker and the one spoken to whom the text is about.
     """
 
@@ -58,6 +65,7 @@ class Reading:
     tense: str | None
     persons: frozenset[str]
     asks: bool
+    asks_about: str | None
     is_conversion: bool
 
 
@@ -81,6 +89,7 @@ def read(text: str) -> Reading:
         negated=_negated(tokens),
         tense=_tense(words),
         persons=_persons(tokens),
+        asks_about=_asks_about(words, asked_at),
         asks=asked_at is not None or "@yesno" in content,
         is_conversion=is_conversion,
     )
@@ -88,10 +97,21 @@ def read(text: str) -> Reading:
 
 def is_near(a: str, b: str) -> bool:
     """Whether two canonical words are forms of one: plural, -ing, -ed."""
-    if a == b:
-        return True
-    forms_a, forms_b = _forms(a), _forms(b)
-    return a in forms_b or b in forms_a or (len(a) > 5 and len(b) > 5 and bool(forms_a & forms_b))  # noqa: PLR2004
+    return a == b or not without_near({a}, frozenset({b}))
+
+
+def without_near(words: Iterable[str], others: frozenset[str]) -> list[str]:
+    """Return those of the words, sorted, that are a form of none of the others."""
+    bases = {form for other in others for form in _forms(other)}
+    # Short words share forms by chance: bases of two inflected ones are compared only where they are long.
+    long_bases = {form for other in others if len(other) > _SHORT for form in _forms(other)}
+    return sorted(
+        word
+        for word in words
+        if word not in bases
+        and others.isdisjoint(_forms(word))
+        and (len(word) <= _SHORT or long_bases.isdisjoint(_forms(word)))
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -216,14 +236,21 @@ def _asking_word(scan: _Scan, at: int) -> str:
     return QUESTION_WORDS[scan.word(at)]
 
 
-def _canonical(scan: _Scan, at: int) -> str:
+def _canonical(scan: _Scan, at: int) -> str:  # noqa: PLR0911 - a table of cases, in order
     """Return the content word that this token stands for; empty where it has no content."""
     word = scan.word(at)
+    if (word, scan.word(at + 1)) in PAIRS:
+        return PAIRS[word, scan.word(at + 1)]
+    if (scan.word(at - 1), word) in PAIRS:
+        return ""
     unit = _bare_unit(word, scan.word(at - 1)) if scan.is_conversion else UNITS.get(word)
     if unit is not None:
         return unit
     if _is_acronym(scan.tokens[at].text) or word in scan.names:
         return SYNONYMS.get(word, word)
+    if word in DO_FORMS and any(token.word in DO_FORMS for token in scan.tokens[:at]):
+        # The second one is the verb: what did the cat do.
+        return "do"
     if word in NEGATIONS or (word in "-/" and not _between_numbers(scan.tokens, at)):
         return ""
     if (
@@ -263,6 +290,10 @@ def _is_acronym(text: str) -> bool:
 
 def _drop_implied(content: list[str], places: list[int], *, is_conversion: bool) -> tuple[list[str], list[int]]:
     implied: set[str] = set(CONVERSION_WORDS) if is_conversion else set()
+    if not ARITHMETIC.isdisjoint(content):
+        implied |= ARITHMETIC_WORDS
+    if sum(1 for word in content if word[0] != "@" and word not in WEAK_WORDS) > 1:
+        implied |= WEAK_WORDS
     for word in content:
         implied |= _implied_by(word)
     kept = [(word, place) for word, place in zip(content, places, strict=True) if not _is_any_form(word, implied)]
@@ -301,6 +332,14 @@ def _negated(tokens: Sequence[Token]) -> tuple[str, ...]:
         if token.word in NEGATIONS:
             negated.append(next((t.word for t in tokens[at + 1 :] if t.word not in _NEVER_NEGATED), ""))
     return tuple(sorted(negated))
+
+
+def _asks_about(words: Sequence[str], asked_at: int | None) -> str | None:
+    if asked_at is None or words[asked_at] not in ("who", "whom", "what", "which"):
+        return None
+    if not DO_FORMS.isdisjoint(words[asked_at:]):
+        return "object"
+    return "subject" if AUXILIARIES.isdisjoint(words) else None
 
 
 def _tense(words: Sequence[str]) -> str | None:

@@ -53,7 +53,8 @@ def tokenise(text: str) -> list[Token]:
 def _spell_out(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     # Digits of every script become the ones that numbers are compared in.
-    text = "".join(str(unicodedata.digit(c)) if c.isdecimal() and not c.isascii() else c for c in text)
+    if not text.isascii():
+        text = "".join(str(unicodedata.digit(c)) if c.isdecimal() and not c.isascii() else c for c in text)
     text = _IS_AFTER.sub(r"\1 is", text)
     return _NOT.sub(_split_not, text)
 
