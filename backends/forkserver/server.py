@@ -41,7 +41,18 @@ class Server:
         self._ending = False
 
     def run(self) -> None:
-        """Serve until the gateway has gone, then end everything."""
+        """Serve until the gateway has gone (or this code fails), then end everything."""
+        try:
+            self._serve()
+        finally:
+            family.kill_descendants(time.monotonic, END_DEADLINE_S)
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """End the loop: the handler of SIGTERM."""
+        del number, frame
+        self._ending = True
+
+    def _serve(self) -> None:
         wake, wake_write = os.pipe()
         os.set_blocking(wake, False)
         os.set_blocking(wake_write, False)
@@ -58,12 +69,6 @@ class Server:
                 self._reap()
             if control in readable:
                 self._receive()
-        family.kill_descendants(time.monotonic, END_DEADLINE_S)
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        """End the loop: the handler of SIGTERM."""
-        del number, frame
-        self._ending = True
 
     def _receive(self) -> None:
         try:
