@@ -34,6 +34,7 @@ class Server:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self._out_of_time = False
         self._server = web.Server(
             self._handle, request_factory=self._make_request, handler_cancellation=True, access_log=None
         )
@@ -47,7 +48,7 @@ class Server:
         return address[0], address[1]
 
     async def drain(self, deadline_s: float) -> None:
-        """Take no new calls, let those in progress end within the deadline, then cancel what is left."""
+        """Take no new calls, let those in progress end within the deadline, then refuse or cut off what is left."""
         self._draining = True
         if self._listener is not None:
             self._listener.close()
@@ -56,6 +57,7 @@ class Server:
             async with asyncio.timeout(deadline_s):
                 await self._idle.wait()
         except TimeoutError:
+            self._out_of_time = True
             for call in tuple(self._calls):
                 call.cancel()
         await self._server.shutdown(timeout=1.0)
@@ -83,10 +85,19 @@ class Server:
             refusal = web.Response(status=reply.status, headers=reply.headers, body=cast("bytes", reply.body))
             refusal.force_close()  # the rest of the body, which nobody will read, is not the next request
             return refusal
-        reply = await self._serve(Call(request.method, request.path, request.headers, body, request.remote))
+        reply = await self._reply(Call(request.method, request.path, request.headers, body, request.remote))
         if isinstance(reply.body, bytes):
             return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
         return await self._stream(request, reply, reply.body)
+
+    async def _reply(self, call: Call) -> Reply:
+        try:
+            return await self._serve(call)
+        except asyncio.CancelledError:
+            if not self._out_of_time:
+                raise
+            cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()  # it lives on for one refusal
+            return self._refuse(Draining("the gateway shut down before this was answered"))
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         if self._draining:

@@ -147,7 +147,7 @@ async def test_drain_lets_calls_in_progress_end(path, end):
 
 
 async def test_drain_cancels_what_outlives_its_deadline():
-    """A call that does not end in time is cancelled, and the server is done."""
+    """A call that does not end in time is cancelled and its client told so; the server is done."""
     kitchen = Kitchen()
     async with serving(kitchen) as (server, port):
         call = asyncio.create_task(exchange(port, post("/hold")))
@@ -156,8 +156,19 @@ async def test_drain_cancels_what_outlives_its_deadline():
         await server.drain(0.01)
 
         assert kitchen.left.is_set()
-        with pytest.raises(asyncio.IncompleteReadError):
-            await call
+        assert (await call).startswith(b"HTTP/1.1 503")
+
+
+async def test_drain_cuts_off_streams_that_outlive_its_deadline():
+    """A stream whose head has been sent cannot be refused any more: its connection ends without the last chunk."""
+    kitchen = Kitchen()
+    async with serving(kitchen) as (server, port):
+        call = asyncio.create_task(exchange(port, post("/stream")))
+        await kitchen.begun.wait()
+
+        await server.drain(0.01)
+
+        assert not (await call).endswith(b"0\r\n\r\n")
 
 
 async def test_errors_of_reading_are_refusals():
