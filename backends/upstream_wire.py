@@ -166,9 +166,9 @@ def _parse(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _misshapen(data, TypeError("it is no JSON object"))
     if value.get("error"):
-        error = _error_object(data)
-        status = error.get("code")
-        message = f"the upstream broke off with an error: {error.get('message')}"
+        refusal = _error_object(data)
+        status = refusal.get("code")
+        message = f"the upstream broke off with an error: {refusal.get('message')}"
         raise UpstreamFailed(message, status if isinstance(status, int) else None)
     return value
 
