@@ -71,7 +71,11 @@ class Keeper:
     async def _run(self) -> None:
         while True:
             self._woken.clear()
-            self.step(self._clock())
+            try:
+                self.step(self._clock())
+            except Exception:
+                # Without a keeper no model would ever start again: a bug costs this look, and is told.
+                log.exception("the keeper's look failed")
             try:
                 async with asyncio.timeout(TICK_S):
                     await self._woken.wait()

@@ -30,6 +30,9 @@ from backends.snapshot import PoolSnapshot, ReplicaState, backoff_s
 # A job waits for a second start after one that failed, but not for a third.
 HOPELESS_FAILURES = 2
 
+# A replica that served for this long was no failed start; its end begins a new count.
+STABLE_S = 60.0
+
 LEAST_RETRY_S = 0.1
 
 
@@ -81,7 +84,6 @@ class Pool:
         self._closing = False
         self._calm = asyncio.Event()
         self._empty = asyncio.Event()
-        self._note_calm()
 
     async def stream(self, job: Job, deadline: float | None = None) -> AsyncGenerator[Event, None]:
         """Run a job on the first replica that is free and yield its events, `Dispatched` first.
@@ -186,6 +188,7 @@ class Pool:
     async def drain(self, deadline: float) -> bool:
         """Take no new jobs and wait for those that were accepted; return whether all were done by `deadline`."""
         self._closing = True
+        self._note_calm()
         try:
             async with asyncio.timeout(max(0.0, deadline - self._clock())):
                 await self._calm.wait()
@@ -211,7 +214,6 @@ class Pool:
             raise error
         if not self._line and (replica := self._free_replica()) is not None:
             replica.in_flight += 1
-            self._note_calm()
             return replica
         if not again and len(self._line) >= self.limits.queue:
             raise QueueFull(
@@ -304,7 +306,8 @@ class Pool:
         """Note that a replica failed, once; one that was told to stop owes no reason."""
         now = self._clock()
         if replica.alive:
-            self._failures += 1
+            stable = replica.state is ReplicaState.READY and now - replica.ready_at >= STABLE_S
+            self._failures = 1 if stable else self._failures + 1
             self._last_failure = reason
             self._retry_at = now + backoff_s(self.model, self._failures)
             replica.become(ReplicaState.FAILED, now)
@@ -349,7 +352,9 @@ class Pool:
         return max(LEAST_RETRY_S, coming_s + 0.5 * len(self._line) * self.costs.mean_service_s / slots)
 
     def _note_calm(self) -> None:
-        """Keep the two events true: no job is here, and no replica is here."""
+        """Keep the two events true that a closing pool waits for: no job is here, and no replica is here."""
+        if not self._closing:
+            return
         calm = not self._line and all(r.in_flight == 0 for r in self._replicas)
         (self._calm.set if calm else self._calm.clear)()
         (self._empty.clear if self._replicas else self._empty.set)()

@@ -94,7 +94,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(deadline_s=st.sampled_from([None, 0.5, 5.0, 50.0]), rounds=ROUNDS)
     def come(self, deadline_s: float | None, rounds: int) -> None:
-        """A job arrives."""
+        """Let a job arrive."""
         client = Client()
         deadline = None if deadline_s is None else self.loop.time() + deadline_s
         client.task = self.loop.create_task(client.ask(self.pool, deadline))
@@ -104,7 +104,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), rounds=ROUNDS)
     def progress(self, data: st.DataObject, rounds: int) -> None:
-        """A job's model makes its first event, then the rest."""
+        """Let a job's model make its first event, then the rest."""
         client = data.draw(st.sampled_from(self.waiting))
         (client.end if client.begin.is_set() else client.begin).set()
         self.settle(rounds)
@@ -112,7 +112,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), rounds=ROUNDS)
     def leave(self, data: st.DataObject, rounds: int) -> None:
-        """A client goes, perhaps in the same moment as something else happens."""
+        """Let a client go, perhaps in the same moment as something else happens."""
         task = data.draw(st.sampled_from(self.waiting)).task
         assert task is not None
         task.cancel()
@@ -121,14 +121,14 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(not backend.closed for backend in self.engine.backends))
     @rule(data=st.data(), rounds=ROUNDS)
     def die(self, data: st.DataObject, rounds: int) -> None:
-        """A replica dies."""
+        """Kill a replica."""
         up: list[FakeBackend] = [backend for backend in self.engine.backends if not backend.closed]
         data.draw(st.sampled_from(up)).die()
         self.settle(rounds)
 
     @rule()
     def fail_next_start(self) -> None:
-        """The next start goes wrong."""
+        """Make the next start go wrong."""
         self.engine.failures = self.engine.starts + 1
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 100.0]))

@@ -1,0 +1,143 @@
+"""Costs: what is learned comes close to the truth, follows a change, and survives a restart."""
+
+import json
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.costs import YOUNG_JOBS, CostSeed, ModelCosts
+from backends.estimators import DecayedMean, DurationHistogram, LinearFit
+
+
+def taught(jobs: int, *, base_s: float = 0.05, seed: int = 1) -> ModelCosts:
+    """Return costs that learned jobs of `base_s` + 1 ms a token read + 20 ms a token made, within 5 %."""
+    costs, rng = ModelCosts(), random.Random(seed)
+    for _ in range(jobs):
+        tokens_in, tokens_out = rng.randrange(10, 400), rng.randrange(1, 120)
+        service_s = (base_s + 0.001 * tokens_in + 0.02 * tokens_out) * rng.uniform(0.95, 1.05)
+        costs.learn_job(service_s=service_s, first_event_s=0.1, tokens_in=tokens_in, tokens_out=tokens_out)
+    return costs
+
+
+def test_seeds_hold_until_something_was_measured():
+    """Before any measurement the config speaks; the first one replaces it."""
+    costs = ModelCosts(CostSeed(start_s=7.0, memory_bytes=5, service_s=2.0, tokens_out=10.0))
+    assert (costs.start_s(), costs.memory_bytes, costs.mean_service_s, costs.tokens_out) == (7.0, 5, 2.0, 10.0)
+    assert costs.service_s(100, 100) == 2.0
+    costs.learn_job(service_s=0.5, first_event_s=0.25, tokens_in=1, tokens_out=3)
+    assert (costs.mean_service_s, costs.first_event_s, costs.tokens_out) == (0.5, 0.25, 3.0)
+
+
+def test_service_times_are_predicted_from_tokens():
+    """After a hundred jobs short and long ones are told apart within a tenth."""
+    costs = taught(100)
+    for tokens_in, tokens_out in ((10, 5), (300, 10), (50, 100)):
+        truth = 0.05 + 0.001 * tokens_in + 0.02 * tokens_out
+        assert costs.service_s(tokens_in, tokens_out) == pytest.approx(truth, rel=0.1)
+
+
+def test_a_young_model_answers_with_its_mean():
+    """A fit of few jobs is not trusted."""
+    costs = taught(YOUNG_JOBS - 1)
+    assert costs.service_s(1, 1) == costs.service_s(9999, 9999) == costs.mean_service_s
+
+
+def test_a_model_that_became_slower_is_noticed():
+    """A second more for every job is learned within two hundred jobs."""
+    costs = taught(300)
+    for _ in range(200):
+        costs.learn_job(service_s=1.05 + 0.02 * 50, first_event_s=0.1, tokens_in=0, tokens_out=50)
+    assert costs.service_s(0, 50) == pytest.approx(2.05, rel=0.1)
+
+
+@given(st.floats(0.001, 100.0), st.integers(0, 5000), st.integers(0, 5000), st.integers(YOUNG_JOBS, 60))
+def test_jobs_that_never_vary_are_predicted_exactly(service_s, tokens_in, tokens_out, count):
+    """Features without spread cannot blow up the fit."""
+    costs = ModelCosts()
+    for _ in range(count):
+        costs.learn_job(service_s=service_s, first_event_s=0.0, tokens_in=tokens_in, tokens_out=tokens_out)
+    assert costs.service_s(tokens_in, tokens_out) == pytest.approx(service_s, rel=1e-3)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e3), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=40))
+def test_predictions_are_positive_and_finite(jobs):
+    """Whatever was measured, a prediction can be added to and divided by."""
+    costs = ModelCosts()
+    for service_s, tokens_in, tokens_out in jobs:
+        costs.learn_job(service_s=service_s, first_event_s=0.0, tokens_in=tokens_in, tokens_out=tokens_out)
+    for tokens in (0, 10, 10**6):
+        assert 0.0 < costs.service_s(tokens, tokens) < math.inf
+    assert 0.0 < costs.mean_service_s < math.inf
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20), st.sampled_from([0.1, 0.5, 0.9, 1.0]))
+def test_quantiles_are_within_five_percent_of_a_value_that_was_seen(values, share):
+    """A quantile is a value up to the width of its bucket, and between the least and the greatest."""
+    histogram = DurationHistogram(1.0)
+    for value in values:
+        histogram.add(value)
+    quantile = histogram.quantile(share)
+    assert quantile is not None
+    assert min(abs(math.log(quantile / value)) for value in values) <= 0.05
+
+
+def test_a_start_is_expected_to_take_what_starts_took():
+    """The rest of a start is its median less what has passed; a late one takes as long as the later ones did."""
+    costs = ModelCosts()
+    for seconds in (2.0, 2.0, 2.0, 10.0):
+        costs.learn_start(seconds)
+    assert costs.start_s() == pytest.approx(2.0, rel=0.05)
+    assert costs.start_s(0.95) == pytest.approx(10.0, rel=0.05)
+    assert costs.remaining_start_s(0.5) == pytest.approx(1.5, abs=0.1)
+    assert costs.remaining_start_s(4.0) == pytest.approx(6.0, abs=0.5)
+    assert costs.remaining_start_s(20.0) == 10.0
+
+
+def test_memory_follows_peaks_at_once_and_falls_slowly():
+    """A budget must not be fooled by one small measurement."""
+    costs = ModelCosts()
+    costs.learn_memory(100)
+    costs.learn_memory(1000)
+    costs.learn_memory(100)
+    assert costs.memory_bytes == 910
+
+
+def test_what_was_learned_survives_a_restart():
+    """Through JSON and back, every answer is the same."""
+    costs = taught(50)
+    costs.learn_start(3.0)
+    costs.learn_memory(12345)
+    again = ModelCosts()
+    again.load(json.loads(json.dumps(costs.dump())))
+    assert again.dump() == costs.dump()
+    assert again.service_s(100, 50) == costs.service_s(100, 50)
+    assert (again.start_s(), again.memory_bytes) == (costs.start_s(), 12345)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [{"start": 5}, {"fit": {"moments": [1], "targets": [], "count": 1}}, {"memory_bytes": "x"}, {"service": {}}],
+)
+def test_a_spoilt_dump_changes_nothing(spoil):
+    """It is refused as a whole."""
+    costs = taught(20)
+    before = costs.dump()
+    with pytest.raises(ValueError, match=r"."):
+        costs.load({**ModelCosts().dump(), **spoil})
+    assert costs.dump() == before
+
+
+def test_a_mean_forgets():
+    """Old values fade: after a change the mean comes near the new value."""
+    mean = DecayedMean(5.0)
+    for value in [1.0] * 50 + [2.0] * 100:
+        mean.add(value)
+    assert mean.value == pytest.approx(2.0, abs=0.02)
+
+
+def test_an_empty_fit_says_nothing():
+    """Before the first point it predicts zero."""
+    assert LinearFit().predict(1.0, 1.0) == 0.0

@@ -1,0 +1,298 @@
+"""The keeper's plan: starts that pay, stops that pay, and memory that is never overdrawn."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.planning import Action, Policy, Refuse, Start, Stop, Wait, plan
+from backends.snapshot import BACKOFF_CAP_S, PoolSnapshot, ReplicaSnapshot, ReplicaState, backoff_s
+
+NOW = 10_000.0
+MIB = 2**20
+POLICY = Policy()
+
+
+def replica(
+    name: str = "atlas-1",
+    state: ReplicaState = ReplicaState.READY,
+    *,
+    in_flight: int = 0,
+    idle_s: float = 0.0,
+    up_s: float = 5000.0,
+    size: int = 100 * MIB,
+    remaining_s: float = 0.0,
+) -> ReplicaSnapshot:
+    """Make a replica that has been idle for `idle_s`."""
+    idle_since = None if in_flight else NOW - idle_s
+    return ReplicaSnapshot(name, state, in_flight, NOW - up_s, idle_since, remaining_s, size)
+
+
+def pool(*replicas: ReplicaSnapshot, **changes: object) -> PoolSnapshot:
+    """Make a pool that nobody has asked yet, of at most two replicas."""
+    calm = PoolSnapshot(
+        model="atlas",
+        min_replicas=0,
+        max_replicas=2,
+        slots_per_replica=4,
+        replicas=replicas,
+        queued=0,
+        queue_limit=128,
+        oldest_wait_s=0.0,
+        rate_per_s=0.0,
+        last_arrival=None,
+        start_s=10.0,
+        service_s=1.0,
+        replica_bytes=100 * MIB,
+    )
+    return replace(calm, **changes)  # type: ignore[arg-type]
+
+
+def kinds(actions: tuple[Action, ...]) -> list[str]:
+    """Name actions as `start atlas`."""
+    return [f"{type(action).__name__.lower()} {action.model}" for action in actions]
+
+
+def test_nothing_to_do():
+    """An empty pool that nobody asks stays empty."""
+    assert plan(NOW, [pool()], None) == ()
+
+
+def test_the_minimum_is_kept_up():
+    """Missing replicas of the minimum are started at once, and say so."""
+    actions = plan(NOW, [pool(min_replicas=2)], None)
+    assert actions == (Start("atlas", "0 of at least 2 are up"),) * 2
+
+
+def test_a_queue_starts_a_replica():
+    """The first job starts one, with the numbers in its reason."""
+    (start,) = plan(NOW, [pool(queued=1, oldest_wait_s=0.5)], None)
+    assert start == Start("atlas", "1 queued for up to 0.5 s, 0 up, start-up 10.0 s")
+
+
+def test_a_start_under_way_is_enough_for_a_short_queue():
+    """What one replica will serve as fast as another starts does not start another."""
+    starting = replica(state=ReplicaState.STARTING, remaining_s=5.0)
+    assert plan(NOW, [pool(starting, queued=20)], None) == ()
+
+
+def test_a_long_queue_starts_more_up_to_the_maximum():
+    """Work left for a second replica, after its start, starts it; the maximum bounds it."""
+    starting = replica(state=ReplicaState.STARTING, remaining_s=5.0)
+    assert kinds(plan(NOW, [pool(starting, queued=500)], None)) == ["start atlas"]
+    assert kinds(plan(NOW, [pool(queued=10_000, max_replicas=3)], None)) == ["start atlas"] * 3
+
+
+def test_a_busy_replica_that_will_be_free_sooner_is_waited_for():
+    """A queue of a second's work is not worth ten seconds' start."""
+    assert plan(NOW, [pool(replica(in_flight=4), queued=4)], None) == ()
+
+
+def test_expected_demand_starts_a_replica_before_anybody_asks():
+    """A model asked every minute that takes ten seconds to start is brought up again after it went."""
+    (start,) = plan(NOW, [pool(rate_per_s=1 / 60, last_arrival=NOW - 30)], None)
+    assert start == Start(
+        "atlas", "60 requests an hour times 10 s start-up is 17 of break-even, load 0.0042 replicas, 0 up"
+    )
+
+
+def test_expected_load_starts_more_than_one():
+    """Load beyond the wanted utilisation of one replica starts the second."""
+    busy = pool(replica(in_flight=3), rate_per_s=3.5, last_arrival=NOW)
+    assert kinds(plan(NOW, [busy], None)) == ["start atlas"]
+
+
+def test_an_idle_replica_that_pays_is_kept():
+    """Half an hour of idleness is fine while the forecast is above break-even."""
+    assert plan(NOW, [pool(replica(idle_s=1800), rate_per_s=1 / 600, last_arrival=NOW - 1800)], None) == ()
+
+
+def test_an_idle_replica_below_break_even_is_stopped():
+    """The reason says how long it was idle and what it was worth."""
+    (stop,) = plan(NOW, [pool(replica(idle_s=1800), rate_per_s=1 / 3600, last_arrival=NOW - 1800)], None)
+    assert stop == Stop(
+        "atlas",
+        "atlas-1",
+        "idle for 1800 s, 1 requests an hour times 10 s start-up is 0.28 of break-even, load 6.9e-05 replicas",
+    )
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pool(replica(idle_s=POLICY.idle_floor_s - 1)),
+        pool(replica(idle_s=299), start_s=300.0),
+        pool(replica(in_flight=1)),
+        pool(replica(idle_s=9999), min_replicas=1),
+        pool(replica(idle_s=9999), queued=1),
+        pool(replica(idle_s=299), keep_warm_s=300.0),
+    ],
+)
+def test_what_is_never_stopped(kept):
+    """The floor, the residency, work, the minimum, a queue and a fixed time each keep a replica."""
+    assert not [action for action in plan(NOW, [kept], None) if isinstance(action, Stop)]
+
+
+def test_the_cap_ends_what_a_forecast_would_keep_for_ever():
+    """After four idle hours it goes, and the same forecast does not bring it back."""
+    idle = pool(replica(idle_s=14_500), rate_per_s=1.0, last_arrival=NOW - 14_500)
+    assert kinds(plan(NOW, [idle], None)) == ["stop atlas"]
+    assert plan(NOW, [replace(idle, replicas=())], None) == ()
+
+
+def test_a_fixed_time_stands_above_the_forecast():
+    """The operator's keep-warm time is kept whatever is expected, and starts nothing by itself."""
+    fixed = pool(replica(idle_s=301), rate_per_s=1.0, last_arrival=NOW - 301, keep_warm_s=300.0)
+    assert plan(NOW, [fixed], None) == (Stop("atlas", "atlas-1", "idle for 301 s, kept for 300 s"),)
+    assert plan(NOW, [replace(fixed, replicas=())], None) == ()
+
+
+def test_the_longest_idle_goes_first():
+    """Of two idle replicas of which one is expected to be enough, the longer idle one stops."""
+    two = pool(replica(idle_s=100), replica("atlas-2", idle_s=900), rate_per_s=1 / 60, last_arrival=NOW - 100)
+    (stop,) = plan(NOW, [two], None)
+    assert isinstance(stop, Stop)
+    assert stop.replica == "atlas-2"
+
+
+def test_failures_put_a_start_off():
+    """Within the back-off a wanted start waits and says why; after it, it goes."""
+    failed = pool(queued=1, failures=2, retry_at=NOW + 1.5, last_failure="no such file")
+    (wait,) = plan(NOW, [failed], None)
+    assert wait == Wait("atlas", "next try in 1.5 s, 2 failed in a row: no such file")
+    assert kinds(plan(NOW + 2, [failed], None)) == ["start atlas"]
+
+
+def test_a_closing_pool_is_left_alone():
+    """No minimum and no forecast starts a replica of a pool that goes; its last jobs do."""
+    going = pool(closing=True, min_replicas=1, rate_per_s=9.0, last_arrival=NOW)
+    assert plan(NOW, [going], None) == ()
+    assert kinds(plan(NOW, [replace(going, queued=1)], None)) == ["start atlas"]
+
+
+def other(name: str, *, rate_per_s: float = 0.01, size: int = 100 * MIB, **changes: object) -> PoolSnapshot:
+    """Make another model with one idle replica, which its forecast keeps."""
+    idle = replica(f"{name}-1", idle_s=50, size=size)
+    last = NOW - 50
+    return pool(idle, model=name, rate_per_s=rate_per_s, last_arrival=last, replica_bytes=size, **changes)
+
+
+def test_memory_makes_room_by_value_per_byte():
+    """The idle replica that is worth least per byte makes room, and the start waits until it is gone."""
+    pools = [pool(queued=1), other("often", rate_per_s=0.5), other("seldom"), other("small", size=10 * MIB)]
+    actions = plan(NOW, pools, 250 * MIB)
+    assert kinds(actions) == ["stop seldom", "wait atlas"]
+    assert "100 MiB for atlas" in actions[0].why
+    leaving = replace(pools[2], replicas=(replica("seldom-1", ReplicaState.DRAINING),))
+    assert kinds(plan(NOW, [pools[0], pools[1], leaving, pools[3]], 250 * MIB)) == ["wait atlas", "wait seldom"]
+    gone = replace(pools[2], replicas=(), rate_per_s=0.0)
+    assert kinds(plan(NOW, [pools[0], pools[1], gone, pools[3]], 310 * MIB)) == ["start atlas"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"min_replicas": 1}, {"queued": 1}, {"replicas": (replica("seldom-1", in_flight=1),)}, {"start_s": 6000.0}],
+)
+def test_what_is_never_pushed_out(changes):
+    """The minimum, a queue, work in flight and a replica younger than its start each keep it; the start waits."""
+    actions = plan(NOW, [pool(queued=1), replace(other("seldom"), **changes)], 150 * MIB)
+    assert kinds(actions) == ["wait atlas"] or kinds(actions) == ["wait atlas", "wait seldom"]
+    assert "nothing idle may be stopped" in actions[0].why
+
+
+def test_nobody_is_pushed_out_for_nothing():
+    """Where all idle replicas together would not be enough, none is stopped."""
+    pools = [pool(queued=1, replica_bytes=300 * MIB), other("seldom"), other("busy", min_replicas=1)]
+    assert kinds(plan(NOW, pools, 350 * MIB)) == ["wait atlas"]
+
+
+def test_a_forecast_pushes_nobody_out():
+    """Only waiting jobs and the minimum do."""
+    assert kinds(plan(NOW, [pool(rate_per_s=1.0, last_arrival=NOW), other("seldom")], 150 * MIB)) == ["wait atlas"]
+
+
+def test_what_can_never_fit_is_refused():
+    """A replica larger than the budget is no matter of waiting."""
+    (refuse,) = plan(NOW, [pool(queued=1, replica_bytes=200 * MIB)], 150 * MIB)
+    assert refuse == Refuse("atlas", "one replica holds 200 MiB, the memory budget is 150 MiB")
+
+
+@st.composite
+def pools_of(draw: st.DrawFn) -> list[PoolSnapshot]:
+    """Draw pools in any state."""
+    pools = []
+    for number in range(draw(st.integers(1, 4))):
+        size = draw(st.integers(0, 200)) * MIB
+        replicas = tuple(
+            replica(
+                f"m{number}-{index}",
+                draw(st.sampled_from(ReplicaState)),
+                in_flight=draw(st.integers(0, 2)),
+                idle_s=draw(st.floats(0, 20_000)),
+                up_s=draw(st.floats(0, 20_000)),
+                size=size,
+            )
+            for index in range(draw(st.integers(0, 3)))
+        )
+        pools.append(
+            pool(
+                *replicas,
+                model=f"m{number}",
+                min_replicas=draw(st.integers(0, 2)),
+                max_replicas=draw(st.integers(2, 4)),
+                queued=draw(st.integers(0, 300)),
+                rate_per_s=draw(st.floats(0, 50)),
+                last_arrival=draw(st.one_of(st.none(), st.floats(0, NOW))),
+                start_s=draw(st.floats(0.001, 600)),
+                service_s=draw(st.floats(1e-4, 60)),
+                replica_bytes=size,
+                closing=draw(st.booleans()),
+                failures=draw(st.integers(0, 3)),
+                retry_at=draw(st.floats(NOW - 10, NOW + 10)),
+            )
+        )
+    return pools
+
+
+@given(pools_of(), st.one_of(st.none(), st.integers(0, 600)))
+def test_whatever_the_state_the_plan_keeps_its_promises(pools, budget_mib):
+    """Never over budget or maximum, never below the minimum, nothing busy stopped, nothing started in a back-off."""
+    budget = None if budget_mib is None else budget_mib * MIB
+    actions = plan(NOW, pools, budget)
+    held = sum(r.memory_bytes for p in pools for r in p.replicas)
+    starts = {p.model: sum(isinstance(a, Start) and a.model == p.model for a in actions) for p in pools}
+    started = sum(p.replica_bytes * starts[p.model] for p in pools)
+    assert budget is None or started == 0 or held + started <= budget
+    stopped = [action.replica for action in actions if isinstance(action, Stop)]
+    assert len(stopped) == len(set(stopped))
+    for p in pools:
+        alive = len(p.alive)
+        going = [r for r in p.alive if r.name in stopped]
+        assert all(r.in_flight == 0 and r.state is ReplicaState.READY for r in going)
+        assert not going or alive - len(going) >= p.min_replicas
+        assert starts[p.model] == 0 or alive + starts[p.model] <= p.max_replicas
+        assert not (starts[p.model] and p.failures and p.retry_at > NOW)
+        assert not (starts[p.model] and going), "nothing is stopped and started in one breath"
+
+
+@given(pools_of())
+def test_a_plan_that_was_carried_out_does_not_want_to_be_undone(pools):
+    """Once its stops are gone, the next plan does not start them again: no flapping."""
+    calm = [replace(p, queued=0) for p in pools]
+    actions = plan(NOW, calm, None)
+    stopped = {action.replica for action in actions if isinstance(action, Stop)}
+    after = [replace(p, replicas=tuple(r for r in p.replicas if r.name not in stopped)) for p in calm]
+    again = {action.model for action in plan(NOW, after, None) if isinstance(action, Start)}
+    before = {action.model for action in actions if isinstance(action, Start)}
+    assert again <= before
+
+
+def test_back_off_doubles_up_to_a_cap_and_is_spread():
+    """Half a second, doubling to a minute; models differ, a replay does not."""
+    waits = [backoff_s("atlas", failures) for failures in range(1, 12)]
+    assert 0.5 <= waits[0] <= 0.625
+    assert all(base <= wait <= base * 1.25 for base, wait in zip((0.5, 1, 2, 4, 8, 16, 32), waits, strict=False))
+    assert BACKOFF_CAP_S <= waits[-1] <= BACKOFF_CAP_S * 1.25
+    assert waits[3] != backoff_s("minilm", 4)
+    assert backoff_s("atlas", 0) == 0.0
