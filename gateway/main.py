@@ -56,7 +56,8 @@ def _serve_until_stopped(settings: Settings) -> int:
     try:
         uvloop.run(_serve(settings))
     except OSError as error:
-        sys.stderr.write(f"warmgate: cannot listen on {settings.server.listen}: {error.strerror or error}\n")
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error  # a resolver's errors are below 0
+        sys.stderr.write(f"warmgate: cannot listen on {settings.server.listen}: {why}\n")
         return _CANNOT_START
     except StartFailed as error:
         sys.stderr.write(f"warmgate: {error}\n")
