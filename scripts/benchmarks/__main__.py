@@ -1,0 +1,99 @@
+"""The command line of scripts/bench: starts what is measured, measures, prints. Knows no measure's detail."""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from scripts.benchmarks import cold_start, contests, programs, report, serving
+from scripts.benchmarks.cold_start import ColdStart
+from scripts.benchmarks.contests import Bench, Contest
+from scripts.benchmarks.programs import Served
+from scripts.running_gateway import ROOT, running
+
+_MEASURES = ("exact", "streamed", "semantic", "pass", "cold")
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def main() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that children are ended on the way out
+    options = _parser().parse_args()
+    for program in programs.PACKAGES:
+        programs.find(program)
+    conditions = _conditions(options)
+    loads: list[Contest] = []
+    starts: list[ColdStart] = []
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(*programs.two_cores(), options.seconds, options.rounds, Path(directory))
+        if wanted := [measure for measure in options.only if measure != "cold"]:
+            loads = _under_load(bench, options.models, wanted)
+        if "cold" in options.only:
+            starts = _from_cold(bench, options.models)
+    report.show(Console(), loads, starts)
+    if options.json is not None:
+        options.json.write_text(json.dumps(report.as_json(loads, starts, conditions), indent=2), encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure the gateway on one core, with wrk on another, against bare aiohttp, nginx and a session.",
+    )
+    parser.add_argument("--seconds", type=int, default=3, metavar="N", help="length of one run of wrk (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs of each, in turns (default 5)")
+    parser.add_argument("--only", nargs="+", choices=_MEASURES, default=_MEASURES, help="measure these alone")
+    parser.add_argument(
+        "--models", type=Path, default=ROOT / "var/models", metavar="DIR", help="what scripts/setup made"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there as well")
+    return parser
+
+
+def _under_load(bench: Bench, models: Path, wanted: Sequence[str]) -> list[Contest]:
+    """Measure with the gateway, its workers and each rival on one core, the load and the upstream on the other."""
+    place = bench.directory / "gateway"
+    place.mkdir()
+    with bench.nginx("upstream", bench.load_on, contests.instant) as upstream:
+        config = serving.config(place, models, upstream.url)
+        with programs.pinned_to(bench.served_on), running(config, place) as runs:
+            gateway = Served(runs.url, runs.process.pid)
+            measures = {
+                "exact": lambda: contests.exact_hits(bench, gateway),
+                "streamed": lambda: contests.streamed_hits(bench, gateway),
+                "semantic": lambda: contests.semantic_hits(bench, gateway),
+                "pass": lambda: contests.passing_through(bench, gateway, upstream),
+            }
+            return [measures[name]() for name in wanted]
+
+
+def _from_cold(bench: Bench, models: Path) -> list[ColdStart]:
+    """Measure with everything on all cores, as a cold start uses more than one."""
+    place = bench.directory / "cold"
+    place.mkdir()
+    with running(serving.config(place, models, upstream="http://127.0.0.1:9"), place) as gateway:
+        return cold_start.measure(gateway.url, models / cold_start.MODEL / "model.onnx", bench.rounds)
+
+
+def _conditions(options: argparse.Namespace) -> dict[str, object]:
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "load_average_before": os.getloadavg(),
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in ("aiohttp", "uvloop", "onnxruntime-gpu")},
+    }
+
+
+if __name__ == "__main__":
+    main()
