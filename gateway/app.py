@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from backends.command import CommandEngine
-from backends.contract import Engine, Job, Task, Usage, Vectors
+from backends.contract import Engine, Job, Task, Vectors
 from backends.costs import CostSeed, ModelCosts
 from backends.demand import Demand
 from backends.forkserver.client import ForkServer
@@ -209,22 +209,12 @@ async def _recall(
 
 
 def _embedder(pool: Pool) -> Embedder:
-    async def embed(text: str) -> bytes | None:
-        vector = None
+    async def embed(text: str) -> bytes:
         async with aclosing(pool.stream(Job(Task.EMBED, inputs=(text,)))) as events:
-            async for event in events:
-                if type(event) is Vectors:
-                    vector = event.data
-                elif type(event) is Usage and event.prompt_tokens >= _window(pool.engine):
-                    return None
-        return vector
+            vectors = [event.data async for event in events if type(event) is Vectors]
+        return vectors[0]
 
     return Embedder(pool.engine.version, embed)
-
-
-def _window(engine: Engine) -> float:
-    """Return the tokens that an embedder reads of a text; unknown for one that is not ours."""
-    return engine.max_tokens if isinstance(engine, OnnxEngine) else float("inf")
 
 
 def _routes(settings: Settings) -> Routes:

@@ -29,10 +29,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """Turns a text into the bytes of a normalised vector, or None where it does not fit the embedder's window."""
+    """Turns a text into the bytes of a normalised vector. Raises `BackendError`, also where the text is too long."""
 
     version: str
-    embed: Callable[[str], Awaitable[bytes | None]]
+    embed: Callable[[str], Awaitable[bytes]]
 
 
 class Recall:
@@ -82,9 +82,6 @@ class Recall:
                 vector = await self._embedder.embed(request.asked)
         except (BackendError, TimeoutError) as error:
             self._telemetry.semantic(type(error).__name__)
-            return {}
-        if vector is None:
-            self._telemetry.semantic("too_long")
             return {}
         shape = compatibility(request)
         return {

@@ -94,7 +94,7 @@ class House:
             Routes(self.routes), self.pools, recall, self.flights, self.telemetry, deadline_s=100.0, clock=clock
         )
 
-    async def embed(self, text: str) -> bytes | None:
+    async def embed(self, text: str) -> bytes:
         """Return the vector that the test gave this text."""
         return self.vectors[text].astype("<f4").tobytes()
 
