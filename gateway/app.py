@@ -154,11 +154,18 @@ def _pool(name: str, model: ModelSettings, engine: Engine, keeper: Keeper, is_em
         name,
         engine,
         _limits(model.pool, upstream=model.http is not None, is_embedder=is_embedder),
-        costs=ModelCosts(CostSeed()),
+        costs=ModelCosts(_seed(model)),
         demand=Demand(now),
         clock=time.monotonic,
         wake_keeper=keeper.wake,
     )
+
+
+def _seed(model: ModelSettings) -> CostSeed:
+    """Return what to believe of a model before it was measured: a session holds at least its graph."""
+    if model.onnx is None:
+        return CostSeed()
+    return CostSeed(memory_bytes=(model.onnx.path / "model.onnx").stat().st_size)
 
 
 def _limits(pool: PoolSettings, *, upstream: bool, is_embedder: bool) -> PoolLimits:
