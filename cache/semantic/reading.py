@@ -41,6 +41,7 @@ _TARGET_WORDS = frozenset({"to", "into", "in", "from"})
 _MODALS = {"can": "@can", "could": "@can", "may": "@can", "might": "@can", "should": "@should", "must": "@should"}
 _LONGEST_TITLE = 0.6
 _SHORT = 5
+_LONGEST_ACRONYMS = 3
 _NEVER_NEGATED = FUNCTION_WORDS | NEGATIONS
 
 
@@ -72,7 +73,9 @@ class Reading:
 @lru_cache(maxsize=4096)
 def read(text: str) -> Reading:
     """Return the reading of a text; those of late are remembered, as a stored question is judged again and again."""
-    tokens = _without_courtesy(tokenise(text))
+    # In a text that shouts, capitals mark neither names nor acronyms.
+    shouts = text.isupper() and len(text.split()) > _LONGEST_ACRONYMS
+    tokens = _without_courtesy(tokenise(text.lower() if shouts else text))
     words = [token.word for token in tokens]
     quantities = _quantities(tokens)
     is_conversion = _is_conversion(tokens)

@@ -1,0 +1,337 @@
+"""The semantic cache: the index against brute force, and what a found candidate must pass to be served."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache.contract import Entry, Meaning
+from cache.disk import DiskStore
+from cache.memory import MemoryStore
+from cache.semantic import Match, Miss, SemanticCache
+from cache.semantic.index import VectorIndex, read_vector
+from tests.fakes import VirtualClock
+
+DIMS = 8
+ALICE, BOB = b"alice", b"bob"
+
+
+def make_vector(*components: float, dims: int = DIMS) -> bytes:
+    """Return these components, then zeros, as a normalised vector."""
+    row = np.zeros(dims, dtype="<f4")
+    row[: len(components)] = components
+    return (row / np.linalg.norm(row)).tobytes()
+
+
+NORTH = make_vector(1.0)
+NEAR_NORTH = make_vector(1.0, 0.1)
+FAR_FROM_NORTH = make_vector(1.0, 2.0)
+
+
+def make_entry(
+    number: int,
+    text: str = "What is the capital of France?",
+    vector: bytes = NORTH,
+    *,
+    partition: bytes = ALICE,
+    expires_at: float = 2000.0,
+) -> Entry:
+    """Return an entry of this number that means the text."""
+    meaning = Meaning(partition, text, vector)
+    return Entry(number.to_bytes(32), f"answer {number}".encode(), 1000.0 + number, expires_at, meaning)
+
+
+class Fixture:
+    """A semantic cache over a store in memory, with what a gateway does at a write."""
+
+    def __init__(self, **options: float) -> None:
+        self.clock = VirtualClock()
+        self.store = MemoryStore(1 << 20, self.clock)
+        self.cache = SemanticCache(self.store, **{"deadline_s": 5.0} | options, clock=self.clock)
+
+    def remember(self, entry: Entry) -> None:
+        """Keep the entry, findable."""
+        self.store.keep(entry)
+        self.cache.add(entry)
+
+    async def find(self, text: str, vector: bytes = NORTH, partition: bytes = ALICE) -> Match | Miss:
+        """Look a question up."""
+        return await self.cache.find(partition, text, vector)
+
+
+@pytest.fixture
+async def semantic() -> AsyncIterator[Fixture]:
+    """Yield a semantic cache with the default threshold."""
+    fixture = Fixture()
+    yield fixture
+    fixture.cache.close()
+
+
+async def test_a_paraphrase_is_found_with_its_similarity(semantic):
+    """A question near enough, that no guard vetoes, gets the entry and the question it was stored for."""
+    entry = make_entry(1)
+    semantic.remember(entry)
+
+    match = await semantic.find("Tell me the capital city of France", NEAR_NORTH)
+
+    assert match == Match(entry, pytest.approx(0.995, abs=0.001), "What is the capital of France?")
+
+
+async def test_partitions_never_see_each_other(semantic):
+    """The same question of another tenant, or after another conversation, is a miss."""
+    semantic.remember(make_entry(1, partition=ALICE))
+
+    assert await semantic.find("What is the capital of France?", partition=BOB) == Miss("empty")
+
+
+async def test_a_key_that_moved_to_another_partition_is_not_served(semantic):
+    """The store's entry decides whose it is, not the index, which may be late."""
+    semantic.remember(make_entry(1, partition=ALICE))
+    semantic.store.keep(make_entry(1, partition=BOB))
+
+    assert (await semantic.find("What is the capital of France?")).reason == "gone"
+
+
+async def test_below_the_threshold_is_a_miss_that_says_how_near_it_was(semantic):
+    """The best similarity is reported, so that a threshold can be judged."""
+    semantic.remember(make_entry(1))
+
+    miss = await semantic.find("Tell me the capital of France", FAR_FROM_NORTH)
+
+    assert miss == Miss("below-threshold", pytest.approx(0.447, abs=0.001))
+
+
+async def test_a_near_miss_is_vetoed_with_its_reason(semantic):
+    """However similar the vectors are, a guard's veto is a miss that names it."""
+    semantic.remember(make_entry(1))
+
+    miss = await semantic.find("What is the capital of Finland?")
+
+    assert (miss.reason, miss.veto.guard) == ("vetoed", "names")
+    assert "france" in miss.veto.reason
+
+
+async def test_a_vetoed_candidate_gives_way_to_the_next(semantic):
+    """The nearest stored question is another one; the second nearest is the right one, and is served."""
+    semantic.remember(make_entry(1, "What is the capital of Finland?", NORTH))
+    semantic.remember(make_entry(2, "What is the capital of France?", NEAR_NORTH))
+
+    match = await semantic.find("Tell me the capital of France", NORTH)
+
+    assert match.entry == make_entry(2, "What is the capital of France?", NEAR_NORTH)
+
+
+@pytest.mark.parametrize("loss", ["removed", "expired"])
+async def test_a_candidate_whose_entry_is_gone_gives_way_to_the_next(semantic, loss):
+    """An entry evicted or expired in the store is passed over, and forgotten by the index."""
+    semantic.remember(make_entry(1, "The capital of France is?", NORTH, expires_at=semantic.clock() + 5))
+    semantic.remember(make_entry(2, "What is the capital of France?", NEAR_NORTH))
+    if loss == "removed":
+        semantic.store.discard(make_entry(1).key)
+    semantic.clock.advance(6)
+
+    assert (await semantic.find("Tell me the capital of France")).entry.key == make_entry(2).key
+    await semantic.find("anything")
+    assert len(semantic.cache._index) == 1
+
+
+async def test_finding_does_not_extend_the_time_to_live(semantic):
+    """An entry that is found again and again still ends when it was to end."""
+    semantic.remember(make_entry(1, expires_at=semantic.clock() + 10))
+    for _ in range(3):
+        assert isinstance(await semantic.find("capital of France?"), Match)
+        semantic.clock.advance(3)
+    semantic.clock.advance(1)
+
+    assert (await semantic.find("capital of France?")).reason == "gone"
+
+
+async def test_the_same_question_is_kept_once(semantic):
+    """A write storm of one text leaves one vector, that of the latest entry."""
+    for n in range(50):
+        semantic.remember(make_entry(n))
+
+    assert (await semantic.find("capital of France")).entry.key == make_entry(49).key
+    assert len(semantic.cache._index) == 1
+
+
+async def test_a_removed_entry_is_not_found(semantic):
+    """Removal from the index takes effect before the next look-up."""
+    semantic.remember(make_entry(1))
+    semantic.cache.remove(make_entry(1).key)
+
+    assert await semantic.find("capital of France") == Miss("empty")
+    semantic.remember(make_entry(2))
+    await semantic.cache.clear()
+    assert await semantic.find("capital of France") == Miss("empty")
+
+
+async def test_an_entry_without_a_meaning_is_left_alone(semantic):
+    """Embeddings and classifications are never found by meaning."""
+    semantic.cache.add(Entry(bytes(32), b"v", 0.0, 2000.0))
+
+    assert await semantic.find("anything") == Miss("empty")
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [bytes(4 * DIMS), make_vector(1.0, dims=DIMS + 1), np.full(DIMS, np.nan, dtype="<f4").tobytes(), b"", b"abc"],
+    ids=["zero", "other dimensions", "not a number", "empty", "torn"],
+)
+async def test_a_bad_vector_is_a_miss_and_is_never_indexed(semantic, vector):
+    """What cannot be compared matches nothing, neither as a question nor as an entry."""
+    semantic.remember(make_entry(1))
+    semantic.remember(make_entry(2, "Another question", vector))
+
+    assert (await semantic.find("What is the capital of France?", vector)).reason == "bad-vector"
+    assert isinstance(await semantic.find("capital of France?"), Match)
+    assert semantic.cache.counters.refused == 2
+
+
+async def test_a_slow_index_is_a_miss_in_time():
+    """The look-up waits no longer than its deadline for a thread that is busy; the work goes on afterwards."""
+    fixture = Fixture(deadline_s=0.01)
+    fixture.remember(make_entry(1))
+    go_on = threading.Event()
+    fixture.cache._thread.submit(go_on.wait)
+
+    assert await fixture.find("capital of France?") == Miss("deadline")
+    assert fixture.cache.counters.deadlines == 1
+    go_on.set()
+    fixture.cache.close()
+
+
+async def test_a_full_queue_drops_additions_and_counts():
+    """Writes faster than the index takes them are lost to it, not to memory."""
+    fixture = Fixture(queue_entries=2)
+    go_on = threading.Event()
+    fixture.cache._thread.submit(go_on.wait)
+    for n in range(5):
+        fixture.remember(make_entry(n, f"Question {n}?"))
+    go_on.set()
+    await fixture.find("anything")
+
+    assert (fixture.cache.counters.dropped, len(fixture.cache._index)) == (3, 2)
+    fixture.cache.close()
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01, float("nan")])
+def test_a_threshold_that_cannot_be_a_similarity_is_refused(threshold):
+    """0 would serve anything, and a distance is no similarity."""
+    with pytest.raises(ValueError, match="threshold"):
+        SemanticCache(MemoryStore(0), threshold=threshold)
+
+
+async def test_a_threshold_of_one_serves_only_the_same_vector():
+    """The upper end of the range is allowed, and strict."""
+    fixture = Fixture(threshold=1.0)
+    fixture.remember(make_entry(1))
+
+    assert (await fixture.find("Tell me the capital of France", NEAR_NORTH)).reason == "below-threshold"
+    assert isinstance(await fixture.find("Tell me the capital of France", NORTH), Match)
+    fixture.cache.close()
+
+
+async def test_the_index_is_rebuilt_from_the_disk(tmp_path):
+    """After a restart what the disk remembers is found by meaning; the index itself is stored nowhere."""
+    clock = VirtualClock()
+    entries = [make_entry(n, f"What is the capital of country number {n}?", make_vector(1.0, n)) for n in range(300)]
+    disk = DiskStore(tmp_path, 1 << 24, clock, read_deadline_s=5.0)
+    await disk.open()
+    for entry in entries:
+        disk.keep(entry)
+    disk.keep(Entry(bytes([255]) * 32, b"no meaning", 0.0, 2000.0))
+    await disk.close()
+
+    disk = DiskStore(tmp_path, 1 << 24, clock, read_deadline_s=5.0)
+    await disk.open()
+    cache = SemanticCache(disk, clock=clock, deadline_s=5.0)
+    assert await cache.load(disk.meanings()) == 300
+
+    match = await cache.find(ALICE, "Tell me the capital of country number 7", make_vector(1.0, 7))
+    assert match.entry == entries[7]
+    cache.close()
+    await disk.close()
+
+
+async def test_loading_does_not_bring_back_an_older_answer(semantic):
+    """While the disk is loaded a newer answer to the same question came in: the newer one is found."""
+
+    async def batches() -> AsyncIterator[list[Entry]]:
+        yield [make_entry(1)]
+
+    semantic.store.keep(make_entry(1))
+    semantic.remember(make_entry(2))
+    await semantic.cache.load(batches())
+
+    assert (await semantic.find("capital of France")).entry.key == make_entry(2).key
+
+
+async def test_look_ups_and_writes_from_many_tasks_agree(semantic):
+    """Many tasks at once find exactly what they stored themselves."""
+
+    async def store_and_find(n: int) -> None:
+        text, vector = f"Question number {n}?", make_vector(1.0, n * 0.01)
+        semantic.remember(make_entry(n, text, vector, partition=bytes([n % 3])))
+        await asyncio.sleep(0)
+        match = await semantic.find(text, vector, bytes([n % 3]))
+        assert match.entry.key == make_entry(n).key
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(60):
+            group.create_task(store_and_find(n))
+
+
+KEYS = st.integers(0, 12)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), KEYS, st.integers(0, 9), st.sampled_from([ALICE, BOB])),
+        st.tuples(st.just("remove"), KEYS, st.just(0), st.just(ALICE)),
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(STEPS, st.integers(1, 40), st.integers(0, 1 << 32))
+def test_the_index_agrees_with_brute_force(steps, capacity, seed):
+    """After any additions, replacements, removals and evictions the nearest keys are those that a full scan finds."""
+    index, normal = VectorIndex(capacity * 4096), np.random.default_rng(seed).standard_normal
+    kept: dict[int, tuple[str, bytes, bytes]] = {}
+    for what, key, text, partition in steps:
+        if what == "remove":
+            index.remove(key.to_bytes(32))
+            kept.pop(key, None)
+            continue
+        vector = make_vector(*normal(DIMS))
+        index.add(key.to_bytes(32), Meaning(partition, str(text), vector), 0.0)
+        kept.pop(key, None)
+        for twin in [k for k, (t, p, _) in kept.items() if (t, p) == (str(text), partition)]:
+            del kept[twin]
+        kept[key] = (str(text), partition, vector)
+        while len(kept) > len(index):
+            del kept[next(iter(kept))]
+
+    assert index.used_bytes <= capacity * 4096
+    query = make_vector(*normal(DIMS))
+    for partition in (ALICE, BOB):
+        rows = {k.to_bytes(32): read_vector(v)[0] for k, (_, p, v) in kept.items() if p == partition}
+        scanned = sorted(((float(row @ read_vector(query)[0]), key) for key, row in rows.items()), reverse=True)[:4]
+        found = index.nearest(partition, query, 4)
+        assert [c.key for c in found] == [key for _, key in scanned]
+        assert [c.similarity for c in found] == pytest.approx([score for score, _ in scanned], abs=1e-5)
+
+
+def test_an_empty_index_costs_nothing():
+    """What is added and removed again leaves no partition behind, as every conversation makes one."""
+    index = VectorIndex(1 << 20)
+    for n in range(100):
+        index.add(n.to_bytes(32), Meaning(n.to_bytes(8), "text", NORTH), 0.0)
+    for n in range(100):
+        index.remove(n.to_bytes(32))
+
+    assert (len(index), index.used_bytes, index._partitions) == (0, 0, {})
