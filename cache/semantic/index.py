@@ -50,8 +50,6 @@ class VectorIndex:
     """The nearest keys of a partition. Bounded in bytes; the vector added longest ago goes first."""
 
     def __init__(self, max_bytes: int) -> None:
-        # One query at a time is searched, beside inference that wants the other cores.
-        faiss.omp_set_num_threads(1)
         self._max_bytes = max_bytes
         self._partitions: dict[bytes, _Partition] = {}
         self._records: OrderedDict[int, _Record] = OrderedDict()
@@ -143,6 +141,11 @@ class VectorIndex:
             self._forget(next(iter(self._records)))
             evicted += 1
         return evicted
+
+
+def use_one_core() -> None:
+    """Keep faiss on one core in the calling thread, where OpenMP holds this setting: inference wants the others."""
+    faiss.omp_set_num_threads(1)
 
 
 def read_vector(vector: bytes) -> NDArray[np.float32]:

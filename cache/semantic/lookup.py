@@ -14,7 +14,7 @@ from typing import Literal
 
 from cache.contract import Entry, Meaning, Store
 from cache.semantic.guards import Veto, find_veto
-from cache.semantic.index import Candidate, VectorIndex, similarity
+from cache.semantic.index import Candidate, VectorIndex, similarity, use_one_core
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class SemanticCache:
         self._clock = clock
         self._index = VectorIndex(max_bytes)
         self._queued = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache-semantic")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-semantic", initializer=use_one_core)
 
     async def find(self, partition: bytes, text: str, vector: bytes) -> Match | Miss:
         """Return the most similar live entry of the partition that reaches the threshold and that no guard vetoes."""
