@@ -149,6 +149,19 @@ def ask_until_it_ends(gateway: RunningGateway, number: int) -> None:
             text_of(chat(gateway.url, "atlas", f"What is {number} plus {other}?"))
 
 
+def test_gateway_killed_during_a_cold_start(directory: Path) -> None:
+    """After kill -9 the model that was starting is gone as well."""
+    with started(config(directory, NEVER_UP), directory) as (gateway, family), ThreadPoolExecutor() as threads:
+        asked = threads.submit(chat, gateway.url, "never", "hello")
+        until(lambda: workers(gateway), "the start is under way")
+
+        gateway.process.kill()
+
+        family.wait_gone()
+        with pytest.raises((OSError, HTTPException)):
+            asked.result()
+
+
 def test_stop_during_a_cold_start(directory: Path) -> None:
     """Told to stop while a model is starting, it ends within its deadline: the start is undone, the client answered."""
     text = config(directory, NEVER_UP).replace("shutdown_timeout: 10s", "shutdown_timeout: 1s")
