@@ -1,8 +1,8 @@
 """Runs the README's commands and compares what they print.
 
-In a fenced block marked `console`, a line that begins with `$ ` is a command (one that ends with a backslash goes on),
-and the lines below it are what it prints, where `…` stands for anything, also for several lines. The commands run in
-their order against one gateway that serves the quickstart's config; one that begins with `scripts/` is only looked up.
+In a fenced block marked `console`, a line that begins with `$ ` is a command, which goes on in indented lines; those
+below are what it prints, where `…` stands for anything, also for several lines. The commands run in their order against
+one gateway that serves the quickstart's config; one that begins with `scripts/` is only looked up.
 """
 
 import re
@@ -37,7 +37,7 @@ def shown_in(page: str) -> list[Shown]:
     for block in BLOCK.findall(page):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             lines = part.split("\n")
-            end = next(place for place, line in enumerate(lines) if not line.endswith("\\")) + 1
+            end = next(place for place, line in enumerate(lines) if place and not line.startswith(" "))
             found.append(Shown("\n".join(lines[:end]), "\n".join(lines[end:]).strip()))
     return found
 
@@ -49,8 +49,8 @@ def matches(shown: str, printed: str) -> bool:
 
 
 def run(command: str, address: str) -> str:
-    """Run a command in the repository's root, against our gateway and with our interpreter's programs."""
-    own = PORT.sub(address, command).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    """Run a command in the repository's root, against our gateway and with our interpreter."""
+    own = PORT.sub(address, command).replace(".venv/bin/warmgate", f"{sys.executable} -m gateway.main")
     done = subprocess.run(
         ["bash", "-c", own], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
