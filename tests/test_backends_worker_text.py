@@ -25,9 +25,12 @@ def _byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def _manifest(context: int) -> Manifest:
+    return Manifest(Task.CHAT, {"ids": "ids", "past_length": "p"}, "logits", context, 2, prompt=PROMPT)
+
+
 def _prompts(context: int = 16) -> PromptEncoder:
-    manifest = Manifest(Task.CHAT, {"ids": "ids", "past_length": "p"}, "logits", context, 2, prompt=PROMPT)
-    return PromptEncoder(_byte_tokenizer(), manifest, PROMPT)
+    return PromptEncoder(_byte_tokenizer(), _manifest(context), PROMPT)
 
 
 def _show(tokenizer, text, stop=(), *, tokens=None) -> tuple[list[str], bool]:
@@ -47,6 +50,37 @@ def test_the_last_user_message_fills_the_template():
 
     assert tokenizer.decode(ids, skip_special_tokens=False) == "<question>ab<answer>"
     assert len(ids) == 4
+
+
+class _Untouchable:
+    """Stands for a tokenizer that must not be asked: it holds up a whole worker for as long as a text is long."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.encode = tokenizer.encode
+        self.get_vocab_size = tokenizer.get_vocab_size
+        self.no_truncation = self.no_padding = lambda: None
+
+    def forbid(self) -> None:
+        def encode(text: str, **_: object) -> None:
+            raise AssertionError(f"{len(text)} characters were read")
+
+        self.encode = encode
+
+
+def test_a_text_beyond_any_that_fits_is_refused_unread():
+    """Neither prompts nor rows let the tokenizer read a text with more than 64 characters for each token."""
+    tokenizer = _Untouchable(_byte_tokenizer())
+    prompts, rows = PromptEncoder(tokenizer, _manifest(16), PROMPT), RowEncoder(tokenizer, 16)
+    tokenizer.forbid()
+    text = "a" * (16 * 64 + 1)
+
+    for ask in (
+        lambda: prompts.chat([Message("user", text)]),
+        lambda: prompts.completion(text),
+        lambda: rows.rows(Job(Task.EMBED, inputs=(text,))),
+    ):
+        with pytest.raises(BadJob, match="1025 characters; a model of 16 tokens reads at most 1024"):
+            ask()
 
 
 def test_special_tokens_of_a_user_are_plain_text():

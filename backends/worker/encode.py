@@ -11,6 +11,10 @@ from backends.manifest import Manifest, Prompt
 
 Ids = Sequence[int]
 
+# No text has so many characters to a token. A tokenizer that reads megabytes holds up everybody else's job for
+# minutes, takes gigabytes, and cannot be interrupted; so what is longer than this allows is refused unread.
+_MOST_CHARS_PER_TOKEN = 64
+
 
 class RowEncoder:
     """Turns the inputs of embed and predict jobs into rows of token ids."""
@@ -32,12 +36,14 @@ class RowEncoder:
         if not given:
             raise BadJob(f"input {place} is empty", "input")
         if isinstance(given, str):
+            check_length(given, self._max_tokens, "input")
             ids: Ids = self._tokenizer.encode(given).ids
         else:
             ids = given
-            check_range(ids, self._vocabulary, "input")
         if len(ids) > self._max_tokens:
             raise BadJob(f"input {place} has {len(ids)} tokens; the model takes at most {self._max_tokens}", "input")
+        if not isinstance(given, str):
+            check_range(ids, self._vocabulary, "input")
         return ids
 
 
@@ -58,6 +64,7 @@ class PromptEncoder:
         text = next((message.content for message in reversed(messages) if message.role == "user"), None)
         if text is None:
             raise BadJob("there is no message with the role user", "messages")
+        check_length(text, self._context, "messages")
         if not text.strip():
             raise BadJob("the last user message is empty", "messages")
         self._tokenizer.encode_special_tokens = True
@@ -72,9 +79,11 @@ class PromptEncoder:
         if not prompt:
             raise BadJob("the prompt is empty", "prompt")
         if isinstance(prompt, str):
+            check_length(prompt, self._context, "prompt")
             return self._fitting(self._trusted(prompt), "prompt")
-        check_range(prompt, self._vocabulary, "prompt")
-        return self._fitting(list(prompt), "prompt")
+        ids = self._fitting(list(prompt), "prompt")
+        check_range(ids, self._vocabulary, "prompt")
+        return ids
 
     def _trusted(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -89,6 +98,13 @@ class PromptEncoder:
                 param,
             )
         return ids
+
+
+def check_length(text: str, max_tokens: int, param: str) -> None:
+    """Raise BadJob for a text that is too long to be worth counting its tokens."""
+    most = max_tokens * _MOST_CHARS_PER_TOKEN
+    if len(text) > most:
+        raise BadJob(f"the text has {len(text)} characters; a model of {max_tokens} tokens reads at most {most}", param)
 
 
 def check_range(ids: Ids, vocabulary: int, param: str) -> None:
