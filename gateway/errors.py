@@ -99,8 +99,13 @@ def fault(error: Exception) -> Fault:
         status=status,
         kind=kind,
         code=code,
-        message="internal error; the log has the details" if status == _OWN_WORDS else str(error),
+        message="internal error; the log has the details" if status == _OWN_WORDS else _writable(str(error)),
         param=getattr(error, "param", None),
         retry=retry,
         retry_after_s=getattr(error, "retry_after_s", None),
     )
+
+
+def _writable(text: str) -> str:
+    """Return the text as it can be written in UTF-8: bytes of a header that are none become escapes."""
+    return text.encode(errors="backslashreplace").decode()

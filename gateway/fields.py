@@ -11,6 +11,8 @@ import orjson
 from gateway.errors import InvalidRequest
 
 _SHOWN_CHARS = 80
+# orjson reads about a thousand levels of nesting and writes about 250: what cannot be written again is not taken.
+_WRITABLE_LEVELS = 250
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -19,9 +21,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    if body.count(b"[") + body.count(b"{") > _WRITABLE_LEVELS:
+        _check_nesting(value)
     if type(value) is not dict:
         raise InvalidRequest(f"the body must be a JSON object, got {shown(value)}")
     return value
+
+
+def _check_nesting(value: object) -> None:
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequest(f"the body's JSON is nested deeper than {_WRITABLE_LEVELS} levels") from error
 
 
 def shown(value: object) -> str:

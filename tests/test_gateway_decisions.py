@@ -231,6 +231,14 @@ def test_statuses(error, status):
     assert fault(error).status == status
 
 
+@given(st.text(st.characters(categories=("Cs", "Lu"))))
+def test_every_message_can_be_written_as_utf_8(text):
+    """Bytes of a header that are no UTF-8 reach a message as lone surrogates, and its reader as escapes."""
+    message = fault(InvalidRequest(text)).message
+
+    assert message.encode().decode() == message
+
+
 def test_unexpected_errors_keep_their_text_to_the_log():
     """What the table does not know is a 500 that says nothing of the inside."""
     assert "secret" not in fault(RuntimeError("secret")).message

@@ -244,6 +244,19 @@ def test_errors_have_openai_s_shape():
     assert SURFACE.failure_frame(trouble).startswith(b'data: {"error"')
 
 
+@pytest.mark.parametrize("levels", [253, 300, 900])
+@pytest.mark.parametrize("place", ['{"model":%s}', '{"x":%s}', '{"metadata":%s}', '{"messages":%s}', "%s"])
+def test_nesting_that_cannot_be_written_again_is_refused(place, levels):
+    """JSON that is deep enough to be read but not to be digested or shown is a refusal, wherever it stands."""
+    with pytest.raises(InvalidRequest):
+        decode("/v1/chat/completions", (place % ("[" * levels + "]" * levels)).encode())
+
+
+def test_many_brackets_side_by_side_are_no_nesting():
+    """A body with many small lists is taken."""
+    assert parse_object(b'{"a":[' + b",".join([b"[]"] * 1000) + b"]}")["a"][999] == []
+
+
 def test_deep_nesting_is_refused_within_bounds():
     """A nesting bomb is a clear refusal, not a crash of the parser."""
     with pytest.raises(InvalidRequest, match="JSON"):
