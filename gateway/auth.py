@@ -41,7 +41,7 @@ def is_loopback(peer: str | None) -> bool:
 
 
 def _presented(headers: Mapping[str, str]) -> str | None:
-    scheme, _, credential = headers.get("Authorization", "").partition(" ")
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and credential:
         return credential.strip()
     return headers.get("x-api-key")

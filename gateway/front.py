@@ -49,7 +49,7 @@ class Front:
                 return await self._page(call)
             caller = self._gatekeeper.identify(call.headers, call.peer)
             request, encoder = surface.decode(call, reply_id)
-            directives = cache_control.parse(call.headers.get("Cache-Control"))
+            directives = cache_control.parse(call.headers.get("cache-control"))
             outcome = await self._pipeline.answer(request, caller, directives)
             reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
             model, label = outcome.head.model, outcome.status.label()

@@ -101,7 +101,7 @@ class Pages:
             raise UnknownPath(f"'{path}' is no path of a model request; there are: {', '.join(self._surfaces)}", "path")
         asked = dataclasses.replace(call, path=path, body=orjson.dumps(question.get("body")))
         request, _ = surface.decode(asked, reply_id="")
-        return _json(await self._explainer.explain(request, cache_control.parse(call.headers.get("Cache-Control"))))
+        return _json(await self._explainer.explain(request, cache_control.parse(call.headers.get("cache-control"))))
 
 
 def _only_loopback(call: Call) -> None:

@@ -15,7 +15,7 @@ SSE = "text/event-stream; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request. Header names are looked up without regard to case by the mapping itself."""
+    """One HTTP request. Header names are in lower case."""
 
     method: str
     path: str
