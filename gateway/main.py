@@ -15,6 +15,9 @@ from config.settings import Settings
 
 _BAD_CONFIG = 2
 _CANNOT_START = 1
+_CUT_OFF = 3
+# What a stop may take beyond `shutdown_timeout`: ending workers, and writing what the caches still hold.
+_CLEAN_UP_S = 15.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,6 +58,9 @@ def _serve_until_stopped(settings: Settings) -> int:
 
     try:
         uvloop.run(_serve(settings))
+    except TimeoutError:
+        sys.stderr.write("warmgate: what did not stop in time was cut off\n")
+        return _CUT_OFF
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error  # a resolver's errors are below 0
         sys.stderr.write(f"warmgate: cannot listen on {settings.server.listen}: {why}\n")
@@ -72,9 +78,11 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings) as gateway:
+    # One deadline for the whole stop; the children of a gateway that misses it end with it all the same.
+    async with asyncio.timeout(None) as limit, running(settings) as gateway:
         sys.stderr.write(f"warmgate serves on http://{gateway.host}:{gateway.port}\n")
         await stop.wait()
+        limit.reschedule(loop.time() + settings.server.shutdown_timeout_s + _CLEAN_UP_S)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends it at once
         await gateway.drain(settings.server.shutdown_timeout_s)
