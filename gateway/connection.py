@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._deaf = False
         self._finishing = False
         self._cut_off = False
+        self._holding_back = False
         self._writable: asyncio.Future[None] | None = None
         self._begin()
 
@@ -235,12 +236,15 @@ class Connection(asyncio.Protocol):
         if self.task is None:
             self._next()
         elif not self._deaf:
+            self._holding_back = True
             self._transport.pause_reading()  # a client that sends ahead waits; the socket holds the rest
 
     def _next(self) -> None:
         """Begin with the next turn, or wait for one."""
-        self._transport.resume_reading()
         if not self._turns:
+            if self._holding_back:
+                self._holding_back = False
+                self._transport.resume_reading()
             self._expires_s = self._loop.time() + KEEP_ALIVE_S
             return
         turn = self._turns.popleft()

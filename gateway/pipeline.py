@@ -16,7 +16,7 @@ from gateway.answer import Answer, Head
 from gateway.cache_control import CacheStatus
 from gateway.errors import NotCached
 from gateway.identity import scoped
-from gateway.recall import Recall, write_gate
+from gateway.recall import Hit, Recall, write_gate
 from gateway.request import Caller, Directives, Request
 from gateway.router import Candidate, Choice, plan
 from gateway.routes import Route, Routes
@@ -71,16 +71,16 @@ class Pipeline:
         features = analyze(request, caller, directives, route.policy, arrived + self._deadline_s)
         targets = route.targets(features.fingerprint)
         versions = self.versions(targets)
-        shared = self._flight_key(features, directives, versions)
+        reusable = features.cacheable and not directives.no_cache
         meanings: dict[str, Meaning] = {}
 
-        if self._recall and features.cacheable and not directives.no_cache:
-            hit = await self._recall.same(features, directives, versions)
-            if hit is None and not (shared and self._flights.waiters(shared)):
-                meanings = await self._recall.meanings(request, features, versions)
-                hit = await self._recall.alike(meanings.values(), directives)
-            if hit is not None:
-                return Outcome(hit.answer.head, hit.status, self._clock() - arrived, features, answer=hit.answer)
+        if self._recall and reusable and (hit := await self._recall.same(features, directives, versions)):
+            return self._found(hit, features, arrived)
+        shared = scoped(features.fingerprint, features.scope, *versions) if reusable else None
+        if self._recall and shared and not self._flights.waiters(shared):
+            meanings = await self._recall.meanings(request, features, versions)
+            if hit := await self._recall.alike(meanings.values(), directives):
+                return self._found(hit, features, arrived)
         if directives.only_if_cached:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
 
@@ -118,10 +118,8 @@ class Pipeline:
         tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
         return Candidate(pool.snapshot(now), pool.costs.service_s(features.tokens_in, tokens_out))
 
-    def _flight_key(self, features: Features, directives: Directives, versions: Sequence[str]) -> bytes | None:
-        if not features.cacheable or directives.no_cache:
-            return None
-        return scoped(features.fingerprint, features.scope, *versions)
+    def _found(self, hit: Hit, features: Features, arrived: float) -> Outcome:
+        return Outcome(hit.answer.head, hit.status, self._clock() - arrived, features, answer=hit.answer)
 
     async def _run(self, job: Job, features: Features, choices: Sequence[Choice]) -> AsyncIterator[Item]:
         """Run a job on the first candidate that begins to answer: its head, then its events."""

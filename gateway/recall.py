@@ -4,6 +4,7 @@ A trouble here is a miss and a counter, never a failed request.
 """
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ from gateway.cache_control import CacheStatus
 from gateway.identity import compatibility, scoped
 from gateway.request import Directives, Request
 from gateway.telemetry import Telemetry
+
+# Answers that stay unpacked beside their bytes: the most recent ones, and none that is large.
+_UNPACKED_ANSWERS = 1024
+_UNPACKED_MAX_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class Recall:
         self._exact_ttl_s = exact_ttl_s
         self._semantic_ttl_s = semantic_ttl_s
         self._embed_deadline_s = embed_deadline_s
+        self._unpack_small = functools.lru_cache(_UNPACKED_ANSWERS)(unpack)
 
     def key(self, features: Features, version: str) -> bytes:
         """Return the exact key of a request for one model version, within its tenant."""
@@ -124,7 +130,7 @@ class Recall:
         if directives.max_age_s is not None and age_s > directives.max_age_s:
             return None
         try:
-            answer = unpack(entry.value)
+            answer = (self._unpack_small if len(entry.value) <= _UNPACKED_MAX_BYTES else unpack)(entry.value)
         except UnreadableAnswerError:
             self._telemetry.cache_trouble(detail)
             return None
