@@ -1,6 +1,6 @@
 """The canonical answer: what was said, by which model; packed to bytes and back. Knows no wire and no store."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -9,6 +9,7 @@ import msgpack
 from backends.contract import Event, Finish, Scores, Text, Usage, Vectors
 
 _FORMAT = 1
+_UNCOUNTED = Usage(0, 0)
 
 
 @final
@@ -37,11 +38,15 @@ class Answer:
 
     def finish(self) -> str | None:
         """Return why the first choice ended, or None where the answer was cut off."""
-        return next((event.reason for event in self.events if type(event) is Finish and event.index == 0), None)
+        return next((event.reason for event in self._last() if type(event) is Finish and event.index == 0), None)
 
     def usage(self) -> Usage:
         """Return the tokens that the model counted; zeros where it did not say."""
-        return next((event for event in self.events if type(event) is Usage), Usage(0, 0))
+        return next((event for event in self._last() if type(event) is Usage), _UNCOUNTED)
+
+    def _last(self) -> Iterator[Event]:
+        """Go through the events from the end, where usage and reasons are; a long answer has hundreds before them."""
+        return reversed(self.events)
 
 
 class UnreadableAnswerError(ValueError):

@@ -29,10 +29,10 @@ NOT_IDENTITY = frozenset(
         "prompt_cache_retention", "service_tier", "encoding_format",
     }
 )  # fmt: skip
+_SAMPLING = frozenset({"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"})
+_UNSTATED = Sampling()
 # Read into the job; every other field goes on to an upstream untouched.
-_INTERPRETED = NOT_IDENTITY | {
-    "messages", "prompt", "input", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop",
-}  # fmt: skip
+_INTERPRETED = NOT_IDENTITY | _SAMPLING | {"messages", "prompt", "input"}
 # What an answer here cannot carry yet, and the values that ask for nothing.
 _NOT_CARRIED: Mapping[str, tuple[object, ...]] = {
     "n": (1,), "best_of": (1,), "echo": (False,), "suffix": ("",), "logprobs": (False, 0), "top_logprobs": (0,),
@@ -112,8 +112,8 @@ def _identity(body: Mapping[str, Any], task: Task) -> dict[str, object]:
 
 def _extra(body: Mapping[str, Any]) -> dict[str, object]:
     extra = {name: value for name, value in body.items() if name not in _INTERPRETED and value is not None}
-    for name, neutral in _NOT_CARRIED.items():
-        if name in extra and extra.pop(name) not in neutral:
+    for name in sorted(_NOT_CARRIED.keys() & extra.keys()):
+        if extra.pop(name) not in _NOT_CARRIED[name]:
             raise InvalidRequest(f"'{name}' is not supported yet, got {shown(body[name])}", name)
     return extra
 
@@ -130,6 +130,8 @@ def _include_usage(body: Mapping[str, Any]) -> bool:
 
 
 def _sampling(body: Mapping[str, Any]) -> Sampling:
+    if _SAMPLING.isdisjoint(body):
+        return _UNSTATED
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     return Sampling(
         max_tokens=whole(body, limit, 1, _MAX_TOKENS),
