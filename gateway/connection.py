@@ -64,8 +64,10 @@ class Connection(asyncio.Protocol):
         self._parser = HttpRequestParser(self)
         self._turns: deque[_Turn] = deque()
         self._expires_s = self._loop.time() + KEEP_ALIVE_S
+        self._body: bytes | bytearray
         self._reading = False
         self._in_body = False
+        self._ended_one = False
         self._deaf = False
         self._finishing = False
         self._cut_off = False
@@ -91,6 +93,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; whole requests become turns."""
+        self._ended_one = False
         while not self._deaf:
             try:
                 self._parser.feed_data(data)
@@ -99,7 +102,8 @@ class Connection(asyncio.Protocol):
                 continue
             except HttpParserError as error:
                 self._turn_away(InvalidRequest(f"this is not HTTP/1.1: {error}"))
-            self._received_bytes += len(data)
+            if not self._ended_one:  # else most of it may belong to requests that came whole
+                self._received_bytes += len(data)
             if self._reading and self._received_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes:
                 self._turn_away(self._too_long())
             return
@@ -178,19 +182,24 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._body_bytes += len(body)
-        if self._body_bytes <= self._rules.max_body_bytes:
-            self._body.append(body)
-        else:
+        if self._body_bytes > self._rules.max_body_bytes:
             self._turn_away(self._too_large("more"))
+        elif self._body:
+            # One buffer: as objects of their own, chunks of two bytes would take thirty times their size.
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+        else:
+            self._body = body
 
     def on_message_complete(self) -> None:
         """Let the request take its turn."""
         if self._deaf or self._parser.should_upgrade():
             return
         self._reading = False
+        self._ended_one = True
         method = self._parser.get_method().decode()
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        call = Call(method, _path(self._target), self._headers, body, self._peer)
+        call = Call(method, _path(self._target), self._headers, bytes(self._body), self._peer)
         version = self._parser.get_http_version()
         self._line_up(_Turn(call, version, self._parser.should_keep_alive(), with_body=method != "HEAD"))
 
@@ -211,7 +220,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._head_bytes = 0
         self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
+        self._body = b""
         self._body_bytes = 0
         self._received_bytes = 0
 
@@ -261,6 +270,8 @@ class Connection(asyncio.Protocol):
             reply = await self._reply(call)
             if isinstance(reply.body, bytes):
                 self._write(turn, reply, reply.body)
+                if self._writable is not None:
+                    await self._until_read()
             else:
                 await self._stream(turn, reply, reply.body)
         except BaseException as error:
@@ -299,11 +310,14 @@ class Connection(asyncio.Protocol):
             async for chunk in chunks:
                 self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                 if self._writable is not None:
-                    # A client that does not read holds its own share only, and not for ever.
-                    async with asyncio.timeout(WRITE_DEADLINE_S):
-                        await self._writable
+                    await self._until_read()
         if chunked:
             self._transport.write(b"0\r\n\r\n")
+
+    async def _until_read(self) -> None:
+        """Wait until the client has read: who does not holds its own share only, and not for ever."""
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            await cast("asyncio.Future[None]", self._writable)
 
     def _head(self, turn: _Turn, reply: Reply, framing: str) -> bytes:
         lines = [

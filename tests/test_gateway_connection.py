@@ -149,6 +149,27 @@ def test_no_bytes_break_a_connection(data: bytes) -> None:
     assert written == b"" or written.startswith(b"HTTP/1.1 ")
 
 
+async def test_many_requests_in_one_piece_are_no_long_head() -> None:
+    """What is read at once may hold more whole requests than one head may have bytes, and the beginning of another."""
+    client = Client()
+    count = HEAD_LIMIT_BYTES // len(GET) + 1
+    await client.send(GET * count + GET[:9])
+    while len(client.calls) < count:
+        await client.settle()
+
+    assert (await client.send(GET[9:])).count(b"HTTP/1.1 200 OK") == count + 1
+
+
+async def test_replies_wait_for_a_client_that_does_not_read() -> None:
+    """Between `pause_writing` and `resume_writing` at most one reply is written, however many were asked for."""
+    client = Client()
+    client.connection.pause_writing()
+    assert (await client.send(GET * 9)).count(b"HTTP/1.1 200 OK") == 1
+
+    client.connection.resume_writing()
+    assert (await client.settle()).count(b"HTTP/1.1 200 OK") == 9
+
+
 async def test_requests_sent_ahead_are_answered_in_their_order() -> None:
     """While one call runs, nothing more is read; then its followers have their turns."""
     client = Client()
