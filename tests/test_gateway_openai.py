@@ -261,3 +261,17 @@ def test_deep_nesting_is_refused_within_bounds():
     """A nesting bomb is a clear refusal, not a crash of the parser."""
     with pytest.raises(InvalidRequest, match="JSON"):
         parse_object(b'{"a":' * 5000 + b"1" + b"}" * 5000)
+
+
+def test_the_same_bytes_are_decoded_once_and_answered_under_their_own_ids():
+    """A repeat shares the request of the first, never the reply's id; other bytes are another request."""
+    body = json.dumps({"model": "atlas", "messages": HELLO}).encode()
+    (first, encoder), (second, other), (changed, _) = [
+        SURFACE.decode(Call("POST", "/v1/chat/completions", {}, bytes(bytearray(sent)), None), reply_id)
+        for sent, reply_id in ((body, "a" * 24), (body, "b" * 24), (body.replace(b"hello", b"hallo"), "c" * 24))
+    ]
+
+    assert first is second
+    assert changed != first
+    ids = [json.loads(made.whole(SPOKEN))["id"] for made in (encoder, other)]
+    assert ids == ["chatcmpl-" + "a" * 24, "chatcmpl-" + "b" * 24]

@@ -3,6 +3,7 @@
 Source of the shapes: the `openai` Python client (types/chat, _streaming.py) and OpenAI's API reference.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -40,6 +41,13 @@ _NOT_CARRIED: Mapping[str, tuple[object, ...]] = {
     "audio": (), "modalities": (["text"],), "web_search_options": (),
 }  # fmt: skip
 
+# What the same bytes mean is remembered for the most recent bodies, since what is asked again is what caches answer.
+_REMEMBERED_BODIES = 512
+_REMEMBERED_MAX_BYTES = 16 * 2**10
+
+_Decoded = tuple[Request, Callable[[str], Encoder]]
+"""A request, and what makes the encoder of its reply from the reply's id."""
+
 
 class OpenAISurface:
     """Decodes OpenAI's requests and encodes their replies."""
@@ -47,16 +55,22 @@ class OpenAISurface:
     name = "openai"
 
     def __init__(self) -> None:
-        self._decoders: dict[str, Callable[[dict[str, Any], str], tuple[Request, Encoder]]] = {
+        self._decoders: dict[str, Callable[[dict[str, Any]], _Decoded]] = {
             "/v1/chat/completions": _decode_chat,
             "/v1/completions": _decode_completion,
             "/v1/embeddings": _decode_embedding,
         }
         self.paths = frozenset(self._decoders)
+        self._read_small = functools.lru_cache(_REMEMBERED_BODIES)(self._read)
 
     def decode(self, call: Call, reply_id: str) -> tuple[Request, Encoder]:
         """Read a request of any of this surface's paths."""
-        return self._decoders[call.path](parse_object(call.body), reply_id)
+        read = self._read_small if len(call.body) <= _REMEMBERED_MAX_BYTES else self._read
+        request, encoder = read(call.path, call.body)
+        return request, encoder(reply_id)
+
+    def _read(self, path: str, body: bytes) -> _Decoded:
+        return self._decoders[path](parse_object(body))
 
     def failure(self, fault: Fault) -> bytes:
         """Encode an error as a body."""
@@ -78,30 +92,28 @@ def _model(name: str, created_s: int) -> dict[str, object]:
     return {"id": name, "object": "model", "created": created_s, "owned_by": "warmgate"}
 
 
-def _decode_chat(body: dict[str, Any], reply_id: str) -> tuple[Request, Encoder]:
+def _decode_chat(body: dict[str, Any]) -> _Decoded:
     messages = _messages(body.get("messages"))
     job = Job(Task.CHAT, messages=messages, sampling=_sampling(body), extra=_extra(body), stream=flag(body, "stream"))
     asked = messages[-1].content if messages[-1].role == "user" else None
     request = Request(text(body, "model"), job, _identity(body, Task.CHAT), asked)
-    return request, ChatEncoder(reply_id, streamed=job.stream, include_usage=_include_usage(body))
+    return request, functools.partial(ChatEncoder, streamed=job.stream, include_usage=_include_usage(body))
 
 
-def _decode_completion(body: dict[str, Any], reply_id: str) -> tuple[Request, Encoder]:
+def _decode_completion(body: dict[str, Any]) -> _Decoded:
     prompt = _prompt(body.get("prompt"))
     job = Job(Task.COMPLETION, prompt=prompt, sampling=_sampling(body), extra=_extra(body), stream=flag(body, "stream"))
     request = Request(text(body, "model"), job, _identity(body, Task.COMPLETION))
-    return request, CompletionEncoder(reply_id, streamed=job.stream, include_usage=_include_usage(body))
+    return request, functools.partial(CompletionEncoder, streamed=job.stream, include_usage=_include_usage(body))
 
 
-def _decode_embedding(body: dict[str, Any], reply_id: str) -> tuple[Request, Encoder]:
-    del reply_id  # embeddings have no id
+def _decode_embedding(body: dict[str, Any]) -> _Decoded:
     encoding = body.get("encoding_format")
     if encoding not in (None, "float", "base64"):
         raise refuse("encoding_format", encoding, "'float' or 'base64'")
     job = Job(Task.EMBED, inputs=inputs(body, "input"), extra=_extra(body))
-    return Request(text(body, "model"), job, _identity(body, Task.EMBED)), EmbeddingEncoder(
-        as_base64=encoding == "base64"
-    )
+    request = Request(text(body, "model"), job, _identity(body, Task.EMBED))
+    return request, lambda _: EmbeddingEncoder(as_base64=encoding == "base64")  # embeddings have no id
 
 
 def _identity(body: Mapping[str, Any], task: Task) -> dict[str, object]:
