@@ -54,7 +54,8 @@ class Routes:
         """Return the route of a name. Raises `UnknownModel` or `Forbidden`."""
         route = self._routes.get(name)
         if route is None:
-            raise UnknownModel(f"the model '{name}' does not exist; there are: {', '.join(self.names)}", "model")
+            open_to_it = ", ".join(known for known in self.names if caller.may_call(known))
+            raise UnknownModel(f"the model '{name}' does not exist; there are: {open_to_it}", "model")
         if not caller.may_call(name):
             raise Forbidden(f"this key may not call '{name}'; it may call: {', '.join(caller.models)}", "model")
         return route

@@ -199,11 +199,13 @@ def test_split_is_stable_and_follows_the_weights():
 
 
 def test_unknown_and_forbidden_models():
-    """A name that is not there is told with those that are; one that the key may not call is refused."""
+    """A name that is not there is told with those that the key may call; one that it may not call is refused."""
     routes = Routes({"a": Route("a", ("a",)), "b": Route("b", ("b",))})
 
     with pytest.raises(UnknownModel, match="'c' does not exist; there are: a, b"):
         routes.resolve("c", ANYONE)
+    with pytest.raises(UnknownModel, match=r"there are: a$"):
+        routes.resolve("c", Caller("key:x", ("a",)))
     with pytest.raises(Forbidden, match="may call: a"):
         routes.resolve("b", Caller("key:x", ("a",)))
 
