@@ -232,6 +232,7 @@ class _Room:
         self._freeing = sum(r.memory_bytes for r in replicas if r.name in stopping or r.state in _LEAVING)
         self._idle = [(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)]
         self._idle.sort(key=lambda item: (value_per_byte(item[0]), item[1].idle_since or 0.0))
+        self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
 
     def make(self, want: _Want) -> list[Action]:
         """Return a start where it fits, else what frees memory for it and the reason why it waits, which comes last."""
@@ -239,8 +240,8 @@ class _Room:
         if self._budget is None or need <= self._free:
             self._free -= need
             return [Start(pool.model, want.why)]
-        if need > self._budget:
-            return [Refuse(pool.model, f"one replica holds {_mib(need)}, the memory budget is {_mib(self._budget)}")]
+        if not pool.alive and (never := self._never(pool, need, self._budget)) is not None:
+            return [Refuse(pool.model, never)]
         victims = self._victims(pool, need - self._free - self._freeing) if want.urgent else []
         self._freeing += sum(r.memory_bytes for _, r in victims)
         stops: list[Action] = [
@@ -252,6 +253,14 @@ class _Room:
         self._freeing += self._free - need
         self._free = 0
         return [*stops, Wait(pool.model, f"{held}, until what stops is gone")]
+
+    def _never(self, pool: PoolSnapshot, need: int, budget: int) -> str | None:
+        """Return why a first replica of this size can never start, or None."""
+        lasting = sum(size for model, size in self._lasting.items() if model != pool.model)
+        if need + lasting <= budget:
+            return None
+        why = f"one replica holds {_mib(need)}, the memory budget is {_mib(budget)}"
+        return why if need > budget else f"{why}, of which replicas that always run hold {_mib(lasting)}"
 
     def _victims(self, wanting: PoolSnapshot, missing: int) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
         """Pick the idle replicas of least value per byte that free `missing` bytes; none where all cannot."""
@@ -278,6 +287,11 @@ def _evictable(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[Repli
     ]
     idle.sort(key=lambda r: r.idle_since or 0.0)
     return idle[: max(0, len(staying) - pool.min_replicas)]
+
+
+def _lasting_bytes(pool: PoolSnapshot) -> int:
+    """Return what the replicas that are up hold at least, as long as nobody dies: those of the minimum."""
+    return sum(sorted(r.memory_bytes for r in pool.alive)[: pool.min_replicas])
 
 
 def _mib(size: int) -> str:

@@ -192,10 +192,10 @@ def test_memory_makes_room_by_value_per_byte():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"min_replicas": 1}, {"queued": 1}, {"replicas": (replica("seldom-1", in_flight=1),)}, {"start_s": 6000.0}],
+    [{"queued": 1}, {"replicas": (replica("seldom-1", in_flight=1),)}, {"start_s": 6000.0}],
 )
 def test_what_is_never_pushed_out(changes):
-    """The minimum, a queue, work in flight and a replica younger than its start each keep it; the start waits."""
+    """A queue, work in flight and a replica younger than its start each keep it; the start waits."""
     actions = plan(NOW, [pool(queued=1), replace(other("seldom"), **changes)], 150 * MIB)
     assert kinds(actions) == ["wait atlas"] or kinds(actions) == ["wait atlas", "wait seldom"]
     assert "nothing idle may be stopped" in actions[0].why
@@ -203,7 +203,8 @@ def test_what_is_never_pushed_out(changes):
 
 def test_nobody_is_pushed_out_for_nothing():
     """Where all idle replicas together would not be enough, none is stopped."""
-    pools = [pool(queued=1, replica_bytes=300 * MIB), other("seldom"), other("busy", min_replicas=1)]
+    busy = pool(replica("busy-1", in_flight=1), model="busy")
+    pools = [pool(queued=1, replica_bytes=300 * MIB), other("seldom"), busy]
     assert kinds(plan(NOW, pools, 350 * MIB)) == ["wait atlas"]
 
 
@@ -216,6 +217,19 @@ def test_what_can_never_fit_is_refused():
     """A replica larger than the budget is no matter of waiting."""
     (refuse,) = plan(NOW, [pool(queued=1, replica_bytes=200 * MIB)], 150 * MIB)
     assert refuse == Refuse("atlas", "one replica holds 200 MiB, the memory budget is 150 MiB")
+
+
+def test_what_never_fits_beside_those_that_always_run_is_refused():
+    """Replicas of a minimum do not go, so that waiting for their memory would end with the request's deadline."""
+    (refuse,) = plan(NOW, [pool(queued=1), other("always", min_replicas=1)], 150 * MIB)
+    why = "one replica holds 100 MiB, the memory budget is 150 MiB, of which replicas that always run hold 100 MiB"
+    assert refuse == Refuse("atlas", why)
+
+
+def test_a_queue_that_a_replica_works_on_is_not_refused():
+    """Where one more does not fit, those in the queue still have the one that is up."""
+    grown = pool(replica(in_flight=4, size=200 * MIB), queued=100, replica_bytes=200 * MIB)
+    assert kinds(plan(NOW, [grown], 150 * MIB)) == ["wait atlas"]
 
 
 @st.composite
