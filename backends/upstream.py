@@ -40,6 +40,7 @@ class HttpEngine:
     ) -> None:
         self._url = url.rstrip("/")
         self._model_name = model_name
+        self._version = "http:" + hashlib.sha256(f"{self._url} {model_name}".encode()).hexdigest()[:16]
         self._key = key
         self._headers = dict(headers or {})
         self._concurrency = concurrency
@@ -48,7 +49,7 @@ class HttpEngine:
     @property
     def version(self) -> str:
         """A digest of the URL and the model's name there."""
-        return "http:" + hashlib.sha256(f"{self._url} {self._model_name}".encode()).hexdigest()[:16]
+        return self._version
 
     @property
     def concurrency(self) -> int:

@@ -79,7 +79,10 @@ class Pipeline:
         shared = scoped(features.fingerprint, features.scope, *versions) if reusable else None
         if self._recall and shared and not self._flights.waiters(shared):
             meanings = await self._recall.meanings(request, features, versions)
-            if hit := await self._recall.alike(meanings.values(), directives):
+            # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
+            if hit := await self._recall.alike(meanings.values(), directives) or self._recall.in_memory(
+                features, directives, versions
+            ):
                 return self._found(hit, features, arrived)
         if directives.only_if_cached:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
@@ -87,7 +90,7 @@ class Pipeline:
         looked_up = self._clock()
         seat = self._flights.join(
             shared,
-            functools.partial(self._run, request.job, features, self.plan(route, features, targets)),
+            functools.partial(self._run, request.job, features, self._order(route, features, targets)),
             functools.partial(self._remember, features, meanings) if self._recall and features.cacheable else None,
         )
         head = await _first(seat)
@@ -113,6 +116,12 @@ class Pipeline:
         fallbacks = [replace(self._candidate(model, features, now), is_fallback=True) for model in route.fallback]
         return plan([*candidates, *fallbacks], now, features.deadline_s)
 
+    def _order(self, route: Route, features: Features, targets: Sequence[str]) -> Sequence[str]:
+        """Return the models to try, in their order; where there is only one there is nothing to plan."""
+        if len(targets) == 1 and not route.fallback:
+            return targets
+        return [choice.model for choice in self.plan(route, features, targets)]
+
     def _candidate(self, model: str, features: Features, now: float) -> Candidate:
         pool = self._pools[model]
         tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
@@ -121,19 +130,19 @@ class Pipeline:
     def _found(self, hit: Hit, features: Features, arrived: float) -> Outcome:
         return Outcome(hit.answer.head, hit.status, self._clock() - arrived, features, answer=hit.answer)
 
-    async def _run(self, job: Job, features: Features, choices: Sequence[Choice]) -> AsyncIterator[Item]:
+    async def _run(self, job: Job, features: Features, models: Sequence[str]) -> AsyncIterator[Item]:
         """Run a job on the first candidate that begins to answer: its head, then its events."""
-        for place, choice in enumerate(choices):
+        for place, model in enumerate(models):
             begun = False
             try:
-                async with aclosing(self._events(choice.model, job, features.deadline_s)) as items:
+                async with aclosing(self._events(model, job, features.deadline_s)) as items:
                     async for item in items:
                         begun = True
                         yield item
             except BackendError as error:
-                if begun or isinstance(error, BadJob) or place + 1 == len(choices):
+                if begun or isinstance(error, BadJob) or place + 1 == len(models):
                     raise
-                self._telemetry.fallback(choice.model, error)
+                self._telemetry.fallback(model, error)
             else:
                 return
 

@@ -71,9 +71,17 @@ class Recall:
 
     async def same(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
         """Return the answer to the same request from any of these model versions."""
+        hit = self.in_memory(features, directives, versions)
+        for version in versions if hit is None else ():
+            entry = await self._exact.get(self.key(features, version))
+            if entry is not None and (hit := self._hit(entry, directives, "exact")) is not None:
+                break
+        return hit
+
+    def in_memory(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
+        """Return the answer to the same request if it is in memory; never waits."""
         for version in versions:
-            key = self.key(features, version)
-            entry = self._exact.peek(key) or await self._exact.get(key)
+            entry = self._exact.peek(self.key(features, version))
             if entry is not None and (hit := self._hit(entry, directives, "exact")) is not None:
                 return hit
         return None

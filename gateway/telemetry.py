@@ -25,6 +25,15 @@ class Reading:
     counter: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _OfModel:
+    """The children of one model."""
+
+    first: Histogram
+    tokens_in: Counter
+    tokens_out: Counter
+
+
 class Telemetry:
     """The gateway's metrics, in a registry of its own."""
 
@@ -64,6 +73,7 @@ class Telemetry:
             registry=self._registry,
         )
         self._kept: dict[tuple[str, str, int, str], tuple[Counter, Histogram]] = {}
+        self._of_model: dict[str, _OfModel] = {}
 
     def answered(self, surface: str, model: str, status: int, cache: str, seconds: float) -> None:
         """Count one request that was answered, or refused."""
@@ -77,12 +87,21 @@ class Telemetry:
 
     def first_event(self, model: str, seconds: float) -> None:
         """Observe the wait for a model's first event."""
-        self._first.labels(model).observe(seconds)
+        self._kept_for(model).first.observe(seconds)
 
     def tokens(self, model: str, read: int, made: int) -> None:
         """Count tokens."""
-        self._tokens.labels(model, "in").inc(read)
-        self._tokens.labels(model, "out").inc(made)
+        kept = self._kept_for(model)
+        kept.tokens_in.inc(read)
+        kept.tokens_out.inc(made)
+
+    def _kept_for(self, model: str) -> "_OfModel":
+        kept = self._of_model.get(model)
+        if kept is None:
+            kept = self._of_model[model] = _OfModel(
+                self._first.labels(model), self._tokens.labels(model, "in"), self._tokens.labels(model, "out")
+            )
+        return kept
 
     def fallback(self, model: str, error: Exception) -> None:
         """Count a candidate that failed before its first event."""

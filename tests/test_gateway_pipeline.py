@@ -322,3 +322,28 @@ async def test_same_meaning_is_a_semantic_hit_in_its_own_partition():
         assert hit.status.matched == "what is the capital of france"
         assert [other.status.hit for other in (far, other_model, other_tenant, other_limit)] == [False] * 4
         built.semantic.close()
+
+
+async def test_run_that_ended_during_a_look_up_is_not_repeated():
+    """A request whose twin began and ended while it waited for its vector is answered from what the twin left."""
+    async with house({"a": FakeEngine()}) as built:
+        built.semantic = SemanticCache(built.exact, threshold=0.9, clock=lambda: 1000.0, deadline_s=5.0)
+        held, go_on = asyncio.Event(), asyncio.Event()
+
+        async def embed(_: str) -> bytes:
+            if held.is_set():
+                raise BadJob("no vector for the twin, so that it cannot be found by meaning")
+            held.set()
+            await go_on.wait()
+            return np.eye(8)[0].astype("<f4").tobytes()
+
+        built.embed = embed
+        built.pipeline = built.build()
+        slow = asyncio.create_task(built.get(ask()))
+        await held.wait()
+        await built.get(ask())
+        go_on.set()
+
+        assert (await slow).status.hit
+        assert len(built.engines["a"].backends[0].jobs) == 1
+        built.semantic.close()
