@@ -34,7 +34,11 @@ class UnknownPath(RequestRefused):
 
 
 class WrongMethod(RequestRefused):
-    """The path exists, under another method."""
+    """The path exists, under the methods of `allow`."""
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class BodyTooLarge(RequestRefused):
@@ -55,7 +59,10 @@ class Draining(RequestRefused):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An error on its way to a wire. `retry` tells clients whether to try again; `retry_after_s` when."""
+    """An error on its way to a wire. `retry` tells clients whether to try again; `retry_after_s` when.
+
+    `allow` names the methods that the path has, where the wrong one was used.
+    """
 
     status: int
     kind: str
@@ -64,6 +71,7 @@ class Fault:
     param: str | None
     retry: bool
     retry_after_s: float | None
+    allow: str | None
 
 
 # status, kind and code as OpenAI names them (other surfaces translate the status), and whether a retry can help
@@ -103,6 +111,7 @@ def fault(error: Exception) -> Fault:
         param=getattr(error, "param", None),
         retry=retry,
         retry_after_s=getattr(error, "retry_after_s", None),
+        allow=getattr(error, "allow", None),
     )
 
 

@@ -35,10 +35,14 @@ def _check_nesting(value: object) -> None:
         raise InvalidRequest(f"the body's JSON is nested deeper than {_WRITABLE_LEVELS} levels") from error
 
 
+def cut(text: str) -> str:
+    """Shorten a client's own words for a message."""
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+
+
 def shown(value: object) -> str:
     """Write a value into an error message, cut short."""
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
+    return cut(orjson.dumps(value).decode())
 
 
 def refuse(name: str, value: object, allowed: str) -> InvalidRequest:

@@ -10,6 +10,7 @@ from cache.flight import Seat
 from gateway import cache_control
 from gateway.auth import Gatekeeper
 from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, fault
+from gateway.fields import cut
 from gateway.pipeline import Item, Outcome, Pipeline
 from gateway.surfaces.wire import JSON, SSE, Call, Encoder, Frames, Reply, Surface
 from gateway.telemetry import Telemetry
@@ -75,8 +76,8 @@ class Front:
             return await page(call)
         if call.path in self._surfaces or call.path in self._page_paths:
             allowed = "POST" if call.path in self._surfaces else ", ".join(m for m, p in self._pages if p == call.path)
-            raise WrongMethod(f"{call.path} answers {allowed}, not {call.method}")
-        raise UnknownPath(f"nothing is served at {call.method} {call.path}")
+            raise WrongMethod(f"{call.path} answers {allowed}, not {cut(call.method)}", allowed)
+        raise UnknownPath(f"nothing is served at {cut(call.method)} {cut(call.path)}")
 
     async def _reply(
         self, surface: Surface, encoder: Encoder, outcome: Outcome, reply_id: str
@@ -149,6 +150,8 @@ def _failure_headers(trouble: Fault, reply_id: str) -> dict[str, str]:
         "X-Request-Id": reply_id,
         "x-should-retry": "true" if trouble.retry else "false",
     }
+    if trouble.allow is not None:
+        headers["Allow"] = trouble.allow
     if trouble.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(trouble.retry_after_s)))
     return headers

@@ -13,7 +13,7 @@ from gateway import cache_control
 from gateway.auth import Gatekeeper, is_loopback
 from gateway.errors import Forbidden, UnknownPath
 from gateway.explain import Explainer
-from gateway.fields import parse_object, text
+from gateway.fields import cut, parse_object, text
 from gateway.front import Page
 from gateway.routes import Routes
 from gateway.surfaces import openai
@@ -98,7 +98,9 @@ class Pages:
         path = text(question, "path")
         surface = self._surfaces.get(path)
         if surface is None:
-            raise UnknownPath(f"'{path}' is no path of a model request; there are: {', '.join(self._surfaces)}", "path")
+            raise UnknownPath(
+                f"'{cut(path)}' is no path of a model request; there are: {', '.join(self._surfaces)}", "path"
+            )
         asked = dataclasses.replace(call, path=path, body=orjson.dumps(question.get("body")))
         request, _ = surface.decode(asked, reply_id="")
         return _json(await self._explainer.explain(request, cache_control.parse(call.headers.get("cache-control"))))

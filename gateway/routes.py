@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gateway.analyze import CachePolicy
 from gateway.errors import Forbidden, UnknownModel
+from gateway.fields import cut
 from gateway.request import Caller
 
 _WEIGHT_BYTES = 8
@@ -55,7 +56,7 @@ class Routes:
         route = self._routes.get(name)
         if route is None:
             open_to_it = ", ".join(known for known in self.names if caller.may_call(known))
-            raise UnknownModel(f"the model '{name}' does not exist; there are: {open_to_it}", "model")
+            raise UnknownModel(f"the model '{cut(name)}' does not exist; there are: {open_to_it}", "model")
         if not caller.may_call(name):
-            raise Forbidden(f"this key may not call '{name}'; it may call: {', '.join(caller.models)}", "model")
+            raise Forbidden(f"this key may not call '{cut(name)}'; it may call: {', '.join(caller.models)}", "model")
         return route
