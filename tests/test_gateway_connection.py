@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.connection import HEAD_LIMIT_BYTES, KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S, Connection, Rules
+from gateway.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S, Connection, Rules
 from gateway.errors import fault
+from gateway.intake import HEAD_LIMIT_BYTES
 from gateway.surfaces.wire import Call, Reply
 
 LIMIT = 100
@@ -95,6 +96,7 @@ class Client:
 
     async def _chunks(self, path: str) -> AsyncIterator[bytes]:
         yield b"one,"
+        yield b""
         if path == "/break":
             raise RuntimeError("half-way")
         yield b"two"
@@ -330,6 +332,20 @@ async def test_slow_request_is_refused_and_an_idle_connection_closed() -> None:
     assert busy.wire.end == ""
     busy.go_on.set()
     await busy.settle()
+
+
+async def test_slow_successor_does_not_disturb_the_call_before_it() -> None:
+    """A request that stops half-way behind a long call is refused after that call's answer, which still comes."""
+    now = asyncio.get_running_loop().time()
+    client = Client()
+    await client.send(b"GET /hold HTTP/1.1\r\n\r\n", GET[:10])
+    for later_s in (READ_DEADLINE_S + 1, READ_DEADLINE_S + 100):
+        client.connection.look_at(now + later_s)
+    assert client.wire.end == ""
+
+    client.go_on.set()
+
+    assert re.findall(rb"HTTP/1.1 (\d+)", await client.settle()) == [b"200", b"408"]
 
 
 async def test_finish_ends_each_connection_as_it_stands() -> None:

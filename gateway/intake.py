@@ -1,0 +1,162 @@
+"""Reads HTTP/1.1 requests from bytes however they were cut, within bounds. Pure: knows no socket and no clock."""
+
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from gateway.errors import BodyTooLarge, InvalidRequest, RequestRefused
+
+HEAD_LIMIT_BYTES = 64 * 2**10
+# The worst that framing may make of a body is one chunk for each byte: six bytes.
+_FRAMING = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request that has come whole. `headers` has names in lower case; `version` is 1.1 or 1.0."""
+
+    method: str
+    path: str
+    version: str
+    headers: dict[str, str]
+    body: bytes
+    keep_alive: bool
+
+
+class Intake:
+    """One connection's requests. After a refusal it is `closed` and takes nothing more.
+
+    `reading`: a request has begun and has not come whole. `expecting`: its client waits for leave to send the body.
+    """
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self.closed = False
+        self.reading = False
+        self.expecting = False
+        self._max_body_bytes = max_body_bytes
+        self._parser = HttpRequestParser(self)
+        self._came: list[Incoming | RequestRefused] = []
+        self._headers: dict[str, str]
+        self._body: bytes | bytearray
+        self._body_bytes: int
+        self._begin()
+
+    def feed(self, data: bytes) -> list[Incoming | RequestRefused]:
+        """Take in the next bytes and return the requests that they complete; a refusal can only be the last."""
+        self._came = []
+        while not self.closed:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                data = self._decline_upgrade() + data[upgrade.args[0] :]
+                continue
+            except HttpParserError as error:
+                self._refuse(InvalidRequest(f"this is not HTTP/1.1: {error}"))
+            if not self._came:  # else most of it may belong to requests that came whole
+                self._received_bytes += len(data)
+            if self.reading and self._received_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes:
+                self._refuse_head()
+            break
+        return self._came
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self.closed = True
+        self.reading = self.expecting = False
+
+    # What follows is called by the parser.
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._begin()
+        self.reading = True
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the request's target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes after the body is a trailer, and none of the head's."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_LIMIT_BYTES:
+            self._refuse_head()
+        if self._in_body:
+            return
+        key, text = name.decode().lower(), value.decode(errors="surrogateescape")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        """Refuse what can be refused before its body comes."""
+        self._in_body = True
+        announced = int(self._headers.get("content-length", 0))
+        coding = self._headers.get("content-encoding", "identity")
+        if announced > self._max_body_bytes:
+            self._refuse_body(f"{announced} bytes")
+        elif coding != "identity":
+            self._refuse(InvalidRequest(f"a body with Content-Encoding: {coding} is not read; send it as it is"))
+        else:
+            self.expecting = not self.closed and self._headers.get("expect", "").lower() == "100-continue"
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._max_body_bytes:
+            self._refuse_body("more")
+        elif self._body:
+            # One buffer: as objects of their own, chunks of two bytes would take thirty times their size.
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+        else:
+            self._body = body
+
+    def on_message_complete(self) -> None:
+        """Note that the request has come whole."""
+        parser = self._parser
+        if self.closed or parser.should_upgrade():
+            return
+        self.reading = self.expecting = False
+        method, version = parser.get_method().decode(), parser.get_http_version()
+        path, body = _path(self._target), bytes(self._body)
+        self._came.append(Incoming(method, path, version, self._headers, body, parser.should_keep_alive()))
+
+    def _begin(self) -> None:
+        self._in_body = False
+        self._target = b""
+        self._head_bytes = 0
+        self._headers = {}
+        self._body = b""
+        self._body_bytes = 0
+        self._received_bytes = 0
+
+    def _decline_upgrade(self) -> bytes:
+        """Return the head as if it had offered no other protocol, for a fresh parser: the old one takes no body now."""
+        method, version = self._parser.get_method().decode(), self._parser.get_http_version()
+        if method == "CONNECT":
+            self._refuse(InvalidRequest("this is no proxy: CONNECT is not served"))
+        first = f"{method} {self._target.decode(errors='surrogateescape')} HTTP/{version}"
+        others = [f"{name}: {value}" for name, value in self._headers.items() if name != "upgrade"]
+        self._parser = HttpRequestParser(self)
+        return ("\r\n".join([first, *others]) + "\r\n\r\n").encode(errors="surrogateescape")
+
+    def _refuse_head(self) -> None:
+        self._refuse(InvalidRequest(f"the request's head is too long; at most {HEAD_LIMIT_BYTES} bytes are read"))
+
+    def _refuse_body(self, size: str) -> None:
+        limit = self._max_body_bytes
+        self._refuse(BodyTooLarge(f"the body has {size}; at most {limit} bytes are read (server.max_body)"))
+
+    def _refuse(self, error: RequestRefused) -> None:
+        """Refuse the request that is coming; the rest of it, and whatever follows, is not read."""
+        if not self.closed:
+            self.close()
+            self._came.append(error)
+
+
+def _path(target: bytes) -> str:
+    """Return the path of a request's target, which may be a whole URL; without its query."""
+    if not target.startswith(b"/"):
+        target = urlsplit(target).path or b"/"
+    path = target.partition(b"?")[0]
+    return (unquote_to_bytes(path) if b"%" in path else path).decode(errors="replace")
