@@ -1,7 +1,7 @@
 """What a gateway and an ONNX worker say to each other, as frames. Knows neither the socket nor the model.
 
-To the worker: `job` and `cancel`. From it: once `ready` or `failed`; for a job `text` pieces and a `finish`, or one
-`vectors` or `scores` (which finishes the job), or one `error`.
+To the worker: `job`, `cancel` and `ping`. From it: once `ready` or `failed`; for a job `text` pieces and a `finish`, or
+one `vectors` or `scores` (which finishes the job), or one `error`; for a ping one `pong`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,6 +58,16 @@ def read_job(header: Mapping[str, Any]) -> Job:
 def cancel_frame(number: int) -> bytes:
     """Encode the wish that a job be dropped; one that is over already is no error."""
     return encode({"kind": "cancel", "id": number})
+
+
+def ping_frame() -> bytes:
+    """Encode the question whether the worker lives."""
+    return encode({"kind": "ping"})
+
+
+def pong_frame() -> bytes:
+    """Encode that the worker lives: it says so between two steps."""
+    return encode({"kind": "pong"})
 
 
 def ready_frame(timings_s: Mapping[str, float], providers: Sequence[str]) -> bytes:

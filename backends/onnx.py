@@ -22,10 +22,15 @@ from backends.contract import BackendError, BadJob, Event, Job, StartFailed, Tas
 from backends.forkserver.client import Child, ForkServer
 from backends.frames import Decoder, Frame, FrameError
 from backends.manifest import Manifest, ManifestError, read_manifest
+from backends.pulse import Pulse
 from backends.tail import OutputTail
 from backends.worker.spec import WorkerSpec
 
 DRAIN_DEADLINE_S = 0.5
+
+# Longer than any step of a worker that works: between two steps it answers.
+SILENCE_S = 30.0
+
 # Fields that clients send with these values to say what holds anyway.
 _ASKS_NOTHING: Mapping[str, tuple[object, ...]] = {
     "frequency_penalty": (0,),
@@ -41,11 +46,12 @@ _MADE_BY = "scripts/setup makes the models that come with this program"
 class OnnxEngine:
     """How one model directory comes up as worker processes."""
 
-    def __init__(self, spec: WorkerSpec, files: "_Files", fork_server: ForkServer) -> None:
+    def __init__(self, spec: WorkerSpec, files: "_Files", fork_server: ForkServer, silence_s: float) -> None:
         """Use `open`, which reads what is needed."""
         self._spec = spec
         self._files = files
         self._fork_server = fork_server
+        self._silence_s = silence_s
 
     @classmethod
     async def open(
@@ -55,15 +61,19 @@ class OnnxEngine:
         *,
         threads: int,
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        silence_s: float = SILENCE_S,
     ) -> "OnnxEngine":
-        """Read and digest the model's files in a thread. Raises StartFailed, naming a file that is missing or wrong."""
+        """Read and digest the model's files in a thread. Raises StartFailed, naming a file that is missing or wrong.
+
+        A worker that has work and sends nothing at all for `silence_s` is killed.
+        """
         try:
             manifest, files = await asyncio.to_thread(_examine, path)
         except FileNotFoundError as error:
             raise StartFailed(f"{error.filename} does not exist; {_MADE_BY}") from error
         except (OSError, ManifestError) as error:
             raise StartFailed(str(error)) from error
-        return cls(WorkerSpec(path, manifest, threads, providers), files, fork_server)
+        return cls(WorkerSpec(path, manifest, threads, providers), files, fork_server, silence_s)
 
     @property
     def version(self) -> str:
@@ -92,7 +102,7 @@ class OnnxEngine:
             child, ours, output = await self._fork()
         except OSError as error:
             raise StartFailed(f"no worker can be started: {error}") from error
-        replica = OnnxReplica(self._spec.manifest, child, output)
+        replica = OnnxReplica(self._spec.manifest, child, output, self._silence_s)
         try:
             await replica.connect(ours)
         except BaseException:
@@ -129,7 +139,7 @@ class OnnxEngine:
 class OnnxReplica(asyncio.Protocol):
     """One worker process: many jobs over one socket, told apart by their numbers."""
 
-    def __init__(self, manifest: Manifest, child: Child, output: OutputTail) -> None:
+    def __init__(self, manifest: Manifest, child: Child, output: OutputTail, silence_s: float) -> None:
         self.timings_s: Mapping[str, float] = {}
         self.providers: tuple[str, ...] = ()
         """The execution providers that the runtime could use of those asked for, best first."""
@@ -144,6 +154,13 @@ class OnnxReplica(asyncio.Protocol):
         self._jobs: dict[int, asyncio.Queue[Frame | BackendError]] = {}
         self._refused: str | None = None
         self._gone: str | None = None
+        self._fault = ""
+        self._pulse = Pulse(
+            silence_s,
+            owed=lambda: bool(self._jobs),
+            ask=lambda: self._write(messages.ping_frame()),
+            lost=lambda silence: self._condemn(f"the worker hung: {silence}"),
+        )
 
     def __repr__(self) -> str:
         return f"<OnnxReplica {self._child!r}, {len(self._jobs)} jobs>"
@@ -210,11 +227,12 @@ class OnnxReplica(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each frame to its job."""
+        self._pulse.heard()
         try:
             for frame in self._decoder.feed(data):
                 self._take(frame)
         except FrameError as error:
-            self._lose(f"the worker sent what is no frame: {error}")
+            self._condemn(f"the worker sent what is no frame: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail whatever still waits for the worker."""
@@ -230,6 +248,7 @@ class OnnxReplica(asyncio.Protocol):
         frames: asyncio.Queue[Frame | BackendError] = asyncio.Queue()
         self._jobs[number] = frames
         self._write(data)
+        self._pulse.watch()
         return frames
 
     def _take(self, frame: Frame) -> None:
@@ -241,8 +260,15 @@ class OnnxReplica(asyncio.Protocol):
         elif header["kind"] == "failed":
             self._refused = header["message"]
             self._told.set()
-        elif (frames := self._jobs.get(header["id"])) is not None:
+        elif (frames := self._jobs.get(header.get("id", 0))) is not None:
+            # What belongs to no job is a pong, or late for a job that was cancelled.
             frames.put_nowait(frame)
+
+    def _condemn(self, fault: str) -> None:
+        """Kill a worker that runs on and is of no use."""
+        if self._gone is None:
+            self._fault = f"{fault}; "
+        self._lose(fault)
 
     def _lose(self, reason: str) -> None:
         """Note that no more work can be done here, the first time that is learned."""
@@ -252,6 +278,7 @@ class OnnxReplica(asyncio.Protocol):
         for frames in self._jobs.values():
             frames.put_nowait(WorkerDied(reason))
         self._jobs.clear()
+        self._pulse.stop()
         self._told.set()
         self._child.signal(signal.SIGKILL)
         if self._transport is not None:
@@ -263,7 +290,7 @@ class OnnxReplica(asyncio.Protocol):
 
     def _in_words(self) -> str:
         said = self._output.text()
-        return f"the worker ended with status {self._child.returncode}" + (
+        return f"{self._fault}the worker ended with status {self._child.returncode}" + (
             f"; its last output:\n{said}" if said else ""
         )
 

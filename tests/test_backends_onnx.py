@@ -29,9 +29,13 @@ from backends.contract import (
     Vectors,
     WorkerDied,
 )
+from backends.costs import ModelCosts
+from backends.demand import Demand
 from backends.forkserver.client import ForkServer
 from backends.frames import Decoder, Frame
+from backends.keeper import Keeper
 from backends.onnx import OnnxEngine, OnnxReplica
+from backends.pool import Pool, PoolLimits
 from backends.tail import OutputTail
 from tests import toys
 
@@ -246,6 +250,57 @@ async def test_kill_9_of_the_fork_server_fails_its_replicas(chat_engine, long_en
     assert await said(again, ask("w3")) == expected("w3")
     await again.close()
     await replica.close()
+
+
+async def test_a_worker_that_hangs_is_lost(server, tmp_path):
+    """A stopped worker fails its job after the silence, says why, and is gone; those who left do not hide it."""
+    engine = await OnnxEngine.open(toys.decoder(tmp_path), server, threads=1, silence_s=0.2)
+    replica, forgotten = await asyncio.gather(engine.start(), engine.start())
+    for each in (replica, forgotten):
+        assert await said(each, ask("w9")) == expected("w9")
+        os.kill(each._child.pid, signal.SIGSTOP)
+    left = asyncio.create_task(said(forgotten, ask("w9")))
+    await asyncio.sleep(0)
+    left.cancel()
+
+    async with asyncio.timeout(10):
+        with pytest.raises(WorkerDied, match=r"the worker hung: it gave no sign of life for 0\.2 s"):
+            await said(replica, ask("w9"))
+        for each in (replica, forgotten):
+            words = "the worker hung: it gave no sign of life for 0.2 s; the worker ended with status -9"
+            assert await each.wait_exit() == words
+            await each.close()
+    await asyncio.wait({left})
+
+
+async def test_a_busy_worker_is_no_hung_one(server, tmp_path):
+    """A worker that is asked between the tokens of a long answer goes on with it."""
+    engine = await OnnxEngine.open(toys.decoder(tmp_path, context=2048), server, threads=1, silence_s=0.5)
+    replica = await engine.start()
+    replica._write(messages.ping_frame())
+    pieces = [event async for event in replica.stream(ask(toys.ENDLESS)) if isinstance(event, Text)]
+    await replica.close()
+
+    assert len(pieces) > 1000
+
+
+async def test_a_hung_workers_job_runs_elsewhere(server, tmp_path):
+    """Behind a pool the client of a stopped worker gets its answer from the next one."""
+    engine = await OnnxEngine.open(toys.decoder(tmp_path), server, threads=1, silence_s=0.2)
+    clock = asyncio.get_running_loop().time
+    keeper = Keeper(None, clock)
+    pool = Pool(
+        "toy", engine, PoolLimits(), costs=ModelCosts(), demand=Demand(clock()), clock=clock, wake_keeper=keeper.wake
+    )
+    keeper.add(pool)
+    keeper.start()
+    await said(pool, ask("w9"))
+    os.kill(pool._replicas[0].backend._child.pid, signal.SIGSTOP)
+
+    async with asyncio.timeout(20):
+        assert await said(pool, ask("w9")) == expected("w9")
+    assert [replica.name for replica in pool.snapshot(clock()).replicas] == ["toy-2"]
+    await keeper.close()
 
 
 async def test_closing_fails_what_runs_and_ends_the_process(long_engine):

@@ -100,6 +100,17 @@ def test_a_cancellation_overtakes_the_step(pair):
     assert (runner.cancelled, runner.batches) == ([1], [])
 
 
+def test_a_ping_is_answered_before_the_step(pair):
+    """A sign of life does not wait for the step of the jobs that came with it, and needs no job."""
+    kinds = [header["kind"] for header in answers(*pair, FakeRunner(), job(1) + messages.ping_frame())]
+    assert kinds == ["pong", "text"]
+
+
+def test_an_idle_worker_answers_a_ping(pair):
+    """It lives, though it has nothing to do."""
+    assert answers(*pair, FakeRunner(), messages.ping_frame()) == [{"kind": "pong"}]
+
+
 def test_garbage_ends_the_loop(pair):
     """Bytes that are no frame raise FrameError: a worker has nothing to say to whoever sent them."""
     with pytest.raises(FrameError):

@@ -6,6 +6,7 @@ the model, and a cancellation takes effect, within one step, and nothing is hand
 
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from backends import messages
@@ -73,14 +74,20 @@ def serve(connection: socket.socket, runner: Runner) -> None:
     """Do jobs until the other side closes. Raises BlockingIOError when it stops reading for too long."""
     inbox = Inbox(connection)
     while (received := inbox.receive(wait=not runner.busy)) is not None:
-        answers = [answer for frame in received if (answer := _obey(frame.header, runner)) is not None]
+        # What needs no step is said before it, since one may take long: a ping asks whether the worker lives now.
+        _send(connection, [answer for frame in received if (answer := _obey(frame.header, runner)) is not None])
         if runner.busy:
-            answers += runner.step()
-        if answers:
-            connection.sendall(b"".join(answers))
+            _send(connection, runner.step())
+
+
+def _send(connection: socket.socket, answers: Sequence[bytes]) -> None:
+    if answers:
+        connection.sendall(b"".join(answers))
 
 
 def _obey(header: Any, runner: Runner) -> bytes | None:
+    if header["kind"] == "ping":
+        return messages.pong_frame()
     number = header["id"]
     if header["kind"] == "cancel":
         runner.cancel(number)
