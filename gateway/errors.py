@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from backends.contract import BackendError, BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed, WorkerDied
 
 
-class RequestRefused(Exception):  # noqa: N818 - a refusal is an answer, not a defect
+class RequestRefused(Exception):
     """The request cannot be served as it stands; `param` names the field that is at fault, if one is."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
