@@ -5,16 +5,20 @@ It decides nothing itself and remembers what was decided.
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backends.planning import Action, Refuse, Start, Stop, Wait, plan
+from backends.planning import Action, Refuse, Start, Stop, Wait, next_retry, plan
 from backends.pool import Pool
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+
+# A timer of the loop may ring that much early; without a pause looks would follow each other until it is time.
+LEAST_PAUSE_S = 0.001
 DECISIONS_KEPT = 100
 
 
@@ -27,7 +31,7 @@ class Decision:
 
 
 class Keeper:
-    """Looks at all pools every second, and at once when woken, and does what the plan says."""
+    """Looks at all pools every second, when a back-off ends and when woken, and does what the plan says."""
 
     def __init__(self, budget_bytes: int | None, clock: Callable[[], float]) -> None:
         self._budget_bytes = budget_bytes
@@ -36,6 +40,7 @@ class Keeper:
         self._lives: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._waiting: dict[str, str] = {}
+        self._next_retry = math.inf
         self._loop: asyncio.Task[None] | None = None
         self.decisions: deque[Decision] = deque(maxlen=DECISIONS_KEPT)
 
@@ -54,7 +59,9 @@ class Keeper:
 
     def step(self, now: float) -> tuple[Action, ...]:
         """Plan once and act; return what was done."""
-        actions = plan(now, [pool.snapshot(now) for pool in self._pools.values()], self._budget_bytes)
+        pools = [pool.snapshot(now) for pool in self._pools.values()]
+        actions = plan(now, pools, self._budget_bytes)
+        self._next_retry = next_retry(now, pools)
         for action in actions:
             self._act(action)
         self._remember(now, actions)
@@ -77,10 +84,13 @@ class Keeper:
                 # Without a keeper no model would ever start again: a bug costs this look, and is told.
                 log.exception("the keeper's look failed")
             try:
-                async with asyncio.timeout(TICK_S):
+                async with asyncio.timeout(self._pause_s()):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    def _pause_s(self) -> float:
+        return max(LEAST_PAUSE_S, min(TICK_S, self._next_retry - self._clock()))
 
     def _act(self, action: Action) -> None:
         pool = self._pools[action.model]

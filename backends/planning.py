@@ -83,6 +83,11 @@ def plan(
     return (*stops, *starts)
 
 
+def next_retry(now: float, pools: Sequence[PoolSnapshot]) -> float:
+    """Return when the first back-off that is not over ends, which is when `plan` may say something new; else inf."""
+    return min((pool.retry_at for pool in pools if pool.failures and pool.retry_at > now), default=math.inf)
+
+
 @dataclass(frozen=True, slots=True)
 class _Want:
     """`count` more replicas; `urgent` ones may push idle ones out. Lower `order` first."""

@@ -13,7 +13,7 @@ from backends.demand import Demand
 from backends.keeper import DECISIONS_KEPT, Keeper
 from backends.planning import Start, Stop, Wait
 from backends.pool import Pool, PoolLimits
-from backends.snapshot import PoolSnapshot
+from backends.snapshot import PoolSnapshot, backoff_s
 from tests.fakes import ANSWER, FakeBackend, FakeEngine, run_virtual
 
 MIB = 2**20
@@ -210,6 +210,23 @@ def test_failures_are_not_retried_without_pause():
             await asyncio.sleep(600)
             assert 8 <= engine.starts <= 18
             assert len(house.keeper.decisions) <= DECISIONS_KEPT
+
+    run_virtual(run())
+
+
+def test_the_keeper_wakes_when_a_back_off_ends():
+    """A replica that died is replaced as soon as its back-off allows, not at the next full second."""
+
+    async def run() -> None:
+        async with Rooms() as house:
+            engine = FakeEngine()
+            house.add("atlas", engine, PoolLimits(min_replicas=1), CostSeed())
+            await asyncio.sleep(100.3)
+            engine.backends[0].die()
+            died_at = house.clock()
+            while len(engine.backends) < 2:  # noqa: ASYNC110 - in virtual time a look costs nothing
+                await asyncio.sleep(0.001)
+            assert house.clock() - died_at == pytest.approx(backoff_s("atlas", 1), abs=0.005)
 
     run_virtual(run())
 

@@ -1,12 +1,13 @@
 """The keeper's plan: starts that pay, stops that pay, and memory that is never overdrawn."""
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.planning import Action, Policy, Refuse, Start, Stop, Wait, plan
+from backends.planning import Action, Policy, Refuse, Start, Stop, Wait, next_retry, plan
 from backends.snapshot import BACKOFF_CAP_S, PoolSnapshot, ReplicaSnapshot, ReplicaState, backoff_s
 
 NOW = 10_000.0
@@ -300,6 +301,14 @@ def test_a_plan_that_was_carried_out_does_not_want_to_be_undone(pools):
     again = {action.model for action in plan(NOW, after, None) if isinstance(action, Start)}
     before = {action.model for action in actions if isinstance(action, Start)}
     assert again <= before
+
+
+def test_the_next_retry_is_the_first_that_is_still_to_come():
+    """Back-offs that are over and pools without failures have none."""
+    over, calm = pool(failures=1, retry_at=NOW), pool(failures=0, retry_at=NOW + 1)
+    assert next_retry(NOW, [over, calm]) == math.inf
+    later, sooner = pool(failures=2, retry_at=NOW + 9), pool(failures=1, retry_at=NOW + 0.5)
+    assert next_retry(NOW, [over, calm, later, sooner]) == NOW + 0.5
 
 
 def test_back_off_doubles_up_to_a_cap_and_is_spread():
