@@ -20,6 +20,7 @@ from cache.semantic.lexicon import (
     UNITS,
 )
 from cache.semantic.reading import Reading, is_near, read, without_near
+from cache.semantic.wording import find_wording, is_same_wording
 
 # Long texts hide their difference in a crowd of equal words, and judging them would hold up the event loop.
 MAX_TEXT_CHARS = 1000
@@ -119,6 +120,12 @@ def content(a: Reading, b: Reading) -> str | None:
     return f"{', '.join((only_a or only_b)[:_SHOWN_WORDS])} is in one text only"
 
 
+def wording(a: Reading, b: Reading) -> str | None:
+    """Veto unless the texts are the same but for their edges, where either is about words or a text."""
+    about = find_wording(a.text) or find_wording(b.text)
+    return None if about is None or is_same_wording(a.text, b.text) else f"asks about words: {about!r}"
+
+
 GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
     ("numbers", numbers),
     ("negation", negation),
@@ -127,6 +134,7 @@ GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
     ("direction", direction),
     ("tense", tense),
     ("content", content),
+    ("wording", wording),
 )
 
 

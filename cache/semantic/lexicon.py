@@ -69,6 +69,24 @@ NEGATIONS = frozenset(
     """)
 )
 
+# Where one of these stands the question is about words or a text: then every word counts, and every letter of it.
+WORDING_WORDS = frozenset(
+    _words("""
+    say says saying translate translates translated translation translating spell spells spelled spelt spelling
+    pronounce pronounced pronunciation synonym synonyms antonym antonyms opposite opposites homonym homophone rhyme
+    rhymes rhyming word words wording phrase phrases phrasing sentence sentences paraphrase rephrase reword rewrite
+    summarise summarize summary shorten proofread correct corrected correction grammar grammatical grammatically typo
+    typos tense tenses plural plurals singular participle gerund infinitive conjugate conjugated conjugation decline
+    declension noun nouns verb verbs adverb adverbs adjective adjectives pronoun pronouns preposition prepositions
+    conjunction conjunctions interjection prefix suffix idiom slang mean means meaning meanings definition definitions
+    define defined abbreviation abbreviations abbreviate acronym acronyms letter letters syllable syllables vowel vowels
+    consonant consonants character characters spaces capitalise capitalize capitalised capitalized capitalisation
+    capitalization uppercase lowercase hyphen hyphens hyphenate apostrophe comma commas punctuation punctuate
+    alphabetical alphabetically anagram anagrams palindrome palindromes reverse reversed quote quotation code snippet
+    regex
+    """)
+)
+
 AUXILIARIES = frozenset(
     _words("is are was were am do does did has have had can could should will would may might must shall")
 )

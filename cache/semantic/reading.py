@@ -47,15 +47,16 @@ _NEVER_NEGATED = FUNCTION_WORDS | NEGATIONS
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the guards compare. All words are in lower case; sequences keep the order of the text.
+    """What the guards compare: the text itself, and what was found in it. All words are in lower case.
 
-    `content` is what remains when function words, courtesy and quantities are taken out, in canonical words; the asking
-    word and a modal are in it as `@why`, `@can`, and a unit as itself. `quantities` count (value, unit) pairs; `names`
+    Sequences keep the order of the text. `content` is what remains when function words, courtesy and quantities are
+    taken out, in canonical words; the asking word and a modal are in it as `@why`, `@can`, and a unit as itself. `quantities` count (value, unit) pairs; `names`
     are capitalised words; `negated` are the words that negations apply to; `tense` is past, present, or neither;
     `asks_about` is "object" after "what does it …", "subject" after "what …s it", where there is no other auxiliary;
     `persons` are those of the speaker and the one spoken to whom the text is about.
     """
 
+    text: str
     tokens: tuple[Token, ...]
     content: tuple[str, ...]
     places: tuple[int, ...]
@@ -83,6 +84,7 @@ def read(text: str) -> Reading:
     asked_at = next((at for at, word in enumerate(words) if word in QUESTION_WORDS), None)
     content, places = _content(_Scan(tokens, names, asked_at, is_conversion))
     return Reading(
+        text=text,
         tokens=tuple(tokens),
         content=tuple(content),
         places=tuple(places),
