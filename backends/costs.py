@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backends.estimators import DecayedMean, DurationHistogram, LinearFit
+from backends.estimators import DecayedMean, DurationHistogram, LinearFit, member, number
 
 # Below this many jobs a fit of three coefficients says less than their mean.
 YOUNG_JOBS = 8
@@ -16,6 +16,10 @@ YOUNG_JOBS = 8
 TOKENS_SCALE = 100.0
 
 LEAST_SERVICE_S = 1e-4
+
+# What one sample and one start leave of the growth that was learned and was not seen again.
+GROWTH_KEPT_BY_SAMPLE = 0.9
+GROWTH_KEPT_BY_START = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class ModelCosts:
 
     def __init__(self, seed: CostSeed = CostSeed()) -> None:
         self._start = DurationHistogram(seed.start_s)
-        self._memory_bytes = float(seed.memory_bytes)
+        self._start_bytes = self._least_bytes = float(seed.memory_bytes)
+        self._growth_bytes = 0.0
         self._service = DecayedMean(seed.service_s)
         self._fit = LinearFit()
         self._tokens_out = DecayedMean(seed.tokens_out)
@@ -43,9 +48,16 @@ class ModelCosts:
         """Learn how long one replica took from absent to ready."""
         self._start.add(seconds)
 
+    def learn_start_memory(self, measured_bytes: int) -> None:
+        """Learn the resident bytes of a replica that has just come up; the growth of those before it fades."""
+        self._start_bytes = self._least_bytes = float(measured_bytes)
+        self._growth_bytes *= GROWTH_KEPT_BY_START
+
     def learn_memory(self, measured_bytes: int) -> None:
-        """Learn a replica's resident bytes: a new peak at once, a smaller figure slowly."""
-        self._memory_bytes = max(float(measured_bytes), 0.9 * self._memory_bytes + 0.1 * measured_bytes)
+        """Learn the resident bytes of a replica at work: a new peak at once, a smaller figure slowly."""
+        growth = max(0.0, measured_bytes - self._start_bytes)
+        kept = GROWTH_KEPT_BY_SAMPLE
+        self._growth_bytes = max(growth, kept * self._growth_bytes + (1.0 - kept) * growth)
 
     def learn_job(self, *, service_s: float, first_event_s: float, tokens_in: int, tokens_out: int) -> None:
         """Learn from one complete job; both times count from its dispatch."""
@@ -70,8 +82,17 @@ class ModelCosts:
 
     @property
     def memory_bytes(self) -> int:
-        """The host memory that one replica is expected to hold."""
-        return int(self._memory_bytes)
+        """The host memory that one replica is expected to hold: what the last one had at its start, and its growth."""
+        return int(self._start_bytes + self._growth_bytes)
+
+    @property
+    def least_bytes(self) -> int:
+        """The host memory without which no replica comes up, as the last start measured; before one, the seed.
+
+        It alone can bar a model for good, so neither growth nor what another process measured counts: a wrong figure
+        ends with the process at the latest.
+        """
+        return min(int(self._least_bytes), self.memory_bytes)
 
     @property
     def mean_service_s(self) -> float:
@@ -98,7 +119,8 @@ class ModelCosts:
         """Return what was learned as plain JSON values."""
         return {
             "start": self._start.dump(),
-            "memory_bytes": self._memory_bytes,
+            "start_bytes": self._start_bytes,
+            "growth_bytes": self._growth_bytes,
             "service": self._service.dump(),
             "fit": self._fit.dump(),
             "tokens_out": self._tokens_out.dump(),
@@ -108,18 +130,15 @@ class ModelCosts:
     def load(self, data: Mapping[str, Any]) -> None:
         """Take over what `dump` returned.
 
-        Raises `ValueError` and keeps what it had where `data` has another shape.
+        Raises `ValueError` and keeps what it had where `dump` cannot have returned `data`.
         """
-        try:
-            memory_bytes = float(data["memory_bytes"])
-            fresh = (
-                DurationHistogram(self.start_s()).load(data["start"]),
-                DecayedMean(0.0).load(data["service"]),
-                LinearFit().load(data["fit"]),
-                DecayedMean(0.0).load(data["tokens_out"]),
-                DecayedMean(0.0).load(data["first_event"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not the dump of a model's costs: {error!r}") from error
-        self._memory_bytes = memory_bytes
+        sizes = number(member(data, "start_bytes")), number(member(data, "growth_bytes"))
+        fresh = (
+            DurationHistogram(self.start_s()).load(member(data, "start")),
+            DecayedMean(0.0).load(member(data, "service")),
+            LinearFit().load(member(data, "fit")),
+            DecayedMean(0.0).load(member(data, "tokens_out")),
+            DecayedMean(0.0).load(member(data, "first_event")),
+        )
+        self._start_bytes, self._growth_bytes = sizes
         self._start, self._service, self._fit, self._tokens_out, self._first_event = fresh

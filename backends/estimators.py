@@ -1,6 +1,7 @@
 """Small online estimators: a decayed mean, a decayed histogram of durations, a decayed linear fit.
 
-They know nothing of models or replicas; each dumps to plain JSON values and loads from them.
+They know nothing of models or replicas; each dumps to plain JSON values and loads from them. What could not have been
+learned (no number, negative, beyond all measure) does not load: it would spoil every estimate from then on.
 """
 
 import math
@@ -8,6 +9,34 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 Plain = dict[str, Any]
+
+# No sum of what is measured here (seconds, bytes, tokens and their squares) comes near it.
+MOST = 1e15
+LONGEST_S = 1e8
+
+
+def number(data: Any, *, least: float = 0.0, most: float = MOST) -> float:
+    """Return a plain value as a float; raise `ValueError` unless it is a number from `least` to `most`."""
+    if not isinstance(data, int | float) or isinstance(data, bool) or not least <= data <= most:
+        raise ValueError(f"{data!r:.50} where a number from {least:g} to {most:g} is needed")
+    return float(data)
+
+
+def member(data: Any, name: str) -> Any:
+    """Return one entry of a plain mapping; raise `ValueError` where there is none."""
+    if not isinstance(data, Mapping) or name not in data:
+        raise ValueError(f"{data!r:.50} where a mapping with '{name}' is needed")
+    return data[name]
+
+
+def _numbers(data: Any, count: int) -> list[float]:
+    if not isinstance(data, list) or len(data) != count:
+        raise ValueError(f"{data!r:.50} where a list of {count} numbers is needed")
+    return [number(each) for each in data]
+
+
+def _count(data: Any) -> int:
+    return int(number(data))
 
 
 class DecayedMean:
@@ -36,8 +65,10 @@ class DecayedMean:
         return {"sum": self._sum, "weight": self._weight, "count": self.count}
 
     def load(self, data: Mapping[str, Any]) -> Self:
-        """Take over what `dump` returned."""
-        self._sum, self._weight, self.count = float(data["sum"]), float(data["weight"]), int(data["count"])
+        """Take over what `dump` returned. Raises `ValueError` where it cannot have."""
+        total, weight = number(member(data, "sum")), number(member(data, "weight"), least=1.0)
+        self.count = _count(member(data, "count"))
+        self._sum, self._weight = total, weight
         return self
 
 
@@ -49,6 +80,8 @@ class DurationHistogram:
 
     _RATIO = math.log(1.1)
     _LEAST_S = 1e-4
+    _FADED = 1e-3
+    """A weight that is forgotten with the next value."""
 
     def __init__(self, seed_s: float, keep: float = 0.95) -> None:
         self._keep = keep
@@ -58,7 +91,7 @@ class DurationHistogram:
     def add(self, seconds: float) -> None:
         """Learn a duration."""
         bucket = self._bucket(seconds)
-        self._weights = {key: weight * self._keep for key, weight in self._weights.items() if weight > 1e-3}  # noqa: PLR2004
+        self._weights = {key: weight * self._keep for key, weight in self._weights.items() if weight > self._FADED}
         self._weights[bucket] = self._weights.get(bucket, 0.0) + 1.0
 
     def quantile(self, share: float, above_s: float = 0.0) -> float | None:
@@ -81,8 +114,13 @@ class DurationHistogram:
         return {"weights": [[key, weight] for key, weight in sorted(self._weights.items())]}
 
     def load(self, data: Mapping[str, Any]) -> Self:
-        """Take over what `dump` returned."""
-        self._weights = {int(key): float(weight) for key, weight in data["weights"]}
+        """Take over what `dump` returned. Raises `ValueError` where it cannot have."""
+        weights = member(data, "weights")
+        last, least = self._bucket(LONGEST_S), self._FADED * self._keep
+        if not isinstance(weights, list) or len(weights) > last + 1:
+            raise ValueError(f"{weights!r:.50} where a list of at most {last + 1} buckets is needed")
+        pairs = [_numbers(pair, 2) for pair in weights]
+        self._weights = {int(number(key, most=last)): number(weight, least=least) for key, weight in pairs}
         return self
 
     def _bucket(self, seconds: float) -> int:
@@ -130,20 +168,34 @@ class LinearFit:
         return {"moments": list(self._moments), "targets": list(self._targets), "count": self.count}
 
     def load(self, data: Mapping[str, Any]) -> Self:
-        """Take over what `dump` returned; raise `ValueError` where it has another shape."""
-        moments, targets = [float(x) for x in data["moments"]], [float(x) for x in data["targets"]]
-        if (len(moments), len(targets)) != (len(self._moments), len(self._targets)):
-            raise ValueError(f"a fit has 6 moments and 3 targets, not {len(moments)} and {len(targets)}")
-        self._moments, self._targets, self.count, self._solution = moments, targets, int(data["count"]), None
+        """Take over what `dump` returned. Raises `ValueError` where it cannot have."""
+        fresh = LinearFit(self._keep)
+        fresh._moments = _numbers(member(data, "moments"), len(self._moments))
+        fresh._targets = _numbers(member(data, "targets"), len(self._targets))
+        fresh.count = _count(member(data, "count"))
+        if fresh.count and not fresh._solvable():
+            raise ValueError(f"the moments {fresh._moments} are of no points")
+        self._moments, self._targets, self.count, self._solution = fresh._moments, fresh._targets, fresh.count, None
         return self
+
+    def _solvable(self) -> bool:
+        """Whether the sums are such as points give: each point weighs, and no covariance exceeds its variances."""
+        if self._moments[0] < 1.0:
+            return False
+        var_a, var_b, cov = self._spread()
+        return min(var_a, var_b) > 0.0 and var_a * var_b > cov * cov
+
+    def _spread(self) -> tuple[float, float, float]:
+        """Return the variances of a and b, with the ridge, and their covariance, each times the weight of all."""
+        w, wa, wb, waa, wab, wbb = self._moments
+        ridge = self._RIDGE * w
+        return (waa - wa * wa / w) + ridge, (wbb - wb * wb / w) + ridge, wab - wa * wb / w
 
     def _solve(self) -> tuple[float, float, float]:
         """Centre the sums (the base is not punished), then solve the two slopes."""
-        w, wa, wb, waa, wab, wbb = self._moments
+        w, wa, wb, *_ = self._moments
         wy, way, wby = self._targets
-        var_a = (waa - wa * wa / w) + self._RIDGE * w
-        var_b = (wbb - wb * wb / w) + self._RIDGE * w
-        cov = wab - wa * wb / w
+        var_a, var_b, cov = self._spread()
         to_a, to_b = way - wa * wy / w, wby - wb * wy / w
         det = var_a * var_b - cov * cov
         slope_a = (to_a * var_b - to_b * cov) / det

@@ -242,11 +242,14 @@ class _Room:
     def make(self, want: _Want) -> list[Action]:
         """Return a start where it fits, else what frees memory for it and the reason why it waits, which comes last."""
         pool, need = want.pool, want.pool.replica_bytes
+        if self._budget is not None and not pool.alive:
+            if (never := self._never(pool, self._budget)) is not None:
+                return [Refuse(pool.model, never)]
+            # What it may grow to is a guess that may be wrong, and must not keep it down for ever.
+            need = min(need, self._budget - self._lasting_beside(pool))
         if self._budget is None or need <= self._free:
             self._free -= need
             return [Start(pool.model, want.why)]
-        if not pool.alive and (never := self._never(pool, need, self._budget)) is not None:
-            return [Refuse(pool.model, never)]
         victims = self._victims(pool, need - self._free - self._freeing) if want.urgent else []
         self._freeing += sum(r.memory_bytes for _, r in victims)
         stops: list[Action] = [
@@ -259,13 +262,16 @@ class _Room:
         self._free = 0
         return [*stops, Wait(pool.model, f"{held}, until what stops is gone")]
 
-    def _never(self, pool: PoolSnapshot, need: int, budget: int) -> str | None:
-        """Return why a first replica of this size can never start, or None."""
-        lasting = sum(size for model, size in self._lasting.items() if model != pool.model)
+    def _never(self, pool: PoolSnapshot, budget: int) -> str | None:
+        """Return why a first replica can never start, or None."""
+        need, lasting = pool.least_bytes, self._lasting_beside(pool)
         if need + lasting <= budget:
             return None
         why = f"one replica holds {_mib(need)}, the memory budget is {_mib(budget)}"
         return why if need > budget else f"{why}, of which replicas that always run hold {_mib(lasting)}"
+
+    def _lasting_beside(self, pool: PoolSnapshot) -> int:
+        return sum(size for model, size in self._lasting.items() if model != pool.model)
 
     def _victims(self, wanting: PoolSnapshot, missing: int) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
         """Pick the idle replicas of least value per byte that free `missing` bytes; none where all cannot."""
@@ -295,8 +301,9 @@ def _evictable(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[Repli
 
 
 def _lasting_bytes(pool: PoolSnapshot) -> int:
-    """Return what the replicas that are up hold at least, as long as nobody dies: those of the minimum."""
-    return sum(sorted(r.memory_bytes for r in pool.alive)[: pool.min_replicas])
+    """Return what the replicas of the minimum hold at least, as long as nobody dies; those that start may not grow."""
+    held = (pool.least_bytes if r.state is ReplicaState.STARTING else r.memory_bytes for r in pool.alive)
+    return sum(sorted(held)[: pool.min_replicas])
 
 
 def _mib(size: int) -> str:

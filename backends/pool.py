@@ -178,6 +178,7 @@ class Pool:
             start_s=self.costs.start_s(),
             service_s=self.costs.mean_service_s,
             replica_bytes=learned,
+            least_bytes=self.costs.least_bytes,
             keep_warm_s=self.limits.keep_warm_s,
             failures=self._failures,
             retry_at=self._retry_at,
@@ -290,8 +291,9 @@ class Pool:
 
     def _sample(self, replica: Replica, size: int) -> None:
         if size:
+            learn = self.costs.learn_memory if replica.memory_bytes else self.costs.learn_start_memory
             replica.memory_bytes = size
-            self.costs.learn_memory(size)
+            learn(size)
 
     def _learn(self, usage: Usage, first_event_s: float, service_s: float) -> None:
         self._failures = 0

@@ -43,7 +43,6 @@ class Replica:
         """Note that `backend` answers."""
         self.backend = backend
         self.ready_at = self.idle_since = now
-        self.memory_bytes = backend.memory_bytes()
         self.become(ReplicaState.READY, now)
 
     def drain(self, now: float) -> None:

@@ -37,6 +37,7 @@ class ReplicaSnapshot:
 class PoolSnapshot:
     """One pool: its limits, its replicas, its queue, and what is known of its demand and its costs.
 
+    `replica_bytes` is what one replica is expected to hold in time, `least_bytes` what it needs to come up at all.
     `keep_warm_s` is how long an idle replica stays; `None`: as long as the forecast is worth it. `retry_at` is when the
     next start may be tried after `failures` failures in a row; `closing` says that it takes no new jobs.
     """
@@ -54,6 +55,7 @@ class PoolSnapshot:
     start_s: float
     service_s: float
     replica_bytes: int
+    least_bytes: int = 0
     keep_warm_s: float | None = None
     failures: int = 0
     retry_at: float = 0.0

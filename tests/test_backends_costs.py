@@ -99,16 +99,40 @@ def test_a_start_is_expected_to_take_what_starts_took():
 def test_memory_follows_peaks_at_once_and_falls_slowly():
     """A budget must not be fooled by one small measurement."""
     costs = ModelCosts()
-    costs.learn_memory(100)
+    costs.learn_start_memory(100)
     costs.learn_memory(1000)
     costs.learn_memory(100)
     assert costs.memory_bytes == 910
+
+
+def test_a_peak_fades_with_every_start():
+    """One huge answer long ago says ever less about the next replica, and never that it cannot come up."""
+    costs = ModelCosts(CostSeed(memory_bytes=50))
+    costs.learn_start_memory(100)
+    costs.learn_memory(1100)
+    assert (costs.memory_bytes, costs.least_bytes) == (1100, 100)
+    for expected in (600, 350, 225):
+        costs.learn_start_memory(100)
+        assert (costs.memory_bytes, costs.least_bytes) == (expected, 100)
+
+
+def test_a_size_that_bars_a_model_ends_with_the_process():
+    """After a restart the size is expected still, but a start is tried once more before it is refused for it."""
+    costs = ModelCosts(CostSeed(memory_bytes=50))
+    costs.learn_start_memory(10_000)
+    assert costs.least_bytes == 10_000
+    again = ModelCosts(CostSeed(memory_bytes=50))
+    again.load(costs.dump())
+    assert (again.memory_bytes, again.least_bytes) == (10_000, 50)
+    again.learn_start_memory(40)
+    assert (again.memory_bytes, again.least_bytes) == (40, 40)
 
 
 def test_what_was_learned_survives_a_restart():
     """Through JSON and back, every answer is the same."""
     costs = taught(50)
     costs.learn_start(3.0)
+    costs.learn_start_memory(12000)
     costs.learn_memory(12345)
     again = ModelCosts()
     again.load(json.loads(json.dumps(costs.dump())))
@@ -119,7 +143,13 @@ def test_what_was_learned_survives_a_restart():
 
 @pytest.mark.parametrize(
     "spoil",
-    [{"start": 5}, {"fit": {"moments": [1], "targets": [], "count": 1}}, {"memory_bytes": "x"}, {"service": {}}],
+    [
+        {"start": 5},
+        {"fit": {"moments": [1], "targets": [], "count": 1}},
+        {"start_bytes": "x"},
+        {"growth_bytes": -1},
+        {"service": {}},
+    ],
 )
 def test_a_spoilt_dump_changes_nothing(spoil):
     """It is refused as a whole."""
@@ -128,6 +158,72 @@ def test_a_spoilt_dump_changes_nothing(spoil):
     with pytest.raises(ValueError, match=r"."):
         costs.load({**ModelCosts().dump(), **spoil})
     assert costs.dump() == before
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"service": {"sum": 1.0, "weight": 0, "count": 1}},
+        {"service": {"sum": math.inf, "weight": 1.0, "count": 1}},
+        {"start": {"weights": [[99999999, 1.0]]}},
+        {"start": {"weights": [[3, math.nan]]}},
+        {"start": {"weights": [[-3, 1.0]]}},
+        {"start_bytes": 10**400},
+        {"fit": {"moments": [0.0] * 6, "targets": [0.0] * 3, "count": 9}},
+        {"fit": {"moments": [10.0, 0.0, 0.0, 0.0, 50.0, 0.0], "targets": [1.0] * 3, "count": 9}},
+    ],
+)
+def test_what_cannot_have_been_learned_does_not_load(spoil):
+    """Figures of the right shape that would spoil every request of the model are refused."""
+    with pytest.raises(ValueError, match=r"needed|of no points"):
+        ModelCosts().load({**taught(20).dump(), **spoil})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+NUMBER = st.sampled_from([0, 1, -1, 0.5, 1e-300, 1e15, 1e300, math.inf, math.nan, 2**70]) | st.floats() | st.integers()
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> object:
+    """Draw any JSON value, or a true dump with some places changed."""
+    if draw(st.booleans()):
+        return draw(JSON)
+    data = json.loads(json.dumps(taught(draw(st.integers(0, 12))).dump()))
+    for _ in range(draw(st.integers(1, 3))):
+        place: dict | list = data
+        while True:
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            if not isinstance(place[key], dict | list) or not place[key] or draw(st.integers(0, 9)) == 0:
+                break
+            place = place[key]
+        place[key] = draw(NUMBER | JSON)
+    return data
+
+
+@given(spoilt(), st.integers(0, 10**5), st.integers(0, 10**5))
+def test_whatever_is_loaded_estimates_are_sound(data, tokens_in, tokens_out):
+    """Any JSON value either loads into costs whose every estimate is finite and not negative, or is a ValueError."""
+    costs = ModelCosts()
+    try:
+        costs.load(data)
+    except ValueError:
+        assert costs.dump() == ModelCosts().dump()
+    for _ in range(2):
+        estimates = (
+            *(costs.start_s(share) for share in (0.0, 0.5, 1.0)),
+            *(costs.remaining_start_s(elapsed_s) for elapsed_s in (0.0, 3.0, 1e9)),
+            *(costs.memory_bytes, costs.least_bytes, costs.mean_service_s, costs.first_event_s, costs.tokens_out),
+            costs.service_s(tokens_in, tokens_out),
+        )
+        assert all(0.0 <= estimate < math.inf for estimate in estimates)
+        costs.learn_start(1.0)
+        costs.learn_start_memory(5)
+        costs.learn_memory(7)
+        costs.learn_job(service_s=1.0, first_event_s=0.5, tokens_in=tokens_in, tokens_out=tokens_out)
 
 
 def test_a_mean_forgets():

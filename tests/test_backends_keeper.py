@@ -156,6 +156,24 @@ def test_who_waits_for_what_never_fits_is_told():
     run_virtual(run())
 
 
+def test_a_peak_above_the_budget_does_not_bar_the_model():
+    """A replica that once held more than the budget is gone: the next one is started as before."""
+
+    async def run() -> None:
+        async with rooms(["atlas"], 150 * MIB) as house:
+            await house.ask("atlas")
+            [backend] = house.pools["atlas"].engine.backends
+            backend._memory_bytes = 400 * MIB
+            await asyncio.sleep(6)
+            assert house.pools["atlas"].snapshot(house.clock()).replica_bytes == 400 * MIB
+            backend.die()
+            await asyncio.sleep(1)
+            assert (await house.ask("atlas"))[-1] == Finish("stop")
+            assert house.pools["atlas"].snapshot(house.clock()).replica_bytes == 250 * MIB
+
+    run_virtual(run())
+
+
 def test_an_engine_with_a_bug_does_not_end_the_keeper(caplog):
     """An error that no engine should raise is logged, told to who waits, and tried again like any failure."""
 

@@ -46,6 +46,7 @@ def pool(*replicas: ReplicaSnapshot, **changes: object) -> PoolSnapshot:
         start_s=10.0,
         service_s=1.0,
         replica_bytes=100 * MIB,
+        least_bytes=100 * MIB,
     )
     return replace(calm, **changes)  # type: ignore[arg-type]
 
@@ -216,7 +217,7 @@ def test_a_forecast_pushes_nobody_out():
 
 def test_what_can_never_fit_is_refused():
     """A replica larger than the budget is no matter of waiting."""
-    (refuse,) = plan(NOW, [pool(queued=1, replica_bytes=200 * MIB)], 150 * MIB)
+    (refuse,) = plan(NOW, [pool(queued=1, least_bytes=200 * MIB, replica_bytes=200 * MIB)], 150 * MIB)
     assert refuse == Refuse("atlas", "one replica holds 200 MiB, the memory budget is 150 MiB")
 
 
@@ -225,6 +226,21 @@ def test_what_never_fits_beside_those_that_always_run_is_refused():
     (refuse,) = plan(NOW, [pool(queued=1), other("always", min_replicas=1)], 150 * MIB)
     why = "one replica holds 100 MiB, the memory budget is 150 MiB, of which replicas that always run hold 100 MiB"
     assert refuse == Refuse("atlas", why)
+
+
+def test_growth_beyond_the_budget_is_no_refusal():
+    """A model that came up within the budget and once held more may come up again, with the whole budget for itself."""
+    grown = pool(queued=1, least_bytes=100 * MIB, replica_bytes=900 * MIB)
+    assert kinds(plan(NOW, [grown], 150 * MIB)) == ["start atlas"]
+    assert kinds(plan(NOW, [grown, other("idle")], 150 * MIB)) == ["stop idle", "wait atlas"]
+    assert kinds(plan(NOW, [grown, other("always", min_replicas=1)], 250 * MIB)) == ["start atlas"]
+
+
+def test_what_a_start_may_grow_to_bars_nobody():
+    """While a replica of a minimum starts, others are refused only for what it needs at least."""
+    starting = replica("always-1", ReplicaState.STARTING, size=900 * MIB, remaining_s=1.0)
+    always = pool(starting, model="always", min_replicas=1, replica_bytes=900 * MIB)
+    assert kinds(plan(NOW, [pool(queued=1), always], 250 * MIB)) == ["wait atlas"]
 
 
 def test_a_queue_that_a_replica_works_on_is_not_refused():
@@ -262,6 +278,7 @@ def pools_of(draw: st.DrawFn) -> list[PoolSnapshot]:
                 start_s=draw(st.floats(0.001, 600)),
                 service_s=draw(st.floats(1e-4, 60)),
                 replica_bytes=size,
+                least_bytes=draw(st.integers(0, size)),
                 closing=draw(st.booleans()),
                 failures=draw(st.integers(0, 3)),
                 retry_at=draw(st.floats(NOW - 10, NOW + 10)),
@@ -277,7 +294,8 @@ def test_whatever_the_state_the_plan_keeps_its_promises(pools, budget_mib):
     actions = plan(NOW, pools, budget)
     held = sum(r.memory_bytes for p in pools for r in p.replicas)
     starts = {p.model: sum(isinstance(a, Start) and a.model == p.model for a in actions) for p in pools}
-    started = sum(p.replica_bytes * starts[p.model] for p in pools)
+    started = sum((p.replica_bytes if p.alive else p.least_bytes) * min(starts[p.model], 1) for p in pools)
+    started += sum(p.replica_bytes * max(starts[p.model] - 1, 0) for p in pools)
     assert budget is None or started == 0 or held + started <= budget
     stopped = [action.replica for action in actions if isinstance(action, Stop)]
     assert len(stopped) == len(set(stopped))
