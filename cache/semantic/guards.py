@@ -8,18 +8,23 @@ words differ are different questions, whatever a model thinks of them.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import combinations
 
+from cache.semantic.direction import direction, is_passive
+from cache.semantic.inflection import forms, is_near, without_near
 from cache.semantic.lexicon import (
-    BACKWARD_WORDS,
-    FORWARD_WORDS,
+    ARITHMETIC,
+    ATTRIBUTE_JOINING_WORDS,
+    ATTRIBUTES,
+    CASED_WORDS,
     FUNCTION_WORDS,
+    JOINING_WORDS,
     OPPOSITES,
-    PART_CONFLICTS,
-    SYMMETRIC_WORDS,
-    UNITS,
+    QUESTION_WORDS,
+    STRONG_JOINING_WORDS,
 )
-from cache.semantic.reading import Reading, is_near, read, without_near
+from cache.semantic.order import order
+from cache.semantic.reading import Reading, read
+from cache.semantic.tokens import Token
 from cache.semantic.wording import find_wording, is_same_wording
 
 # Long texts hide their difference in a crowd of equal words, and judging them would hold up the event loop.
@@ -65,11 +70,34 @@ def negation(a: Reading, b: Reading) -> str | None:
     return f"negated: {', '.join(a.negated)} against {', '.join(b.negated)}"
 
 
-def tense(a: Reading, b: Reading) -> str | None:
-    """Veto where one text asks about the present and the other about the past."""
-    if a.tense is None or b.tense is None or a.tense == b.tense:
+def time(a: Reading, b: Reading) -> str | None:
+    """Veto unless both texts ask of one time: now, once, some day, or what would be."""
+    if a.times == b.times:
         return None
-    return f"{a.tense} against {b.tense}"
+    return " against ".join(" and ".join(sorted(r.times)) or "now" for r in (a, b))
+
+
+def joining(a: Reading, b: Reading) -> str | None:
+    """Veto where each text joins its parts by a word that the other lacks, or one by a word that is never left out."""
+    allowed = _may_be_joined_otherwise(a, b)
+    only_a, only_b = (words - allowed for words in _only(a, b))
+    only_a, only_b = only_a & JOINING_WORDS, only_b & JOINING_WORDS
+    if only_a and only_b:
+        return f"{', '.join(sorted(only_a))} against {', '.join(sorted(only_b))}"
+    strong = sorted((only_a | only_b) & STRONG_JOINING_WORDS)
+    return f"{strong[0]} is in one text only" if strong else None
+
+
+def case(a: Reading, b: Reading) -> str | None:
+    """Veto where a word that is also a name is written as one in one text only."""
+    if _attribute(a) and _attribute(b):
+        # What has a capital or a currency is a country, however it is written.
+        return None
+    cased = {token.word: _is_cased(token) for token in a.tokens if token.word in CASED_WORDS}
+    for token in b.tokens:
+        if token.word in cased and _is_cased(token) != cased[token.word]:
+            return f"{token.word} is written as a name in one text only"
+    return None
 
 
 def opposites(a: Reading, b: Reading) -> str | None:
@@ -101,17 +129,15 @@ def names(a: Reading, b: Reading) -> str | None:
     return None
 
 
-def direction(a: Reading, b: Reading) -> str | None:
-    """Veto where both texts have the same parts in exchanged roles: A to B, B to A."""
-    return _crossed_edges(a, b) or _other_part(a, b) or _swapped_pair(a, b) or _other_voice(a, b)
-
-
 def content(a: Reading, b: Reading) -> str | None:
     """Veto unless the content words are the same, up to inflection and a few synonyms, in whatever order."""
     if _is_vague(a) or _is_vague(b):
         same = [token.word for token in a.tokens] == [token.word for token in b.tokens]
         return None if same else "too little is said to compare"
     only_a, only_b = _unmatched(a.content, b.content)
+    if _is_one_word(a) or _is_one_word(b):
+        # Alone an ending is the question: what is a spirit, what are spirits.
+        only_a, only_b = sorted(set(a.content) - set(b.content)), sorted(set(b.content) - set(a.content))
     only_a, only_b = _allow_fragment(only_a, a, b), _allow_fragment(only_b, b, a)
     if not only_a and not only_b:
         return None
@@ -132,10 +158,46 @@ GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
     ("opposites", opposites),
     ("names", names),
     ("direction", direction),
-    ("tense", tense),
+    ("time", time),
     ("content", content),
+    ("order", order),
+    ("joining", joining),
+    ("case", case),
     ("wording", wording),
 )
+
+
+def _attribute(reading: Reading) -> str | None:
+    """Return the attribute that a text asks for, if it asks for one: the capital of something."""
+    return next((form for word in reading.content for form in forms(word) if form in ATTRIBUTES), None)
+
+
+def _may_be_joined_otherwise(a: Reading, b: Reading) -> frozenset[str]:
+    allowed: set[str] = set()
+    if _attribute(a) is not None and _attribute(a) == _attribute(b):
+        allowed |= ATTRIBUTE_JOINING_WORDS
+    if a.is_conversion and b.is_conversion:
+        allowed |= {"in", "into", "to", "of"}
+    if is_passive(a) != is_passive(b):
+        allowed.add("by")
+    if a.quantities and b.quantities and not ARITHMETIC.isdisjoint(a.content):
+        allowed |= {"by", "from", "and", "of", "to", "with", "if"}
+    if "neighbour" in a.content and "neighbour" in b.content:
+        allowed |= {"with", "to"}
+    if "difference" in a.content and "difference" in b.content:
+        allowed |= {"of", "from", "to", "and"}
+    return frozenset(allowed)
+
+
+def _is_cased(token: Token) -> bool:
+    """Whether a word is written as a name; the capital that opens a text is one only of a word with content."""
+    if token.word in FUNCTION_WORDS or token.word in QUESTION_WORDS:
+        return token.text[:1].isupper() and (not token.initial or token.text.isupper())
+    return token.text[:1].isupper()
+
+
+def _is_one_word(reading: Reading) -> bool:
+    return sum(1 for word in reading.content if not word.startswith("@")) + len(reading.quantities) == 1
 
 
 def _is_vague(reading: Reading) -> bool:
@@ -164,130 +226,8 @@ def _unmatched(a: Iterable[str], b: Iterable[str]) -> tuple[list[str], list[str]
 
 
 def _allow_fragment(only: list[str], own: Reading, other: Reading) -> list[str]:
-    """Forgive what the other text leaves unsaid: how, where it asks nothing; who, where its noun says so."""
+    """Forgive how and who, where the other text asks nothing."""
     enough = len([word for word in own.content if not word.startswith("@")]) > 1
-    if not enough:
+    if not enough or other.asks:
         return only
-    if not other.asks:
-        only = [word for word in only if word != "@how"]
-    return [word for word in only if word != "@who"]
-
-
-def _edges(reading: Reading) -> set[tuple[str, str]]:
-    """Return (from, to) for the words on the two sides of each word of direction."""
-    edges = set()
-    words = [token.word for token in reading.tokens]
-    for at, word in enumerate(words):
-        if word in FORWARD_WORDS or word in BACKWARD_WORDS or (word == "in" and reading.is_conversion):
-            left, right = _side(reading, at, -1), _side(reading, at, 1)
-            backward = word in BACKWARD_WORDS or (word == "in" and words[:2] == ["how", "many"])
-            edges |= {(y, x) if backward else (x, y) for x in left for y in right}
-    return edges
-
-
-def _side(reading: Reading, at: int, step: int) -> list[str]:
-    """Return the unbroken run of content words, units and bare numbers beside a token."""
-    by_place = dict(zip(reading.places, reading.content, strict=True))
-    run: list[str] = []
-    at += step
-    while 0 <= at < len(reading.tokens):
-        token = reading.tokens[at]
-        if token.value is not None:
-            run.append(token.unit or token.value)
-        elif at in by_place and not by_place[at].startswith("@"):
-            run.append(by_place[at])
-        elif token.word not in ("a", "an", "the", "one") and not (run == [] and token.word in ("are", "is", "there")):
-            break
-        at += step
-    return run
-
-
-def _crossed_edges(a: Reading, b: Reading) -> str | None:
-    edges_a, edges_b = _edges(a), _edges(b)
-    for x, y in sorted(edges_a):
-        if x != y and (y, x) in edges_b and (x, y) not in edges_b:
-            return f"{x} to {y} against {y} to {x}"
-    return None
-
-
-def _other_part(a: Reading, b: Reading) -> str | None:
-    parts_a, parts_b = _parts(a), _parts(b)
-    for word in sorted(parts_a.keys() & parts_b.keys()):
-        for x, y in PART_CONFLICTS:
-            if {parts_a[word], parts_b[word]} == {x, y}:
-                return f"{parts_a[word]} {word} against {parts_b[word]} {word}"
-    return None
-
-
-def _parts(reading: Reading) -> dict[str, str]:
-    """Return the preposition that each content word follows, articles aside."""
-    by_place = dict(zip(reading.places, reading.content, strict=True))
-    parts: dict[str, str] = {}
-    last = ""
-    for at, token in enumerate(reading.tokens):
-        if at in by_place:
-            if last and by_place[at] not in UNITS:
-                parts.setdefault(by_place[at], last)
-            last = ""
-        elif token.word not in ("a", "an", "the", "my"):
-            last = token.word if token.word in FUNCTION_WORDS or token.word == "against" else ""
-    return parts
-
-
-def _swapped_pair(a: Reading, b: Reading) -> str | None:
-    """Veto an exchange of two names, two numbers, or subject and object, that nothing symmetric joins."""
-    if any(not SYMMETRIC_WORDS.isdisjoint(token.word for token in r.tokens) for r in (a, b)):
-        return None
-    if a.asks_about and b.asks_about and a.asks_about != b.asks_about:
-        return f"asks for the {a.asks_about} against the {b.asks_about}"
-    values_a = [token.value for token in a.tokens if token.value]
-    values_b = [token.value for token in b.tokens if token.value]
-    if values_a != values_b and sorted(values_a) == sorted(values_b) and not a.is_conversion:
-        return f"{' '.join(values_a)} against {' '.join(values_b)}"
-    if _is_passive(a) != _is_passive(b):
-        return None
-    # Whether it is so depends on the order, more than what it is: Paris in France, France in Paris.
-    ordered = frozenset(a.content) if "@yesno" in a.content else a.names | b.names
-    return _swapped_among(ordered, a, b) or _swapped_words(a, b)
-
-
-def _swapped_among(wanted: frozenset[str], a: Reading, b: Reading) -> str | None:
-    order_a = [word for word in a.content if word in wanted]
-    order_b = [word for word in b.content if word in wanted]
-    for x, y in combinations(dict.fromkeys(order_a), 2):
-        if x in order_b and y in order_b and order_b.index(y) < order_b.index(x):
-            return f"{x} … {y} against {y} … {x}"
-    return None
-
-
-def _swapped_words(a: Reading, b: Reading) -> str | None:
-    """Veto where two words have changed places around others that stayed: dog chases cat, cat chases dog."""
-    if len(a.content) != len(b.content):
-        return None
-    moved = [at for at, (x, y) in enumerate(zip(a.content, b.content, strict=True)) if not is_near(x, y)]
-    if len(moved) != 2 or moved[1] - moved[0] == 1:  # noqa: PLR2004
-        return None
-    x, y = (a.content[at] for at in moved)
-    if is_near(x, b.content[moved[1]]) and is_near(y, b.content[moved[0]]):
-        return f"{x} … {y} against {y} … {x}"
-    return None
-
-
-def _other_voice(a: Reading, b: Reading) -> str | None:
-    """Veto where one text is passive and the other is not, and yet the same word comes first."""
-    if _is_passive(a) == _is_passive(b):
-        return None
-    plain = a if _is_passive(b) else b
-    if any(token.word == "by" for token in plain.tokens):
-        return None
-    words_a, words_b = ([w for w in r.content if not w.startswith("@")] for r in (a, b))
-    if len(words_a) == len(words_b) > 2 and all(map(is_near, words_a, words_b)):  # noqa: PLR2004
-        return f"{words_a[0]} acts in one text and is acted on in the other"
-    return None
-
-
-def _is_passive(reading: Reading) -> bool:
-    words = [token.word for token in reading.tokens]
-    return "by" in words and not {"is", "are", "was", "were", "be", "been", "being"}.isdisjoint(
-        words[: words.index("by")]
-    )
+    return [word for word in only if word not in ("@how", "@who")]

@@ -1,57 +1,37 @@
-"""The words that the guards know: English function words, numbers, units, opposites, synonyms. Data, no decisions.
+"""The words that the guards know: English function words, opposites, synonyms. Data, no decisions.
 
 Every list errs on the side of a miss: a word that is not here is content, and content must be the same in both texts.
 """
 
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-def _phrases(lines: str) -> dict[str, list[tuple[str, ...]]]:
-    """Read phrases, one a line or split by semicolons, into first word -> phrases, the longest first."""
-    phrases: dict[str, list[tuple[str, ...]]] = {}
-    for phrase in sorted(lines.strip().replace("\n", ";").split(";"), key=len, reverse=True):
-        words = tuple(phrase.split())
-        phrases.setdefault(words[0], []).append(words)
-    return phrases
-
-
-def _table(lines: str) -> dict[str, str]:
-    """Read lines of `canonical: alias alias …` into alias -> canonical; the canonical word stands for itself."""
-    table: dict[str, str] = {}
-    for line in lines.strip().splitlines():
-        canonical, _, aliases = line.partition(":")
-        table[canonical.strip()] = canonical.strip()
-        table.update(dict.fromkeys(aliases.split(), canonical.strip()))
-    return table
-
+from cache.semantic.wordlists import read_phrases, read_table, read_words
 
 # No content of their own. Not here, because they have some: more less up down off out before after above below over.
 FUNCTION_WORDS = frozenset(
-    _words("""
+    read_words("""
     a an the this that these those there here it its it's they them their theirs we our ours you your yours i my
     mine me us am is are was were be been being do does did done doing has have had having will would shall 'd
-    've 'll 're 'm 's and or but if then so as at by for from in into of on onto to toward towards with about
-    via per than such also too between what which whom whose
+    've 'll 're 'm 's and or but if then as at by for from in into of on onto to toward towards with about
+    via per than such also between what which whom whose
     """)
 )
 
 # What people wrap around a question. None of it changes the answer.
 COURTESY_WORDS = frozenset(
-    _words("""
-    please kindly thanks thank hi hello hey ok okay dear sir exactly actually really literally indeed just
-    simply basically honestly truly definitely certainly specifically somehow current currently located situated
-    appear appears seem seems kind sort one
+    read_words("please kindly thanks thank hi hello hey ok okay sir indeed currently located situated")
+)
+# What only stresses a question, and yet limits a statement: what really is a cold, is it really a cold.
+STRESS_WORDS = frozenset(
+    read_words("""
+    exactly actually really literally just simply basically honestly truly definitely certainly specifically somehow
     """)
 )
 # What opens a request instead of a question word; anywhere else it is content.
-IMPERATIVES = frozenset(_words("tell show give explain describe name say mention state list provide find"))
+IMPERATIVES = frozenset(read_words("tell show give explain describe name say mention state list provide find"))
 # What only links a noun to its owner, where `what` or `which` asks for the noun: the currency that Japan uses.
-LINKING_WORDS = frozenset(_words("use used uses using lie lies belong belongs possess possesses people found"))
+LINKING_WORDS = frozenset(read_words("use used uses using lie lies people"))
 
 # Whole phrases, taken out before single words are judged; the longest first.
-COURTESY_PHRASES = _phrases("""
+COURTESY_PHRASES = read_phrases("""
 do you know; do you happen to know; could you tell me; can you tell me; would you tell me; will you tell me; tell me
 can you please tell me; could you please tell me; can you; could you; would you; will you; would you mind; i wonder
 i was wondering; i am wondering; i want to know; i need to know; i would like to know; i 'd like to know; let me know
@@ -62,8 +42,18 @@ sorry if this is basic; quick one; quick question; thank you; thanks a lot; good
 what do you call; what do we call; the name of; from one another; from each other; one another; each other
 """)
 
+# What looks like a form of another word and has a sense of its own.
+FORMS_APART = frozenset(
+    read_words("""
+    news arms spirits looks savings customs goods glasses clothes cloths means manners scales works brains pains
+    forces grounds premises proceeds damages spectacles stairs quarters remains airs lies notes
+    returns shorts trunks odds outskirts thanks regards wits honours terms stocks blues greens oils wings
+    mathematics physics politics economics founded founding wounded leading mating meaning housing grounded building
+    """)
+)
+
 NEGATIONS = frozenset(
-    _words("""
+    read_words("""
     not no never without cannot neither nor none nobody nothing nowhere except excluding hardly barely dont
     doesnt didnt isnt arent wasnt werent cant couldnt wont wouldnt shouldnt hasnt havent hadnt aint n't
     """)
@@ -71,7 +61,7 @@ NEGATIONS = frozenset(
 
 # Where one of these stands the question is about words or a text: then every word counts, and every letter of it.
 WORDING_WORDS = frozenset(
-    _words("""
+    read_words("""
     say says saying translate translates translated translation translating spell spells spelled spelt spelling
     pronounce pronounced pronunciation synonym synonyms antonym antonyms opposite opposites homonym homophone rhyme
     rhymes rhyming word words wording phrase phrases phrasing sentence sentences paraphrase rephrase reword rewrite
@@ -88,11 +78,27 @@ WORDING_WORDS = frozenset(
 )
 
 AUXILIARIES = frozenset(
-    _words("is are was were am do does did has have had can could should will would may might must shall")
+    read_words("is are was were am do does did has have had can could should will would may might must shall")
 )
-DO_FORMS = frozenset(_words("do does did done"))
-PAST = frozenset(_words("was were did had"))
-PRESENT = frozenset(_words("is are am do does has have"))
+DO_FORMS = frozenset(read_words("do does did done"))
+# When something is, told by an auxiliary. Where none of these stands, it is now.
+TIMES = read_table("""
+past: was were did had
+future: will 'll shall gonna
+conditional: would 'd
+continuing: being
+""")
+# The same, told by the verb itself where no auxiliary stands; or, after has and have, what is done with.
+PAST_VERBS = frozenset(
+    read_words("""
+    beat became began bit blew bought broke brought built came caught chose cost cut died drew drank drove ate fell
+    fed felt fought flew forgot froze gave got grew heard held hid hit kept knew laid led left lent lost made met paid
+    ran rode rose said sang sank sat saw sent shot slept sold spent spoke spread stole stood struck swam taught
+    threw told took went woke won wore been begun bitten blown broken chosen done drawn driven drunk eaten fallen
+    flown forgotten frozen given gone grown hidden known ridden risen seen spoken stolen swum sung taken thrown woken
+    worn
+    """)
+)
 
 # How a question word asks, as a content token; `what` and `which` ask nothing beyond their noun.
 QUESTION_WORDS = {
@@ -104,22 +110,22 @@ QUESTION_WORDS = {
     "how": "@how",
     "what": "",
     "which": "",
-    "whose": "@who",
+    "whose": "@whose",
     "wat": "",
 }
 # Nouns that ask like a question word when `what` or `which` stands with them, or nothing does.
-ASKING_NOUNS = _table("""
+ASKING_NOUNS = read_table("""
 @why: reason reasons cause causes
 @how: way ways process procedure method steps
 @where: location
 @when: date year
 """)
 # Left at the end of a question, these are what it asks: where is she from, what is it for.
-ASKING_ENDS = frozenset(_words("from for about of with by like do done have has had"))
-FIRST_PERSON = frozenset(_words("i me my mine we us our ours"))
-SECOND_PERSON = frozenset(_words("you your yours"))
+ASKING_ENDS = frozenset(read_words("from for about of with by like do done have has had"))
+FIRST_PERSON = frozenset(read_words("i me my mine we us our ours"))
+SECOND_PERSON = frozenset(read_words("you your yours"))
 # "How do I", "how can you", "how should one": nobody in particular.
-GENERIC_AFTER = frozenset(_words("do can could should would may might must did to"))
+GENERIC_AFTER = frozenset(read_words("do can could should would may might must did to"))
 MEASURES = {
     "many": "count",
     "much": "amount",
@@ -137,118 +143,10 @@ MEASURES = {
     "wide": "width",
 }
 
-CARDINALS = {
-    word: value
-    for value, word in enumerate(
-        _words("""
-    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-    seventeen eighteen nineteen
-    """)
-    )
-} | {word: 10 * value for value, word in enumerate(_words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)}
-MULTIPLIERS = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-WORD_NUMBERS = {"dozen": "12", "half": "0.5", "twice": "2", "double": "2", "triple": "3"}
-ORDINALS = {
-    word: str(value)
-    for value, word in enumerate(
-        _words("""
-    first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth
-    fifteenth sixteenth seventeenth eighteenth nineteenth twentieth
-    """),
-        1,
-    )
-}
-
-UNITS = _table("""
-kilometre: km kms kilometer kilometers kilometres
-metre: meter meters metres
-centimetre: cm cms centimeter centimeters centimetres
-millimetre: mm millimeter millimeters millimetres
-mile: mi miles
-yard: yd yds yards
-foot: ft feet
-inch: inches
-kilogram: kg kgs kilo kilos kilograms kilogramme kilogrammes
-gram: grams gramme grammes
-milligram: mg milligrams
-tonne: tonnes
-ton: tons
-pound: lb lbs pounds
-ounce: oz ounces
-stone: stones
-litre: liter liters litres
-millilitre: ml milliliter milliliters millilitres
-gallon: gal gallons
-pint: pints
-quart: quarts
-cup: cups
-tablespoon: tbsp tablespoons
-teaspoon: tsp teaspoons
-celsius: centigrade °c ℃
-fahrenheit: °f ℉
-kelvin: kelvins
-millisecond: ms milliseconds
-second: sec secs seconds
-minute: min mins minutes
-hour: hr hrs hours
-day: days
-week: weeks
-month: months
-year: yr yrs years
-byte: bytes
-kilobyte: kb kilobytes
-megabyte: mb megabytes
-gigabyte: gb gigabytes
-terabyte: tb terabytes
-megabit: mbit megabits
-gigabit: gbit gigabits
-megabit-per-second: mbps
-gigabit-per-second: gbps
-mile-per-hour: mph
-kilometre-per-hour: kmh kph
-watt: watts
-kilowatt: kw kilowatts
-joule: joules
-calorie: cal calories
-kilocalorie: kcal
-volt: volts
-percent: % percentage pct
-dollar: $ usd dollars bucks
-euro: € eur euros
-pound-sterling: £ gbp
-yen: ¥ jpy
-acre: acres
-hectare: ha hectares
-hertz: hz
-kilohertz: khz
-megahertz: mhz
-gigahertz: ghz
-""")
-# Too short to be a unit unless they stand at a number, or where a conversion names its target.
-SHORT_UNITS = {
-    "m": "metre",
-    "g": "gram",
-    "l": "litre",
-    "c": "celsius",
-    "f": "fahrenheit",
-    "s": "second",
-    "h": "hour",
-    "t": "tonne",
-    "in": "inch",
-    "b": "byte",
-    "v": "volt",
-    "w": "watt",
-    "am": "am",
-    "pm": "pm",
-}
-# Where the case of a letter is the difference.
-CASED_UNITS = {"Mb": "megabit", "Gb": "gigabit", "Kb": "kilobit", "kb": "kilobyte", "K": "kelvin"}
-MAGNITUDES = {"k": 10**3, "m": 10**6, "bn": 10**9}
-
 # A word of the left against its word of the right is another question, whatever the rest says.
 OPPOSITES = [
     tuple(pair.split("/"))
-    for pair in _words("""
+    for pair in read_words("""
     enable/disable enabled/disabled and/or increase/decrease increasing/decreasing open/close opened/closed on/off
     in/out up/down before/after above/below over/under inside/outside left/right more/less most/least first/last
     next/last next/previous start/stop begin/end north/south east/west northern/southern eastern/western min/max
@@ -266,34 +164,28 @@ OPPOSITES = [
     legal/illegal safe/dangerous possible/impossible fixed/variable client/server parent/child acid/base
     question/answer love/hate today/tomorrow today/yesterday yesterday/tomorrow morning/evening day/night
     summer/winter male/female he/she him/her his/her husband/wife mother/father son/daughter brother/sister
-    king/queen
+    king/queen main/official
     """)
 ]
 
 # Words that ask for the same. Short on purpose: each line is a claim that the two may always be exchanged.
-SYNONYMS = _table("""
+SYNONYMS = read_table("""
 difference: differ differs different
-neighbour: neighbor neighbors neighbours border borders bordering neighbouring neighboring
-currency: money currencies
-author: wrote written writes write writer
+neighbour: neighbor neighbors neighbours neighbouring neighboring
 purchase: buy buying bought
 delete: remove removing deleting erase
-begin: start starts
-film: movie movies films
-car: automobile cars
-quick: fast rapid
-child: kid kids children
+begin: start starts began begun started
 maximum: max
 minimum: min
 color: colour colours colors
-language: speak spoken speaks languages
-count: number
+car: automobile cars
+child: children
+film: films
 @where: location
-large: big
-plus: add added sum adding +
-minus: subtract subtracted -
-times: multiply multiplied product x \N{MULTIPLICATION SIGN} * multiplying
-divided: divide ÷ / dividing quotient
+minus: -
+plus: +
+times: x \N{MULTIPLICATION SIGN} *
+divided: ÷ /
 favorite: favourite
 organize: organise
 center: centre
@@ -302,10 +194,8 @@ take: took taken
 give: gave given
 make: made makes making
 know: knew known
-see: saw seen
+see: seen
 win: won winning
-find: found
-build: built
 break: broke broken
 choose: chose chosen
 drive: drove driven
@@ -315,7 +205,6 @@ fly: flew flown
 grow: grew grown
 hold: held
 keep: kept
-leave: left
 lose: lost
 mean: meant
 run: ran running
@@ -327,13 +216,29 @@ think: thought
 throw: threw thrown
 understand: understood
 wear: wore worn
+write: wrote written writes writing
+""")
+# More of them, that hold only among numbers: add people to a group.
+SYNONYMS_IN_SUMS = read_table("""
+plus: add added sum adding
+minus: subtract subtracted
+times: multiply multiplied product multiplying
+divided: divide dividing quotient
+""")
+# And only where who is asked for: what is a write off.
+SYNONYMS_OF_PERSONS = read_table("author: wrote written writer")
+# And only of what is asked for: which money, hard currency; which language do they speak, how do I speak to her.
+SYNONYMS_OF_SUBJECTS = read_table("""
+currency: money
+language: speak spoken speaks languages
+neighbour: border borders bordering
 """)
 
 # What a noun already says: beside it these words add nothing.
 IMPLIED = {
     "capital": frozenset({"city"}),
     "language": frozenset({"official", "main"}),
-    "currency": frozenset({"official", "pay", "country"}),
+    "currency": frozenset({"pay", "country"}),
     "symbol": frozenset({"chemical", "element"}),
     "neighbour": frozenset({"country", "nation", "share"}),
     "continent": frozenset({"part"}),
@@ -341,31 +246,49 @@ IMPLIED = {
     "difference": frozenset({"@how"}),
 }
 # What a conversion already says: a quantity and a unit, or two units, stand in the text.
-CONVERSION_WORDS = frozenset(_words("unit-convert count amount equal equals equivalent make worth express change"))
+CONVERSION_WORDS = frozenset(read_words("unit-convert count amount equal equals equivalent make worth express change"))
 # What a sum already says.
-ARITHMETIC = frozenset(_words("plus minus times divided"))
-ARITHMETIC_WORDS = frozenset(_words("equal equals amount get gets calculate compute result make"))
+ARITHMETIC = frozenset(read_words("plus minus times divided"))
+ARITHMETIC_WORDS = frozenset(read_words("equal equals amount get gets calculate compute result make"))
 # What adds nothing beside two words of content: the symbol that zinc has; alone, what zinc has is another question.
-WEAK_WORDS = frozenset(_words("have has had called named"))
+WEAK_WORDS = frozenset(read_words("have has had called named"))
 # Two words that stand for one.
 PAIRS = {("next", "to"): "neighbour", ("take", "away"): "minus"}
 
 # Joins equals: what stands on its sides may change places.
 SYMMETRIC_WORDS = frozenset(
-    _words("""
+    read_words("""
     and or vs versus between both difference differ differs different compare compared comparison plus times
     multiply multiplied product sum add added + x * x border borders neighbour neighbours neighbor neighbors
     married related connected similar same equal distance nor together
     """)
 )
-FORWARD_WORDS = frozenset(_words("to into onto toward towards than → -> => ⇒"))
+# Where one of these stands among the content words, the order of the others says nothing.
+SYMMETRIC_RELATIONS = frozenset(
+    read_words("""
+    difference neighbour vs versus compare compared comparison married related connected similar same equal distance
+    together plus times
+    """)
+)
+FORWARD_WORDS = frozenset(read_words("to into onto toward towards than → -> => ⇒"))
 BACKWARD_WORDS = frozenset({"from"})
-# The same word after one of these, in the other text after its counterpart, plays the opposite part.
-PART_CONFLICTS = (
-    ("to", "from"),
-    ("into", "from"),
-    ("by", "about"),
-    ("by", "for"),
-    ("with", "against"),
-    ("for", "against"),
+# How parts are joined. Where each text has one that the other lacks, they say different things of the same parts.
+JOINING_WORDS = frozenset(
+    read_words("""
+    as at by for from in into of on onto to toward towards with without about via per than like and or but if then so
+    """)
+)
+# Those that also count where the other text has none: who is with the president. The rest may be left unsaid.
+STRONG_JOINING_WORDS = frozenset(read_words("by from with without about via into onto like as but if"))
+# Nouns whose owner may be named in many ways: the capital of France, France's capital, in France the capital.
+ATTRIBUTES = frozenset(
+    read_words("capital currency language continent symbol neighbour population area element number atomic")
+)
+ATTRIBUTE_JOINING_WORDS = frozenset(read_words("of in for on to"))
+# In capitals these are something else: a name, a month, a place.
+CASED_WORDS = frozenset(
+    read_words("""
+    polish turkey china march may august nice reading mobile bath job aids guinea mark bill rose lima cork hull rugby
+    will who us it jersey grace faith hope frank jack bob art iris dick pat sue drew mercury mars earth
+    """)
 )

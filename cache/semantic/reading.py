@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cache.semantic.inflection import forms
 from cache.semantic.lexicon import (
     ARITHMETIC,
     ARITHMETIC_WORDS,
@@ -25,23 +26,30 @@ from cache.semantic.lexicon import (
     MEASURES,
     NEGATIONS,
     PAIRS,
-    PAST,
-    PRESENT,
+    PAST_VERBS,
     QUESTION_WORDS,
     SECOND_PERSON,
-    SHORT_UNITS,
+    STRESS_WORDS,
     SYNONYMS,
-    UNITS,
+    SYNONYMS_IN_SUMS,
+    SYNONYMS_OF_PERSONS,
+    SYNONYMS_OF_SUBJECTS,
+    TIMES,
     WEAK_WORDS,
 )
 from cache.semantic.tokens import Token, tokenise
+from cache.semantic.units import SHORT_UNITS, UNITS
 
 _QUOTED = re.compile(r'"([^"]{1,200})"|“([^”]{1,200})”|`([^`]{1,200})`')
 _TARGET_WORDS = frozenset({"to", "into", "in", "from"})
 _MODALS = {"can": "@can", "could": "@can", "may": "@can", "might": "@can", "should": "@should", "must": "@should"}
 _LONGEST_TITLE = 0.6
-_SHORT = 5
 _LONGEST_ACRONYMS = 3
+# A question too short to have a word that only links.
+_SHORT = 4
+# How far behind "has" its verb may stand.
+_FAR = 4
+_NOT_VERBS = frozenset({"used", "called", "named", "located", "situated", "need", "speed", "indeed"})
 _NEVER_NEGATED = FUNCTION_WORDS | NEGATIONS
 
 
@@ -50,10 +58,11 @@ class Reading:
     """What the guards compare: the text itself, and what was found in it. All words are in lower case.
 
     Sequences keep the order of the text. `content` is what remains when function words, courtesy and quantities are
-    taken out, in canonical words; the asking word and a modal are in it as `@why`, `@can`, and a unit as itself. `quantities` count (value, unit) pairs; `names`
-    are capitalised words; `negated` are the words that negations apply to; `tense` is past, present, or neither;
-    `asks_about` is "object" after "what does it …", "subject" after "what …s it", where there is no other auxiliary;
-    `persons` are those of the speaker and the one spoken to whom the text is about.
+    taken out, in canonical words; the asking word and a modal are in it as `@why`, `@can`, and a unit as itself;
+    `places` are theirs among the tokens. `quantities` count (value, unit) pairs; `names` are capitalised words;
+    `negated` are the words that negations apply to; `times` say when it is, empty where it is now; `asked_at` is the
+    place of the question word; `asks_about` is "object" after "what does it …", "subject" after "what …s it", where
+    there is no other auxiliary; `persons` are those of the speaker and the one spoken to whom the text is about.
     """
 
     text: str
@@ -64,9 +73,10 @@ class Reading:
     names: frozenset[str]
     quoted: frozenset[str]
     negated: tuple[str, ...]
-    tense: str | None
+    times: frozenset[str]
     persons: frozenset[str]
     asks: bool
+    asked_at: int | None
     asks_about: str | None
     is_conversion: bool
 
@@ -92,50 +102,13 @@ def read(text: str) -> Reading:
         names=names,
         quoted=frozenset(" ".join(filter(None, found)).lower().strip() for found in _QUOTED.findall(text)),
         negated=_negated(tokens),
-        tense=_tense(words),
+        times=_times(words),
+        asked_at=asked_at,
         persons=_persons(tokens),
         asks_about=_asks_about(words, asked_at),
         asks=asked_at is not None or "@yesno" in content,
         is_conversion=is_conversion,
     )
-
-
-def is_near(a: str, b: str) -> bool:
-    """Whether two canonical words are forms of one: plural, -ing, -ed."""
-    return a == b or not without_near({a}, frozenset({b}))
-
-
-def without_near(words: Iterable[str], others: frozenset[str]) -> list[str]:
-    """Return those of the words, sorted, that are a form of none of the others."""
-    bases = {form for other in others for form in _forms(other)}
-    # Short words share forms by chance: bases of two inflected ones are compared only where they are long.
-    long_bases = {form for other in others if len(other) > _SHORT for form in _forms(other)}
-    return sorted(
-        word
-        for word in words
-        if word not in bases
-        and others.isdisjoint(_forms(word))
-        and (len(word) <= _SHORT or long_bases.isdisjoint(_forms(word)))
-    )
-
-
-@lru_cache(maxsize=8192)
-def _forms(word: str) -> frozenset[str]:
-    """Return the words that this one may be an inflection of, itself included."""
-    forms = {word}
-    if word.endswith("ies") and len(word) > 4:  # noqa: PLR2004
-        forms.add(word[:-3] + "y")
-    if word.endswith("es") and len(word) > 4 and not word.endswith("ses"):  # noqa: PLR2004
-        forms.add(word[:-2])
-    if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3 and word != "news":  # noqa: PLR2004
-        forms.add(word[:-1])
-    for ending in ("ing", "ed"):
-        stem = word.removesuffix(ending)
-        if stem != word and len(stem) > 2:  # noqa: PLR2004
-            forms |= {stem, stem + "e"}
-            if stem[-1] == stem[-2]:
-                forms.add(stem[:-1])
-    return frozenset(forms)
 
 
 def _without_courtesy(tokens: list[Token]) -> list[Token]:
@@ -222,7 +195,12 @@ def _asking_part(scan: _Scan, at: int) -> str:  # noqa: PLR0911 - a table of cas
         return "" if scan.asked in ("how", "where", "when") else _MODALS[word]
     if word in ("used", "uses", "use") and after in ("for", "of", "to"):
         return "@formerly" if after == "to" else "purpose"
-    if word in LINKING_WORDS and scan.asked in ("what", "which"):
+    if (
+        word in LINKING_WORDS
+        and scan.asked in ("what", "which")
+        and scan.asked_at != at - 1
+        and len(scan.tokens) > _SHORT
+    ):
         return ""
     if word in ASKING_NOUNS and scan.asked in ("", "what", "which"):
         return ASKING_NOUNS[word]
@@ -256,15 +234,39 @@ def _canonical(scan: _Scan, at: int) -> str:  # noqa: PLR0911 - a table of cases
     if word in DO_FORMS and any(token.word in DO_FORMS for token in scan.tokens[:at]):
         # The second one is the verb: what did the cat do.
         return "do"
+    if word == "am" and "i" not in (scan.word(at - 1), scan.word(at + 1)):
+        return word
     if word in NEGATIONS or (word in "-/" and not _between_numbers(scan.tokens, at)):
         return ""
     if (
         word in FUNCTION_WORDS
         or word in COURTESY_WORDS
+        or (word in STRESS_WORDS and scan.asked)
         or (word in ("makes", "causes") and scan.word(at - 1) == "what")
     ):
         return ""
+    return _synonym(scan, at)
+
+
+def _synonym(scan: _Scan, at: int) -> str:
+    word = scan.word(at)
+    if word in SYNONYMS_IN_SUMS and sum(token.value is not None for token in scan.tokens) > 1:
+        return SYNONYMS_IN_SUMS[word]
+    if word in SYNONYMS_OF_PERSONS and scan.asked == "who":
+        return SYNONYMS_OF_PERSONS[word]
+    if word in SYNONYMS_OF_SUBJECTS and _is_subject(scan, at):
+        return SYNONYMS_OF_SUBJECTS[word]
     return SYNONYMS.get(word, SYNONYMS.get(word.removesuffix("s"), word))
+
+
+def _is_subject(scan: _Scan, at: int) -> bool:
+    """Whether a word that has other senses stands for what is asked for, by the words about it."""
+    word, words = scan.word(at), [token.word for token in scan.tokens]
+    if word == "money":
+        return "called" in words or (scan.asked in ("what", "which") and scan.asked_at == at - 1)
+    if word.startswith("border"):
+        return scan.word(at - 1) not in ("a", "the") or "with" in words[at:]
+    return "language" in words or "languages" in words
 
 
 def _persons(tokens: Sequence[Token]) -> frozenset[str]:
@@ -308,11 +310,11 @@ def _drop_implied(content: list[str], places: list[int], *, is_conversion: bool)
 
 
 def _implied_by(word: str) -> frozenset[str]:
-    return next((IMPLIED[form] for form in _forms(word) if form in IMPLIED), frozenset())
+    return next((IMPLIED[form] for form in forms(word) if form in IMPLIED), frozenset())
 
 
 def _is_any_form(word: str, of: set[str]) -> bool:
-    return bool(of) and not of.isdisjoint(_forms(word))
+    return bool(of) and not of.isdisjoint(forms(word))
 
 
 def _names(tokens: Sequence[Token]) -> frozenset[str]:
@@ -347,8 +349,17 @@ def _asks_about(words: Sequence[str], asked_at: int | None) -> str | None:
     return "subject" if AUXILIARIES.isdisjoint(words) else None
 
 
-def _tense(words: Sequence[str]) -> str | None:
-    past, present = not PAST.isdisjoint(words), not PRESENT.isdisjoint(words)
-    if past == present:
-        return None
-    return "past" if past else "present"
+def _times(words: Sequence[str]) -> frozenset[str]:
+    """Return when it is, by the auxiliaries; by the verbs where there are none."""
+    done = [at for at, word in enumerate(words) if _is_past_verb(word)]
+    times = {TIMES[word] for word in words if word in TIMES}
+    if any(word in ("has", "have") and any(at < d <= at + _FAR for d in done) for at, word in enumerate(words)):
+        times.add("done")
+    if done and AUXILIARIES.isdisjoint(words):
+        times.add("past")
+    return frozenset(times)
+
+
+def _is_past_verb(word: str) -> bool:
+    regular = word.endswith("ed") and len(word) > 4  # noqa: PLR2004
+    return (regular or word in PAST_VERBS) and word not in _NOT_VERBS

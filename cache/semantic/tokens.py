@@ -4,7 +4,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from cache.semantic.lexicon import (
+from cache.semantic.units import (
     CARDINALS,
     CASED_UNITS,
     MAGNITUDES,

@@ -6,7 +6,7 @@ from cache.semantic.lexicon import FUNCTION_WORDS, QUESTION_WORDS, WORDING_WORDS
 
 _WORD = re.compile(r"[^\W_]+")
 # What follows a colon is given as it stands; calls, braces and assignments are code; quotations are what is asked of.
-_GIVEN = re.compile(r":\s+\S|`|[{}=;]|\w\(\)|\"[^\"]+\"|“[^”]+”")
+_GIVEN = re.compile(r":\s+\S|`|[{}=;]|\w\(\)|(?i:which is right)|\"[^\"]+\"|“[^”]+”")
 _OUTER = " \t\r\n.,?!¿¡…"
 
 
