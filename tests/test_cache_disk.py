@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import shutil
 import sqlite3
 import sys
 import time
@@ -262,6 +263,30 @@ async def test_a_directory_that_becomes_usable_is_used(tmp_path):
         await store.flush()
 
         assert await store.get(make_entry(1).key) == make_entry(1)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_directory_removed_while_in_use_is_noticed_and_made_anew(tmp_path, replaced, caplog):
+    """The batch that finds its database gone is an error and dropped, never a write; the next one survives a restart."""
+    place = tmp_path / "place"
+    async with opened(place) as store:
+        await store.put(make_entry(1))
+        await store.flush()
+        shutil.rmtree(place)
+        if replaced:
+            async with opened(place):
+                pass
+        await store.put(make_entry(2))
+        await store.flush()
+        assert (store.counters.writes, store.counters.dropped, store.counters.errors) == (1, 1, 1)
+
+        await store.put(make_entry(3))
+        await store.flush()
+        assert (store.counters.writes, store.counters.errors) == (2, 1)
+    assert "removed or replaced" in caplog.text
+
+    async with opened(place) as store:
+        assert await store.get(make_entry(3).key) == make_entry(3)
 
 
 async def start_writer(directory: Path, *arguments: str) -> asyncio.subprocess.Process:

@@ -56,6 +56,7 @@ class Database:
         self._clock = clock
         self._cache: Any = None
         self._reopen_at: float | None = None
+        self._file: tuple[int, int] | None = None
 
     def attempt(self, call: Callable[..., _R], *args: Any) -> _R:
         """Make the call; where the database fails in it, leave it so that the next call can work."""
@@ -80,6 +81,7 @@ class Database:
                 raise
             self._move_aside(error)
             self._cache = self._connect()
+        self._file = self._find_file()
         self._reopen_at = None
 
     def read(self, key: bytes) -> Entry | None:
@@ -93,8 +95,15 @@ class Database:
         return entry
 
     def write(self, batch: list[Entry]) -> int:
-        """Write the batch in one transaction; return how many rows were evicted for it."""
+        """Write the batch in one transaction; return how many rows were evicted for it.
+
+        Raises `OSError` where the database's file is no longer in its place; the next call opens another one there.
+        """
         cache = self._opened()
+        if self._find_file() != self._file:
+            # SQLite goes on writing to the removed file, and no restart would ever find what it wrote.
+            self.close()
+            raise OSError(f"{self._directory} was removed or replaced while in use; opened anew")
         now = self._clock()
         with cache.transact():
             for entry in batch:
@@ -134,6 +143,14 @@ class Database:
         if self._cache is not None:
             self._cache.close()
             self._cache = None
+
+    def _find_file(self) -> tuple[int, int] | None:
+        """Return the device and inode of the database's file; None where there is none."""
+        try:
+            found = (self._directory / "cache.db").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _opened(self) -> Any:
         if self._cache is None:
