@@ -267,7 +267,7 @@ async def test_a_directory_that_becomes_usable_is_used(tmp_path):
 
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_a_directory_removed_while_in_use_is_noticed_and_made_anew(tmp_path, replaced, caplog):
-    """The batch that finds its database gone is an error and dropped, never a write; the next one survives a restart."""
+    """The batch that finds its database gone is an error and dropped, never a write; the next survives a restart."""
     place = tmp_path / "place"
     async with opened(place) as store:
         await store.put(make_entry(1))

@@ -89,6 +89,69 @@ how do I plan a march | how do I plan a March
 where can I find a nice hotel | where can I find a Nice hotel
 how do I log into reading | how do I log into Reading
 is aids dangerous | is AIDS dangerous
+what do vets do with sick cows | what do vets do about sick cows
+who ran against lincoln | who ran for lincoln
+how do I invest in gold | how do I invest for gold
+what is the price of milk in spain | what is the price of milk from spain
+is the store open on monday | is the store open by monday
+which countries trade with iran | which countries trade for iran
+how do I cook rice in a pan | how do I cook rice without a pan
+what should a guest bring to a wedding | what should a wedding bring to a guest
+do cats dislike dogs | do dogs dislike cats
+how many goals did messi score against ronaldo | how many goals did ronaldo score against messi
+which bank bought barclays | which bank barclays bought
+whose teacher was plato | who was plato's teacher
+what frightens horses | what horses frighten
+lawyer client privilege | client lawyer privilege
+house boat | boat house
+guard dog training | dog guard training
+did the train arrive | does the train arrive
+who has been fired | who is fired
+what time did dinner start | what time does dinner start
+where did bees go | where do bees go
+who was going to win | who is going to win
+would it hurt | does it hurt
+is coffee too strong | is coffee strong
+is coffee still free | is coffee free
+has he already left | has he left
+is the museum also a church | is the museum a church
+is the museum mostly empty | is the museum empty
+is it almost full | is it full
+what is a deputy minister | what is a minister
+who is the acting director | who is the director
+what is a light year | what is a year
+how do I book a flight | how do I flight a book
+is a hot dog a dog | is a dog a hot dog
+how do I taper off | how do I tap off
+what was he hiding | what was he hidden
+which bakers bake | which baked bake
+who is a cutter | who is cutting
+what are woods | what is wood
+where are the woods | where is the wood
+what are your plans for us | what are your plans for US
+what does it cost in bath | what does it cost in Bath
+how far can I run in an hour | how far did I run in an hour
+what is red hat | what is a hat red
+what do people buy at ikea | what do people sell at ikea
+how do I take off a jacket | how do I take a jacket
+how do I give in | how do I give
+how do I look up to my dad | how do I look to my dad
+how do I make up a story | how do I make a story
+how do I run into a friend | how do I run a friend
+can I live on rice | can I live with rice
+what did she stand for | what did she stand on
+how do I call on a client | how do I call a client
+what is a stand in | what is a stand
+how do I pass out | how do I pass
+what does a setter do | what does a setting do
+add 5 to 10 | add 10 to 5 people
+who is he to me | who am I to him
+what happened to her | what happened to him
+why did they leave | why did we leave
+what did his boss say | what did her boss say
+are these safe | are those safe
+which of these is bigger | which of them is bigger
+how long is it | how long was it
 """
 
 PARAPHRASES = """

@@ -179,9 +179,11 @@ def _may_be_joined_otherwise(a: Reading, b: Reading) -> frozenset[str]:
     if a.is_conversion and b.is_conversion:
         allowed |= {"in", "into", "to", "of"}
     if is_passive(a) != is_passive(b):
-        allowed.add("by")
+        allowed |= {"by", "like"}
     if a.quantities and b.quantities and not ARITHMETIC.isdisjoint(a.content):
         allowed |= {"by", "from", "and", "of", "to", "with", "if"}
+    if any(token.word == "'s" for reading in (a, b) for token in reading.tokens):
+        allowed |= {"of", "in"}
     if "neighbour" in a.content and "neighbour" in b.content:
         allowed |= {"with", "to"}
     if "difference" in a.content and "difference" in b.content:

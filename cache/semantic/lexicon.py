@@ -11,20 +11,19 @@ FUNCTION_WORDS = frozenset(
     a an the this that these those there here it its it's they them their theirs we our ours you your yours i my
     mine me us am is are was were be been being do does did done doing has have had having will would shall 'd
     've 'll 're 'm 's and or but if then as at by for from in into of on onto to toward towards with about
-    via per than such also between what which whom whose
+    via per than such between what which whom whose
     """)
 )
 
 # What people wrap around a question. None of it changes the answer.
 COURTESY_WORDS = frozenset(
-    read_words("please kindly thanks thank hi hello hey ok okay sir indeed currently located situated")
-)
-# What only stresses a question, and yet limits a statement: what really is a cold, is it really a cold.
-STRESS_WORDS = frozenset(
     read_words("""
-    exactly actually really literally just simply basically honestly truly definitely certainly specifically somehow
+    please kindly thanks thank hi hello hey ok okay sir indeed currently located situated actually really literally
+    honestly truly definitely certainly somehow
     """)
 )
+# What only stresses a question, and yet limits a statement: what exactly is a cold, is it just a cold.
+STRESS_WORDS = frozenset(read_words("exactly just simply basically specifically"))
 # What opens a request instead of a question word; anywhere else it is content.
 IMPERATIVES = frozenset(read_words("tell show give explain describe name say mention state list provide find"))
 # What only links a noun to its owner, where `what` or `which` asks for the noun: the currency that Japan uses.
@@ -121,7 +120,7 @@ ASKING_NOUNS = read_table("""
 @when: date year
 """)
 # Left at the end of a question, these are what it asks: where is she from, what is it for.
-ASKING_ENDS = frozenset(read_words("from for about of with by like do done have has had"))
+ASKING_ENDS = frozenset(read_words("from for about of with by like in on at into to do done have has had"))
 FIRST_PERSON = frozenset(read_words("i me my mine we us our ours"))
 SECOND_PERSON = frozenset(read_words("you your yours"))
 # "How do I", "how can you", "how should one": nobody in particular.
@@ -164,7 +163,7 @@ OPPOSITES = [
     legal/illegal safe/dangerous possible/impossible fixed/variable client/server parent/child acid/base
     question/answer love/hate today/tomorrow today/yesterday yesterday/tomorrow morning/evening day/night
     summer/winter male/female he/she him/her his/her husband/wife mother/father son/daughter brother/sister
-    king/queen main/official
+    king/queen main/official these/those these/them those/them this/those they/we their/our them/us
     """)
 ]
 
@@ -221,7 +220,7 @@ write: wrote written writes writing
 # More of them, that hold only among numbers: add people to a group.
 SYNONYMS_IN_SUMS = read_table("""
 plus: add added sum adding
-minus: subtract subtracted
+minus: subtract subtracted takeaway
 times: multiply multiplied product multiplying
 divided: divide dividing quotient
 """)
@@ -237,11 +236,11 @@ neighbour: border borders bordering
 # What a noun already says: beside it these words add nothing.
 IMPLIED = {
     "capital": frozenset({"city"}),
-    "language": frozenset({"official", "main"}),
-    "currency": frozenset({"pay", "country"}),
+    "language": frozenset({"official", "main", "in"}),
+    "currency": frozenset({"pay", "country", "in", "with"}),
     "symbol": frozenset({"chemical", "element"}),
-    "neighbour": frozenset({"country", "nation", "share"}),
-    "continent": frozenset({"part"}),
+    "neighbour": frozenset({"country", "nation", "share", "with", "to", "on"}),
+    "continent": frozenset({"part", "in", "on", "to"}),
     "element": frozenset({"chemical", "atomic"}),
     "difference": frozenset({"@how"}),
 }
@@ -253,7 +252,7 @@ ARITHMETIC_WORDS = frozenset(read_words("equal equals amount get gets calculate 
 # What adds nothing beside two words of content: the symbol that zinc has; alone, what zinc has is another question.
 WEAK_WORDS = frozenset(read_words("have has had called named"))
 # Two words that stand for one.
-PAIRS = {("next", "to"): "neighbour", ("take", "away"): "minus"}
+PAIRS = {("next", "to"): "neighbour"}
 
 # Joins equals: what stands on its sides may change places.
 SYMMETRIC_WORDS = frozenset(
@@ -278,8 +277,8 @@ JOINING_WORDS = frozenset(
     as at by for from in into of on onto to toward towards with without about via per than like and or but if then so
     """)
 )
-# Those that also count where the other text has none: who is with the president. The rest may be left unsaid.
-STRONG_JOINING_WORDS = frozenset(read_words("by from with without about via into onto like as but if"))
+# Those that also count where the other text has none: who is with the president. "Of" and "to" may be left unsaid.
+STRONG_JOINING_WORDS = JOINING_WORDS - {"of", "to"}
 # Nouns whose owner may be named in many ways: the capital of France, France's capital, in France the capital.
 ATTRIBUTES = frozenset(
     read_words("capital currency language continent symbol neighbour population area element number atomic")
