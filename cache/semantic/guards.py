@@ -1,8 +1,8 @@
 """The guards: small differences that make another question of one that looks the same. Pure functions of two texts.
 
 Similarity cannot tell "5 km" from "50 km", nor "km to miles" from "miles to km". Each guard looks for one kind of such
-a difference and vetoes with its reason; no guard can approve. The last one is the strictest: two texts whose content
-words differ are different questions, whatever a model thinks of them.
+a difference and vetoes with its reason; no guard can approve. The strictest are `content`, for which two texts whose
+content words differ are different questions, and `wording`, for which a question about words is only like itself.
 """
 
 from collections import Counter
