@@ -89,14 +89,15 @@ async def test_a_command_that_does_not_exist(forks):
 
 async def test_cancelling_a_start_ends_the_process(forks):
     """Nothing is left of a start that nobody waits for."""
-    start = asyncio.ensure_future(engine(forks, SERVER + " --start-s 600").start())
+    mark = "--start-s 600"
+    start = asyncio.ensure_future(engine(forks, f"{SERVER} {mark}").start())
     mine = psutil.Process()
 
     def servers() -> list[psutil.Process]:
         found = []
         for process in mine.children(recursive=True):
             try:
-                found += [process] if "openai_server.py" in " ".join(process.cmdline()) else []
+                found += [process] if mark in " ".join(process.cmdline()) else []
             except psutil.NoSuchProcess:
                 continue
         return found

@@ -7,6 +7,9 @@ from cache.semantic.guards import find_veto
 # One answer never serves both. The two at a line's ends differ in: words asked about, prepositions, roles, time,
 # degree, senses of synonyms, inflection, case.
 NEAR_MISSES = """
+what is 32 fahrenheit in celsius | what is -32 fahrenheit in celsius
+what is 5 + 3 | what is -5 + 3
+what is 5 mg in g | what is 5 Mg in g
 how do you write sorry in arabic | how do you write hello in arabic
 what is the swedish word for yes please | what is the swedish word for thanks
 another word for really | another word for actually

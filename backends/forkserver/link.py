@@ -239,7 +239,9 @@ class Link:
 
     async def _bury(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            # Not `kill()`: it looks for the end first, and what it reaps there asyncio's watcher can no longer report.
+            if self._process.returncode is None:
+                os.kill(self.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_DEADLINE_S):
                 await self._process.wait()

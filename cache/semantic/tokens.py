@@ -104,6 +104,8 @@ def _symbol(piece: str, text: str, start: int, end: int) -> list[Token]:
     before, after = text[start - 1 : start], text[end : end + 1]
     if piece == "&":
         return [Token(piece, "and")]
+    if piece == "-" and after.isdigit() and not (before.isalnum() or before == ")"):
+        return [Token(piece, "minus")]  # a sign, which changes the number as the word does
     if piece in "-/" and not (before.isdigit() or after.isdigit() or (before.isspace() and after.isspace())):
         # A hyphen or a slash between words only separates them.
         return []

@@ -111,5 +111,13 @@ SHORT_UNITS = {
     "pm": "pm",
 }
 # Where the case of a letter is the difference.
-CASED_UNITS = {"Mb": "megabit", "Gb": "gigabit", "Kb": "kilobit", "kb": "kilobyte", "K": "kelvin"}
+CASED_UNITS = {
+    "Mg": "tonne",
+    "mg": "milligram",
+    "Mb": "megabit",
+    "Gb": "gigabit",
+    "Kb": "kilobit",
+    "kb": "kilobyte",
+    "K": "kelvin",
+}
 MAGNITUDES = {"k": 10**3, "m": 10**6, "bn": 10**9}
