@@ -52,7 +52,7 @@ class Section(BaseModel):
 class KeySettings(Section):
     """A key that clients may call with."""
 
-    name: Name = Field(description="What logs and metrics call the key.")
+    name: Name = Field(description="Its tenant in the caches: what one key was answered is never served to another.")
     sha256: Digest = Field(description="SHA-256 digest of the key, in hexadecimal: the key itself is written nowhere.")
     models: tuple[NameOrAny, ...] = Field(
         default=("*",), description="Models and routes that the key may call; `*` stands for all."
