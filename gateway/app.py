@@ -44,9 +44,6 @@ _log = logging.getLogger(__name__)
 
 # The semantic look-up may cost this much before a request goes on without it.
 _EMBED_DEADLINE_S = 0.25
-# An upstream is not started by us: its pool has the one replica that stands for it.
-_UPSTREAM_POOL = {"min_replicas": 1, "max_replicas": 1}
-_EMBEDDER_MIN = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,6 @@ class Gateway:
     host: str
     port: int
     server: Server
-    pools: Mapping[str, Pool]
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new requests and let those in progress end within the deadline."""
@@ -109,7 +105,7 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         stack.push_async_callback(keeper.close)
         stack.push_async_callback(flights.close)
         stack.push_async_callback(server.drain, 0.0)
-        yield Gateway(host, port, server, pools)
+        yield Gateway(host, port, server)
 
 
 def _worker_environment(gpus: Gpus) -> dict[str, str]:
@@ -169,6 +165,7 @@ def _seed(model: ModelSettings) -> CostSeed:
 
 
 def _limits(pool: PoolSettings, *, upstream: bool, is_embedder: bool) -> PoolLimits:
+    # An upstream is not started by us: its pool has the one replica that stands for it.
     return PoolLimits(
         min_replicas=1 if upstream else max(pool.min, int(is_embedder)),
         max_replicas=1 if upstream else pool.max,
