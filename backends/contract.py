@@ -16,14 +16,57 @@ class Task(StrEnum):
     COMPLETION = "completion"
     EMBED = "embed"
     PREDICT = "predict"
+    INFER = "infer"
+    """Named tensors in, named tensors out."""
+    RELAY = "relay"
+    """Bytes of a wire that the gateway does not read: images, audio, rerankings, moderations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation: its text, and in `extra` its other fields in OpenAI's shape.
+
+    A content that is more than text is in `extra["content"]` as the list of parts that the client sent; `content` then
+    joins the text among them. `tool_calls`, `tool_call_id` and `name` are in `extra` too.
+    """
 
     role: str
     content: str
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of the Open Inference Protocol: `datatype` in its words (`FP32`, `BYTES`), little-endian, row-major.
+
+    An element of `BYTES` is a 32-bit little-endian length and the bytes.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verbatim:
+    """A request as its client wrote it: a backend that speaks the same wire sends it on as it came.
+
+    `path` counts from the upstream's base URL (`/chat/completions`). `headers` are those of the client's that belong to
+    the wire (`anthropic-version`); never a key.
+    """
+
+    wire: str
+    path: str
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    streamed: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Name what the reply's bytes are, so that only a client of the same wire, path and mode is given them."""
+        return f"{self.wire} {self.path}{' stream' if self.streamed else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +85,11 @@ class Job:
     """One piece of work for one model.
 
     `messages` belongs to chat, `prompt` to completion (text, or token ids), `inputs` to embed and predict (texts, or
-    token ids each). `extra` holds the client's fields that the gateway does not interpret: an upstream gets them
-    untouched, a worker of ours has refused those that it cannot honour before the job was made.
-    `stream` says that the first client wants events as they are made; a backend may ignore it.
+    token ids each), `tensors` to infer (`outputs` names those that are wanted; none names all). `extra` holds the
+    client's other fields under OpenAI's names and in its shapes (`tools`, `n`, `logprobs`), whatever its wire was: a
+    backend honours each or refuses it with `BadJob`. A relay is all in `verbatim`, which the other tasks may have too.
+    `stream` says that the first client wants events as they are made; a backend may ignore it. A `background` job
+    yields to all others.
     """
 
     task: Task
@@ -52,8 +97,12 @@ class Job:
     prompt: str | tuple[int, ...] | None = None
     inputs: tuple[str | tuple[int, ...], ...] = ()
     sampling: Sampling = Sampling()
+    tensors: tuple[Tensor, ...] = ()
+    outputs: tuple[str, ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict)
+    verbatim: Verbatim | None = None
     stream: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +126,64 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of what the model thought before it answered; `signature` closes a thought of Anthropic's wire."""
+
+    text: str
+    index: int = 0
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A piece of the call number `place` of choice `index`: the first has `id` and `name`, all extend `arguments`."""
+
+    place: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A piece of the model's words for why it does not answer."""
+
+    text: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log probabilities of the tokens of the text before it, as OpenAI's chat wire shapes them.
+
+    Each of `tokens` is `{token, logprob, bytes, top_logprobs: [{token, logprob, bytes}, …]}`.
+    """
+
+    tokens: tuple[Mapping[str, object], ...]
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The next bytes of the reply exactly as the upstream sent them; `kind` is that of the job's `verbatim`.
+
+    The events that they stand for follow. Who speaks the same wire passes the frames on and skips the events.
+    """
+
+    data: bytes
+    kind: str
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """The outputs of an infer job."""
+
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Vectors:
     """Embeddings: little-endian float32, row-major, `shape` = (inputs, dimensions)."""
 
@@ -95,24 +202,31 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and tokens made."""
+    """Tokens read (`cached_tokens` of them from a prompt cache) and made (`reasoning_tokens` of them in thought)."""
 
     prompt_tokens: int
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
     """Choice `index` is complete; `reason` is `stop`, `length`, `tool_calls` or `content_filter`.
 
+    `stop` is the stop sequence that ended it, where one did and is known.
+
     A stream without it was cut off: every complete stream ends with `Usage` (where known), then one `Finish` a choice.
     """
 
     reason: str
     index: int = 0
+    stop: str | None = None
 
 
-Event = Dispatched | Text | Vectors | Scores | Usage | Finish
+Event = (
+    Dispatched | Frame | Text | Reasoning | ToolCall | Refusal | Logprobs | Vectors | Scores | Tensors | Usage | Finish
+)
 
 
 class Backend(Protocol):
@@ -165,11 +279,25 @@ class BackendError(Exception):
 
 
 class BadJob(BackendError):
-    """The model cannot do this job as it was asked; `param` names the client's field."""
+    """The model cannot do this job as it was asked; `param` names the client's field.
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    `status`, `kind` and `code` are an upstream's own words for it, where it was one that refused.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        *,
+        status: int = 400,
+        kind: str | None = None,
+        code: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.param = param
+        self.status = status
+        self.kind = kind
+        self.code = code
 
 
 class QueueFull(BackendError):

@@ -6,16 +6,34 @@ from typing import Any, final
 
 import msgpack
 
-from backends.contract import Event, Finish, Scores, Text, Usage, Vectors
+from backends.contract import (
+    Event,
+    Finish,
+    Frame,
+    Logprobs,
+    Reasoning,
+    Refusal,
+    Scores,
+    Tensor,
+    Tensors,
+    Text,
+    ToolCall,
+    Usage,
+    Vectors,
+)
 
-_FORMAT = 1
+_FORMAT = 2
 _UNCOUNTED = Usage(0, 0)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is known when the first event comes: who answers, since when (epoch seconds), after which waits."""
+    """What is known when the first event comes: who answers, since when (epoch seconds), after which waits.
+
+    `verbatim` is the kind of the frames that the answer came in, where an upstream's bytes are passed on, and
+    `content_type` theirs.
+    """
 
     model: str
     version: str
@@ -23,6 +41,8 @@ class Head:
     queue_s: float = 0.0
     start_s: float = 0.0
     infer_s: float = 0.0
+    verbatim: str = ""
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +74,16 @@ class UnreadableAnswerError(ValueError):
 
 
 def pack(answer: Answer) -> bytes:
-    """Turn an answer into bytes for a store."""
+    """Turn an answer into bytes for a store; frames are left out, since the events say the same."""
     head = answer.head
     packed: bytes = msgpack.packb(
-        (_FORMAT, head.model, head.version, head.created_s, [_pack_event(event) for event in answer.events])
+        (
+            _FORMAT,
+            head.model,
+            head.version,
+            head.created_s,
+            [_pack_event(event) for event in answer.events if type(event) is not Frame],
+        )
     )
     return packed
 
@@ -74,19 +100,16 @@ def unpack(data: bytes) -> Answer:
 
 
 def _pack_event(event: Event) -> tuple[object, ...]:
-    match event:
-        case Text(text, index):
-            return ("t", text, index)
-        case Usage(prompt, completion):
-            return ("u", prompt, completion)
-        case Finish(reason, index):
-            return ("f", reason, index)
-        case Vectors(data, shape):
-            return ("v", data, shape)
-        case Scores(data, shape, labels):
-            return ("s", data, shape, labels)
-        case _:
-            raise TypeError(f"{event!r} is not part of an answer")
+    tag = _TAGS.get(type(event))
+    if tag is None:
+        raise TypeError(f"{event!r} is not part of an answer")
+    return (tag, *[_pack_value(getattr(event, name)) for name in event.__slots__])
+
+
+def _pack_value(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_pack_value(item) for item in value]
+    return (value.name, value.datatype, value.shape, value.data) if type(value) is Tensor else value
 
 
 def _unpack_event(row: list[Any]) -> Event:
@@ -94,10 +117,20 @@ def _unpack_event(row: list[Any]) -> Event:
     return _EVENTS[tag](*[tuple(value) if isinstance(value, list) else value for value in rest])
 
 
-_EVENTS: Mapping[str, Callable[..., Event]] = {
-    "t": Text,
-    "u": Usage,
-    "f": Finish,
-    "v": Vectors,
-    "s": Scores,
+def _tensors(rows: tuple[Any, ...]) -> Tensors:
+    return Tensors(tuple([Tensor(name, datatype, tuple(shape), data) for name, datatype, shape, data in rows]))
+
+
+_TAGS: Mapping[type, str] = {
+    Text: "t",
+    Reasoning: "r",
+    ToolCall: "c",
+    Refusal: "x",
+    Logprobs: "l",
+    Usage: "u",
+    Finish: "f",
+    Vectors: "v",
+    Scores: "s",
+    Tensors: "n",
 }
+_EVENTS: Mapping[str, Callable[..., Event]] = {tag: kind for kind, tag in _TAGS.items()} | {"n": _tensors}

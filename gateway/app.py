@@ -31,6 +31,7 @@ from gateway.analyze import CachePolicy
 from gateway.auth import Gatekeeper
 from gateway.explain import Explainer
 from gateway.front import Front
+from gateway.limits import Limiter
 from gateway.pages import Pages
 from gateway.pipeline import Item, Pipeline
 from gateway.recall import Embedder, Recall
@@ -80,7 +81,9 @@ async def running(settings: Settings) -> AsyncIterator[Gateway]:
         flights: SingleFlight[Item] = SingleFlight()
         routes = _routes(settings)
         deadline_s = settings.server.request_timeout_s
-        pipeline = Pipeline(routes, pools, recall, flights, telemetry, deadline_s=deadline_s)
+        pipeline = Pipeline(
+            routes, pools, recall, flights, limiter=Limiter(), telemetry=telemetry, deadline_s=deadline_s
+        )
         explainer = Explainer(routes, pipeline, recall, deadline_s=deadline_s, clock=time.monotonic)
         gatekeeper = Gatekeeper([(key.name, key.sha256, key.models) for key in settings.server.keys])
         surfaces = (OpenAISurface(), NativeSurface())

@@ -25,7 +25,7 @@ WRITE_DEADLINE_S = 60.0
 LINGER_S = 5.0
 _NEVER = float("inf")
 # Stands for a request that was refused before it came whole.
-_UNREAD = Incoming(method="", path="", version="1.1", headers={}, body=b"", keep_alive=False)
+_UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,9 @@ class Connection(asyncio.Protocol):
 
     async def _answer(self, request: Incoming) -> None:
         try:
-            reply = await self._reply(Call(request.method, request.path, request.headers, request.body, self._peer))
+            reply = await self._reply(
+                Call(request.method, request.path, request.headers, request.body, self._peer, request.query)
+            )
             if isinstance(reply.body, bytes):
                 self._write(request, reply, reply.body)
                 if self._writable is not None:

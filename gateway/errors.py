@@ -1,6 +1,7 @@
 """The trunk's own errors, and the one table that maps every domain error to a status. Knows no wire's error shape."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from backends.contract import BackendError, BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed, WorkerDied
 
@@ -53,6 +54,23 @@ class NotCached(RequestRefused):
     """The client said `only-if-cached`, and nothing fitting is stored (RFC 9111 §5.2.1.7)."""
 
 
+class RateLimited(RequestRefused):
+    """The caller's key is used up for now; `headers` tell of its limits."""
+
+    def __init__(self, message: str, retry_after_s: float, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.headers = headers
+
+
+class Unsupported(RequestRefused):
+    """The path is of a known wire, and nothing here does what it asks."""
+
+
+class HeadTooLarge(RequestRefused):
+    """The request's line and headers exceed what is read."""
+
+
 class Draining(RequestRefused):
     """The gateway is shutting down."""
 
@@ -61,7 +79,7 @@ class Draining(RequestRefused):
 class Fault:
     """An error on its way to a wire. `retry` tells clients whether to try again; `retry_after_s` when.
 
-    `allow` names the methods that the path has, where the wrong one was used.
+    `allow` names the methods that the path has, where the wrong one was used. `headers` go out with the response.
     """
 
     status: int
@@ -72,6 +90,7 @@ class Fault:
     retry: bool
     retry_after_s: float | None
     allow: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 # status, kind and code as OpenAI names them (other surfaces translate the status), and whether a retry can help
@@ -85,6 +104,9 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     WrongMethod: (405, "invalid_request_error", "method_not_allowed", False),
     BodyTooSlow: (408, "invalid_request_error", "body_too_slow", False),
     BodyTooLarge: (413, "invalid_request_error", "body_too_large", False),
+    RateLimited: (429, "rate_limit_error", "rate_limit_exceeded", True),
+    HeadTooLarge: (431, "invalid_request_error", "head_too_large", False),
+    Unsupported: (501, "invalid_request_error", "unsupported", False),
     QueueFull: (429, "rate_limit_error", "queue_full", True),
     BackendError: (502, "api_error", "model_failed", False),
     WorkerDied: (502, "api_error", "worker_died", True),
@@ -103,6 +125,8 @@ def fault(error: Exception) -> Fault:
     status, kind, code, retry = _TABLE.get(type(error), _UNEXPECTED)
     if isinstance(error, UpstreamFailed) and error.status in (429, 503):
         status = error.status  # what only waiting cures keeps its meaning for the client
+    elif isinstance(error, BadJob):
+        status, kind, code = error.status, error.kind or kind, error.code or code
     return Fault(
         status=status,
         kind=kind,
@@ -112,6 +136,7 @@ def fault(error: Exception) -> Fault:
         retry=retry,
         retry_after_s=getattr(error, "retry_after_s", None),
         allow=getattr(error, "allow", None),
+        headers=getattr(error, "headers", {}),
     )
 
 

@@ -1,18 +1,22 @@
 """From a call to its reply: finds the surface, asks the pipeline, encodes what came. Knows no server, no wire."""
 
 import logging
+import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 
-from backends.contract import BackendError
-from cache.flight import Seat
-from gateway import cache_control
+from backends.contract import BackendError, Event
+from gateway import cache_control, deadline
+from gateway.answer import Head
 from gateway.auth import Gatekeeper
 from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, fault
 from gateway.fields import cut
-from gateway.pipeline import Item, Outcome, Pipeline
-from gateway.surfaces.wire import JSON, SSE, Call, Encoder, Frames, Reply, Surface
+from gateway.paths import Paths
+from gateway.pipeline import Outcome, Pipeline
+from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Reply, Surface
 from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -34,10 +38,9 @@ class Front:
         gatekeeper: Gatekeeper,
         telemetry: Telemetry,
     ) -> None:
-        self._surfaces = {path: surface for surface in surfaces for path in surface.paths}
+        self._surfaces = Paths({path: surface for surface in surfaces for path in surface.paths})
         self._default_surface = surfaces[0]
-        self._pages = pages
-        self._page_paths = {path for _, path in pages}
+        self._pages = Paths(_by_path(pages))
         self._pipeline = pipeline
         self._gatekeeper = gatekeeper
         self._telemetry = telemetry
@@ -46,16 +49,21 @@ class Front:
     async def serve(self, call: Call) -> Reply:
         """Answer one call."""
         started = time.perf_counter()
-        surface = self._surfaces.get(call.path)
+        found = self._surfaces.find(call.path) if call.method == "POST" else None
+        surface = None
         reply_id = next(self._ids)
         model, label = "", "none"
         try:
-            if surface is None or call.method != "POST":
+            if found is None:
                 return await self._page(call)
+            surface, names = found
+            if names:
+                call = replace(call, names=names)
             caller = self._gatekeeper.identify(call.headers, call.peer)
             request, encoder = surface.decode(call, reply_id)
             directives = cache_control.parse(call.headers.get("cache-control"))
-            outcome = await self._pipeline.answer(request, caller, directives)
+            timeout_s = deadline.parse(call.headers.get("x-request-timeout"))
+            outcome = await self._pipeline.answer(request, caller, directives, timeout_s)
             reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
@@ -67,16 +75,19 @@ class Front:
     def refuse(self, error: Exception, surface: Surface | None = None, reply_id: str | None = None) -> Reply:
         """Make the reply that tells of an error, in the shape of the surface that was called."""
         trouble = _fault(error)
-        body = (surface or self._default_surface).failure(trouble)
-        return Reply(trouble.status, _failure_headers(trouble, reply_id or next(self._ids)), body)
+        failure = (surface or self._default_surface).failure(trouble)
+        return Reply(failure.status, _failure_headers(trouble, reply_id or next(self._ids)), failure.body)
 
     async def _page(self, call: Call) -> Reply:
-        page = self._pages.get((call.method, call.path))
-        if page is not None:
-            return await page(call)
-        if call.path in self._surfaces or call.path in self._page_paths:
-            allowed = "POST" if call.path in self._surfaces else ", ".join(m for m, p in self._pages if p == call.path)
-            raise WrongMethod(f"{call.path} answers {allowed}, not {cut(call.method)}", allowed)
+        found = self._pages.find(call.path)
+        allowed = set() if found is None else set(found[0])
+        if found is not None and (page := found[0].get(call.method)) is not None:
+            return await page(replace(call, names=found[1]))
+        if self._surfaces.find(call.path) is not None:
+            allowed.add("POST")
+        if allowed:
+            allow = ", ".join(sorted(allowed))
+            raise WrongMethod(f"{cut(call.path)} answers {allow}, not {cut(call.method)}", allow)
         raise UnknownPath(f"nothing is served at {cut(call.method)} {cut(call.path)}")
 
     async def _reply(
@@ -86,29 +97,42 @@ class Front:
         if frames is None:
             outcome = await self._pipeline.collect(outcome)
             assert outcome.answer is not None
-            return Reply(200, _headers(outcome, reply_id, JSON), encoder.whole(outcome.answer)), outcome
-        headers = _headers(outcome, reply_id, SSE)
+            whole = encoder.whole(outcome.answer)
+            headers = {**_headers(outcome, reply_id, whole.content_type), **whole.headers}
+            return Reply(200, headers, whole.body), outcome
+        headers = _headers(outcome, reply_id, frames.content_type(outcome.head))
         headers["X-Accel-Buffering"] = "no"
         if outcome.seat is not None:
-            return Reply(200, headers, _stream(surface, frames, outcome, outcome.seat)), outcome
+            events = self._pipeline.events(outcome)
+            return Reply(200, headers, _stream(surface, frames, outcome.head, events)), outcome
+        outcome = await self._pipeline.collect(outcome)
         assert outcome.answer is not None
         opening = frames.opening(outcome.head)  # before any frame: it prepares what they share
         replay = [opening, *[frames.frame(event) for event in outcome.answer.events], frames.closing()]
         return Reply(200, headers, b"".join(replay)), outcome
 
 
-async def _stream(surface: Surface, frames: Frames, outcome: Outcome, seat: Seat[Item]) -> AsyncIterator[bytes]:
+async def _stream(
+    surface: Surface, frames: Frames, head: Head, events: AsyncGenerator[Event, None]
+) -> AsyncIterator[bytes]:
     """Encode a flight as it goes; an error on the way is the last frame, since the status has long been sent."""
-    async with seat:
-        opening = frames.opening(outcome.head)
+    async with aclosing(events):
+        opening = frames.opening(head)
         try:
-            async for event in seat:
-                if frame := opening + frames.frame(event):  # type: ignore[arg-type]
+            async for event in events:
+                if frame := opening + frames.frame(event):
                     yield frame
                     opening = b""
             yield opening + frames.closing()
         except Exception as error:  # noqa: BLE001 - as in `serve`
             yield surface.failure_frame(_fault(error))
+
+
+def _by_path(pages: Mapping[tuple[str, str], Page]) -> dict[str, dict[str, Page]]:
+    table: dict[str, dict[str, Page]] = {}
+    for (method, path), page in pages.items():
+        table.setdefault(path, {})[method] = page
+    return table
 
 
 def _fresh_ids() -> Iterator[str]:
@@ -139,6 +163,7 @@ def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, st
         "Server-Timing": timing,
         "X-Request-Id": reply_id,
     }
+    headers |= outcome.permit.headers
     if status.age_s is not None:
         headers["Age"] = str(status.age_s)
     return headers
@@ -149,9 +174,10 @@ def _failure_headers(trouble: Fault, reply_id: str) -> dict[str, str]:
         "Content-Type": JSON,
         "X-Request-Id": reply_id,
         "x-should-retry": "true" if trouble.retry else "false",
+        **trouble.headers,
     }
     if trouble.allow is not None:
         headers["Allow"] = trouble.allow
     if trouble.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, round(trouble.retry_after_s)))
+        headers["Retry-After"] = str(max(1, math.ceil(trouble.retry_after_s)))
     return headers

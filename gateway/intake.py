@@ -18,6 +18,7 @@ class Incoming:
 
     method: str
     path: str
+    query: str
     version: str
     headers: dict[str, str]
     body: bytes
@@ -118,8 +119,8 @@ class Intake:
             return
         self.reading = self.expecting = False
         method, version = parser.get_method().decode(), parser.get_http_version()
-        path, body = _path(self._target), bytes(self._body)
-        self._came.append(Incoming(method, path, version, self._headers, body, parser.should_keep_alive()))
+        (path, query), body = _path(self._target), bytes(self._body)
+        self._came.append(Incoming(method, path, query, version, self._headers, body, parser.should_keep_alive()))
 
     def _begin(self) -> None:
         self._in_body = False
@@ -154,9 +155,10 @@ class Intake:
             self._came.append(error)
 
 
-def _path(target: bytes) -> str:
-    """Return the path of a request's target, which may be a whole URL; without its query."""
+def _path(target: bytes) -> tuple[str, str]:
+    """Return the path and the query of a request's target, which may be a whole URL."""
     if not target.startswith(b"/"):
-        target = urlsplit(target).path or b"/"
-    path = target.partition(b"?")[0]
-    return (unquote_to_bytes(path) if b"%" in path else path).decode(errors="replace")
+        parts = urlsplit(target)
+        target = (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")
+    path, _, query = target.partition(b"?")
+    return (unquote_to_bytes(path) if b"%" in path else path).decode(errors="replace"), query.decode(errors="replace")

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Job, Usage
+from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
 from backends.pool import Pool
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
@@ -16,6 +16,7 @@ from gateway.answer import Answer, Head
 from gateway.cache_control import CacheStatus
 from gateway.errors import NotCached
 from gateway.identity import scoped
+from gateway.limits import Limiter, Permit
 from gateway.recall import Hit, Recall, write_gate
 from gateway.request import Caller, Directives, Request
 from gateway.router import Candidate, Choice, plan
@@ -29,13 +30,14 @@ Item = Head | Event
 class Outcome:
     """What the pipeline found or began: a complete answer, or a seat in a flight whose `head` has come.
 
-    `lookup_s` is the time that the caches took.
+    `lookup_s` is the time that the caches took. `permit` is settled by who reads the outcome to its end.
     """
 
     head: Head
     status: CacheStatus
     lookup_s: float
     features: Features
+    permit: Permit
     answer: Answer | None = None
     seat: Seat[Item] | None = None
 
@@ -49,8 +51,9 @@ class Pipeline:
         pools: Mapping[str, Pool],
         recall: Recall | None,
         flights: SingleFlight[Item],
-        telemetry: Telemetry,
         *,
+        limiter: Limiter,
+        telemetry: Telemetry,
         deadline_s: float,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -59,23 +62,41 @@ class Pipeline:
         self._pools = pools
         self._recall = recall
         self._flights = flights
+        self._limiter = limiter
         self._telemetry = telemetry
         self._deadline_s = deadline_s
         self._clock = clock
         self._wall_clock = wall_clock
 
-    async def answer(self, request: Request, caller: Caller, directives: Directives) -> Outcome:
-        """Answer a request. Raises `RequestRefused` and `BackendError`; close the outcome's seat when done."""
+    async def answer(
+        self, request: Request, caller: Caller, directives: Directives, timeout_s: float | None = None
+    ) -> Outcome:
+        """Answer a request within `timeout_s`, or the time that the operator allows.
+
+        Raises `RequestRefused` and `BackendError`. Read the outcome with `events` or `collect`, or `leave` it.
+        """
         arrived = self._clock()
         route = self._routes.resolve(request.model, caller)
-        features = analyze(request, caller, directives, route.policy, arrived + self._deadline_s)
+        limit_s = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
+        features = analyze(request, caller, directives, route.policy, arrived + limit_s)
+        permit = self._limiter.admit(caller, features.tokens_in + (features.max_tokens_out or 0))
+        try:
+            return await self._answer(request, directives, route, features, permit)
+        except BaseException:
+            permit.settle(0)
+            raise
+
+    async def _answer(
+        self, request: Request, directives: Directives, route: Route, features: Features, permit: Permit
+    ) -> Outcome:
+        arrived = self._clock()
         targets = route.targets(features.fingerprint)
         versions = self.versions(targets)
         reusable = features.cacheable and not directives.no_cache
         meanings: dict[str, Meaning] = {}
 
         if self._recall and reusable and (hit := await self._recall.same(features, directives, versions)):
-            return self._found(hit, features, arrived)
+            return self._found(hit, features, permit, arrived)
         shared = scoped(features.fingerprint, features.scope, *versions) if reusable else None
         if self._recall and shared and not self._flights.waiters(shared):
             meanings = await self._recall.meanings(request, features, versions)
@@ -83,7 +104,7 @@ class Pipeline:
             if hit := await self._recall.alike(meanings.values(), directives) or self._recall.in_memory(
                 features, directives, versions
             ):
-                return self._found(hit, features, arrived)
+                return self._found(hit, features, permit, arrived)
         if directives.only_if_cached:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
 
@@ -93,15 +114,35 @@ class Pipeline:
             functools.partial(self._run, request.job, features, self._order(route, features, targets)),
             functools.partial(self._remember, features, meanings) if self._recall and features.cacheable else None,
         )
-        head = await _first(seat)
-        return Outcome(head, _missed(features, directives, seat), looked_up - arrived, features, seat=seat)
+        head = await _first(seat, features.deadline_s - looked_up)
+        status = _missed(features, directives, seat)
+        return Outcome(head, status, looked_up - arrived, features, permit, seat=seat)
+
+    async def events(self, outcome: Outcome) -> AsyncGenerator[Event, None]:
+        """Yield an outcome's events as they come, and settle its accounts at the end, whatever the end is."""
+        spent = 0
+        try:
+            if outcome.seat is None:
+                assert outcome.answer is not None
+                for event in outcome.answer.events:
+                    yield event
+                return
+            async with outcome.seat as seat:
+                async for item in seat:
+                    if type(item) is Usage:
+                        spent = item.prompt_tokens + item.completion_tokens
+                    if type(item) is not Head:
+                        yield item
+        finally:
+            outcome.permit.settle(spent)
 
     async def collect(self, outcome: Outcome) -> Outcome:
         """Read an outcome's flight to its end: the same outcome with its complete answer."""
         if outcome.seat is None:
+            outcome.permit.settle(0)
             return outcome
-        async with outcome.seat as seat:
-            answer = Answer(outcome.head, tuple([item async for item in seat if type(item) is not Head]))
+        async with aclosing(self.events(outcome)) as events:
+            answer = Answer(outcome.head, tuple([event async for event in events]))
         stored = self._recall is not None and write_gate(outcome.features, answer) is None
         return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
 
@@ -127,8 +168,8 @@ class Pipeline:
         tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
         return Candidate(pool.snapshot(now), pool.costs.service_s(features.tokens_in, tokens_out))
 
-    def _found(self, hit: Hit, features: Features, arrived: float) -> Outcome:
-        return Outcome(hit.answer.head, hit.status, self._clock() - arrived, features, answer=hit.answer)
+    def _found(self, hit: Hit, features: Features, permit: Permit, arrived: float) -> Outcome:
+        return Outcome(hit.answer.head, hit.status, self._clock() - arrived, features, permit, answer=hit.answer)
 
     async def _run(self, job: Job, features: Features, models: Sequence[str]) -> AsyncIterator[Item]:
         """Run a job on the first candidate that begins to answer: its head, then its events."""
@@ -156,8 +197,8 @@ class Pipeline:
             first_s = self._clock() - begun
             self._telemetry.first_event(model, first_s)
             infer_s = first_s - dispatched.queue_s - dispatched.start_s
-            version = pool.engine.version
-            yield Head(model, version, self._wall_clock(), dispatched.queue_s, dispatched.start_s, infer_s)
+            head = Head(model, pool.engine.version, self._wall_clock(), dispatched.queue_s, dispatched.start_s, infer_s)
+            yield replace(head, verbatim=event.kind, content_type=event.content_type) if type(event) is Frame else head
             while event is not None:
                 if type(event) is Usage:
                     self._telemetry.tokens(model, event.prompt_tokens, event.completion_tokens)
@@ -175,13 +216,18 @@ class Pipeline:
         head = items[0]
         assert type(head) is Head
         assert self._recall is not None
-        events = tuple([item for item in items if type(item) is not Head])
+        events = tuple([item for item in items if type(item) is not Head and type(item) is not Frame])
         self._recall.keep(features, Answer(head, events), meanings)
 
 
-async def _first(seat: Seat[Item]) -> Head:
+async def _first(seat: Seat[Item], wait_s: float) -> Head:
+    """Wait for a flight's head: who joined another's has a deadline of its own."""
     try:
-        head = await anext(aiter(seat))
+        async with asyncio.timeout(wait_s):
+            head = await anext(aiter(seat))
+    except TimeoutError:
+        await seat.leave()
+        raise DeadlineExceeded(f"no answer began within {wait_s:.2f} s") from None
     except BaseException:
         await seat.leave()
         raise

@@ -22,11 +22,24 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caller may use; None is without bound. Tokens are those read and those made."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks: `scope` parts what the caches keep for one tenant from another's, `models` is what it may call."""
 
     scope: str
     models: tuple[str, ...] = ("*",)
+    limits: Limits = UNLIMITED
 
     def may_call(self, model: str) -> bool:
         """Tell whether this caller's key opens the model."""

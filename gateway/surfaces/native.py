@@ -10,7 +10,7 @@ from gateway.answer import Answer
 from gateway.errors import Fault
 from gateway.fields import parse_object, text
 from gateway.request import Request
-from gateway.surfaces.wire import Call, Encoder
+from gateway.surfaces.wire import Call, Encoder, Failure, Whole
 
 
 class NativeSurface:
@@ -27,13 +27,17 @@ class NativeSurface:
         fields = {"task": Task.PREDICT, "input": body["input"]}
         return Request(text(body, "model"), job, fields), PredictionEncoder(time.perf_counter())
 
-    def failure(self, fault: Fault) -> bytes:
-        """Encode an error as a body."""
-        return orjson.dumps({"error": {"message": fault.message, "type": fault.kind, "code": fault.code}})
+    def failure(self, fault: Fault) -> Failure:
+        """Encode an error as a status and a body."""
+        return Failure(fault.status, _error(fault))
 
     def failure_frame(self, fault: Fault) -> bytes:
         """Encode an error in the middle of a stream."""
-        return b"data: " + self.failure(fault) + b"\n\n"
+        return b"data: " + _error(fault) + b"\n\n"
+
+
+def _error(fault: Fault) -> bytes:
+    return orjson.dumps({"error": {"message": fault.message, "type": fault.kind, "code": fault.code}})
 
 
 class PredictionEncoder:
@@ -44,16 +48,15 @@ class PredictionEncoder:
     def __init__(self, since_s: float) -> None:
         self._since_s = since_s
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
         scores = next(event for event in answer.events if type(event) is Scores)
         row = np.frombuffer(scores.data, dtype="<f4")[: scores.shape[1]]
         best = int(row.argmax())
-        return orjson.dumps(
-            {
-                "prediction": scores.labels[best],
-                "confidence": round(float(row[best]), 6),
-                "model_version": answer.head.version,
-                "latency_ms": round((time.perf_counter() - self._since_s) * 1000, 3),
-            }
-        )
+        body = {
+            "prediction": scores.labels[best],
+            "confidence": round(float(row[best]), 6),
+            "model_version": answer.head.version,
+            "latency_ms": round((time.perf_counter() - self._since_s) * 1000, 3),
+        }
+        return Whole(orjson.dumps(body))

@@ -14,7 +14,7 @@ from gateway.errors import Fault, InvalidRequest
 from gateway.fields import flag, number, parse_object, refuse, shown, text, whole
 from gateway.request import Request
 from gateway.surfaces.openai_reply import ChatEncoder, CompletionEncoder, EmbeddingEncoder
-from gateway.surfaces.wire import Call, Encoder
+from gateway.surfaces.wire import Call, Encoder, Failure
 
 _ROLES = ("system", "developer", "user", "assistant")
 _MAX_TOKENS = 2**20
@@ -72,15 +72,19 @@ class OpenAISurface:
     def _read(self, path: str, body: bytes) -> _Decoded:
         return self._decoders[path](parse_object(body))
 
-    def failure(self, fault: Fault) -> bytes:
-        """Encode an error as a body."""
-        return orjson.dumps(
-            {"error": {"message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.code}}
-        )
+    def failure(self, fault: Fault) -> Failure:
+        """Encode an error as a status and a body."""
+        return Failure(fault.status, _error(fault))
 
     def failure_frame(self, fault: Fault) -> bytes:
         """Encode an error in the middle of a stream: the client raises it, since the data has a true `error`."""
-        return b"data: " + self.failure(fault) + b"\n\n"
+        return b"data: " + _error(fault) + b"\n\n"
+
+
+def _error(fault: Fault) -> bytes:
+    return orjson.dumps(
+        {"error": {"message": fault.message, "type": fault.kind, "param": fault.param, "code": fault.code}}
+    )
 
 
 def models(names: Sequence[str], created_s: int) -> bytes:

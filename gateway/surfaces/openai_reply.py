@@ -12,6 +12,7 @@ import orjson
 
 from backends.contract import Event, Finish, Text, Usage, Vectors
 from gateway.answer import Answer, Head
+from gateway.surfaces.wire import SSE, Whole
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -27,12 +28,12 @@ class ChatEncoder:
             else None
         )
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
         message = {"role": "assistant", "content": answer.text(), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish()}
         body = _envelope(self._id, "chat.completion", answer.head)
-        return orjson.dumps({**body, "choices": [choice], "usage": _usage(answer.usage())})
+        return Whole(orjson.dumps({**body, "choices": [choice], "usage": _usage(answer.usage())}))
 
 
 class CompletionEncoder:
@@ -46,11 +47,11 @@ class CompletionEncoder:
             else None
         )
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
         choice = {"index": 0, "text": answer.text(), "logprobs": None, "finish_reason": answer.finish()}
         body = _envelope(self._id, "text_completion", answer.head)
-        return orjson.dumps({**body, "choices": [choice], "usage": _usage(answer.usage())})
+        return Whole(orjson.dumps({**body, "choices": [choice], "usage": _usage(answer.usage())}))
 
 
 class EmbeddingEncoder:
@@ -61,7 +62,7 @@ class EmbeddingEncoder:
     def __init__(self, *, as_base64: bool) -> None:
         self._as_base64 = as_base64
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
         vectors = next(event for event in answer.events if type(event) is Vectors)
         rows = np.frombuffer(vectors.data, dtype="<f4").reshape(vectors.shape)
@@ -70,7 +71,7 @@ class EmbeddingEncoder:
         prompt_tokens = answer.usage().prompt_tokens
         usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
         body = {"object": "list", "data": data, "model": answer.head.model, "usage": usage}
-        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Whole(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 class ChunkFrames:
@@ -89,6 +90,11 @@ class ChunkFrames:
         self._usage = Usage(0, 0)
         self._before = b""
         self._after = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+
+    def content_type(self, head: Head) -> str:
+        """Name what the stream consists of."""
+        del head
+        return SSE
 
     def opening(self, head: Head) -> bytes:
         """Prepare the envelope; a chat says its role first."""

@@ -1,8 +1,8 @@
 """The plain values between a socket and a surface, and what every surface offers. Knows no server and no format."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from backends.contract import Event
 from gateway.answer import Answer, Head
@@ -15,13 +15,18 @@ SSE = "text/event-stream; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request. Header names are in lower case."""
+    """One HTTP request. Header names are in lower case; `query` is what follows the `?`, as it came.
+
+    `names` are the parts of the path that its pattern names: `/v1/models/{model}` gives `model`.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     peer: str | None
+    query: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,27 @@ class Reply:
     body: bytes | AsyncIterator[bytes]
 
 
+class Whole(NamedTuple):
+    """A complete body, and what the response's headers say of it."""
+
+    body: bytes
+    content_type: str = JSON
+    headers: Mapping[str, str] = {}
+
+
+class Failure(NamedTuple):
+    """An error as a wire tells it."""
+
+    status: int
+    body: bytes
+
+
 class Frames(Protocol):
     """Turns the events of one answer into the bytes of a stream."""
+
+    def content_type(self, head: Head) -> str:
+        """Name what the stream consists of."""
+        ...
 
     def opening(self, head: Head) -> bytes:
         """Encode what the stream begins with."""
@@ -57,7 +81,7 @@ class Encoder(Protocol):
         """The stream's frames, or None where the client wants one body."""
         ...
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
         ...
 
@@ -69,15 +93,15 @@ class Surface(Protocol):
 
     @property
     def paths(self) -> frozenset[str]:
-        """The paths of `POST` requests that `decode` understands."""
+        """The paths of `POST` requests that `decode` understands; `{name}` in one stands for any text."""
         ...
 
     def decode(self, call: Call, reply_id: str) -> tuple[Request, Encoder]:
         """Read a request. Raises `InvalidRequest`. `reply_id` is 24 hex digits, fresh for each reply."""
         ...
 
-    def failure(self, fault: Fault) -> bytes:
-        """Encode an error as a body."""
+    def failure(self, fault: Fault) -> Failure:
+        """Encode an error as a status and a body."""
         ...
 
     def failure_frame(self, fault: Fault) -> bytes:
