@@ -31,6 +31,7 @@ from cache.memory import MemoryStore
 from cache.semantic.lookup import SemanticCache
 from gateway.analyze import CachePolicy
 from gateway.errors import NotCached, UnknownModel
+from gateway.limits import Limiter
 from gateway.pipeline import Outcome, Pipeline
 from gateway.recall import Embedder, Recall
 from gateway.request import Caller, Directives, Request
@@ -91,7 +92,14 @@ class House:
         )
         clock = asyncio.get_running_loop().time
         return Pipeline(
-            Routes(self.routes), self.pools, recall, self.flights, self.telemetry, deadline_s=100.0, clock=clock
+            Routes(self.routes),
+            self.pools,
+            recall,
+            self.flights,
+            limiter=Limiter(clock),
+            telemetry=self.telemetry,
+            deadline_s=100.0,
+            clock=clock,
         )
 
     async def embed(self, text: str) -> bytes:
