@@ -49,6 +49,15 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a model says of one of its tensors; a size of -1 may be any."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Verbatim:
     """A request as its client wrote it: a backend that speaks the same wire sends it on as it came.
 

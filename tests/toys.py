@@ -1,6 +1,10 @@
-"""Model directories small enough to build in a test: an embedder, a classifier, and a decoder of whole numbers."""
+"""Model directories small enough to build in a test: an embedder, a classifier, a decoder of whole numbers, tensors.
 
-from collections.abc import Sequence
+`python -m tests.toys DIRECTORY` writes one of each tensor model, by its name.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +51,127 @@ def decoder(directory: Path, context: int = CONTEXT) -> Path:
     return directory
 
 
+def simple(directory: Path) -> Path:
+    """Write OUTPUT0 = INPUT0 + INPUT1 and OUTPUT1 = INPUT0 - INPUT1 for rows of 16 INT32, at most 8 of them."""
+    return _pairs(directory, "INT32")
+
+
+def simple_int8(directory: Path) -> Path:
+    """Write `simple` for INT8, which wraps around."""
+    return _pairs(directory, "INT8")
+
+
+def simple_string(directory: Path) -> Path:
+    """Write `simple` for whole numbers in decimal digits, as BYTES."""
+    return _pairs(directory, "BYTES")
+
+
+def simple_identity(directory: Path) -> Path:
+    """Write OUTPUT0 = INPUT0 for rows of BYTES of any width."""
+    return identity(directory, "BYTES", (-1, -1))
+
+
+def identity_fp32(directory: Path) -> Path:
+    """Write OUTPUT0 = INPUT0 for rows of FP32 of any width."""
+    return identity(directory, "FP32", (-1, -1))
+
+
+def identity_fp16(directory: Path) -> Path:
+    """Write OUTPUT0 = INPUT0 for rows of FP16 of any width."""
+    return identity(directory, "FP16", (-1, -1))
+
+
+def identity_bf16(directory: Path) -> Path:
+    """Write OUTPUT0 = INPUT0 for rows of BF16 of any width."""
+    return identity(directory, "BF16", (-1, -1))
+
+
+def identity_bool(directory: Path) -> Path:
+    """Write OUTPUT0 = INPUT0 for rows of BOOL of any width."""
+    return identity(directory, "BOOL", (-1, -1))
+
+
+def nan_inf(directory: Path) -> Path:
+    """Write OUTPUT0 = [not a number, infinity, minus infinity], whatever FP32 [1] INPUT0 is; no batch."""
+    odd = np.array([np.nan, np.inf, -np.inf], np.float32)
+    nodes = [helper.make_node("Add", ["INPUT0", "odd"], ["OUTPUT0"])]
+    tensors = {"INPUT0": ("FP32", (1,)), "OUTPUT0": ("FP32", (3,))}
+    return tensor_model(directory, nodes, tensors, max_batch=0, constants=[_constant("odd", odd)])
+
+
+def identity(directory: Path, datatype: str, shape: tuple[int, ...], max_batch: int = 8) -> Path:
+    """Write OUTPUT0 = INPUT0."""
+    nodes = [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])]
+    tensors = dict.fromkeys(("INPUT0", "OUTPUT0"), (datatype, shape))
+    return tensor_model(directory, nodes, tensors, max_batch)
+
+
+TENSOR_MODELS: Mapping[str, Callable[[Path], Path]] = {
+    make.__name__: make
+    for make in (
+        simple,
+        simple_int8,
+        simple_string,
+        simple_identity,
+        identity_fp32,
+        identity_fp16,
+        identity_bf16,
+        identity_bool,
+        nan_inf,
+    )
+}
+
+
+def tensor_model(
+    directory: Path,
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]],
+    max_batch: int,
+    constants: Sequence[onnx.TensorProto] = (),
+) -> Path:
+    """Write a model of the task infer; `tensors` gives datatype and shape of its inputs and OUTPUTs."""
+    parts: dict[str, list[str]] = {"inputs": [], "outputs": []}
+    values: dict[str, list[onnx.ValueInfoProto]] = {"inputs": [], "outputs": []}
+    for name, (datatype, shape) in tensors.items():
+        part = "outputs" if name.startswith("OUTPUT") else "inputs"
+        parts[part].append(f"  {name}: {{datatype: {datatype}, shape: {list(shape)}}}\n")
+        graph_shape = [None if size == -1 else size for size in shape]
+        values[part].append(helper.make_tensor_value_info(name, _ONNX_TYPES[datatype], graph_shape))
+    described = "".join(f"{part}:\n{''.join(lines)}" for part, lines in parts.items())
+    graph = helper.make_graph(nodes, "tensors", values["inputs"], values["outputs"], list(constants))
+    _write_graph(directory, graph, f"task: infer\n{described}limits: {{max_batch: {max_batch}}}\n")
+    return directory
+
+
+_ONNX_TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "INT8": TensorProto.INT8,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "UINT8": TensorProto.UINT8,
+    "FP16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+}
+
+
+def _pairs(directory: Path, datatype: str) -> Path:
+    """Write the sum and the difference, through INT32, as the runtime adds no INT8 and no text."""
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["INPUT0"], ["a"], to=TensorProto.INT32),
+        node("Cast", ["INPUT1"], ["b"], to=TensorProto.INT32),
+        node("Add", ["a", "b"], ["sum"]),
+        node("Sub", ["a", "b"], ["difference"]),
+        node("Cast", ["sum"], ["OUTPUT0"], to=_ONNX_TYPES[datatype]),
+        node("Cast", ["difference"], ["OUTPUT1"], to=_ONNX_TYPES[datatype]),
+    ]
+    tensors = dict.fromkeys(("INPUT0", "INPUT1", "OUTPUT0", "OUTPUT1"), (datatype, (-1, 16)))
+    return tensor_model(directory, nodes, tensors, max_batch=8)
+
+
 def spec(directory: Path) -> WorkerSpec:
     """Return what a worker is told about a model directory."""
     return WorkerSpec(directory, read_manifest(directory))
@@ -74,11 +199,15 @@ def question(text: str) -> list[int]:
 
 
 def _write(directory: Path, graph: onnx.GraphProto, manifest: str) -> None:
+    _write_graph(directory, graph, manifest)
+    tokenizer().save(str(directory / "tokenizer.json"))
+
+
+def _write_graph(directory: Path, graph: onnx.GraphProto, manifest: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     onnx.save(model, str(directory / "model.onnx"))
-    tokenizer().save(str(directory / "tokenizer.json"))
     (directory / "model.yaml").write_text(manifest)
 
 
@@ -181,3 +310,8 @@ def _decoder_graph(context: int) -> onnx.GraphProto:
         ],
         constants,
     )
+
+
+if __name__ == "__main__":
+    for name, make in TENSOR_MODELS.items():
+        make(Path(sys.argv[1]) / name)
