@@ -62,7 +62,8 @@ class Verbatim:
     """A request as its client wrote it: a backend that speaks the same wire sends it on as it came.
 
     `path` counts from the upstream's base URL (`/chat/completions`). `headers` are those of the client's that belong to
-    the wire (`anthropic-version`); never a key.
+    the wire (`anthropic-version`); never a key. `form` stands for what in the request shapes the reply and not the
+    answer (`encoding_format`, `include_usage`).
     """
 
     wire: str
@@ -71,11 +72,12 @@ class Verbatim:
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     streamed: bool = False
+    form: str = ""
 
     @property
     def kind(self) -> str:
-        """Name what the reply's bytes are, so that only a client of the same wire, path and mode is given them."""
-        return f"{self.wire} {self.path}{' stream' if self.streamed else ''}"
+        """Name what the reply's bytes are: only a client of the same wire, path, mode and form is given them."""
+        return f"{self.wire} {self.path}{' stream' if self.streamed else ''}{self.form and ' '}{self.form}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Job:
     """One piece of work for one model.
 
     `messages` belongs to chat, `prompt` to completion (text, or token ids), `inputs` to embed and predict (texts, or
-    token ids each), `tensors` to infer (`outputs` names those that are wanted; none names all). `extra` holds the
+    token ids each) and to a completion of several prompts, which has no `prompt` and whose choices of each prompt follow
+    those of the one before, `tensors` to infer (`outputs` names those that are wanted; none names all). `extra` holds the
     client's other fields under OpenAI's names and in its shapes (`tools`, `n`, `logprobs`), whatever its wire was: a
     backend honours each or refuses it with `BadJob`. A relay is all in `verbatim`, which the other tasks may have too.
     `stream` says that the first client wants events as they are made; a backend may ignore it. A `background` job
