@@ -99,10 +99,9 @@ class Job:
     token ids each) and to a completion of several prompts: it has no `prompt`, and its choices are those of the first
     prompt, then those of the next. `tensors` belongs to infer (`outputs` names those that are wanted; none names all).
     `extra` holds the client's other fields under OpenAI's names and in its shapes (`tools`, `n`, `logprobs`), whatever
-    its wire was: a backend honours each or refuses it with `BadJob`. A relay is all in `verbatim`, which the other tasks
-    may have too.
-    `stream` says that the first client wants events as they are made; a backend may ignore it. A `background` job
-    yields to all others.
+    its wire was: a backend honours each or refuses it with `BadJob`. A relay is all in `verbatim`, which the others may
+    have too. `stream` says that the first client wants events as they are made; a backend may ignore it. A `background`
+    job yields to all others.
     """
 
     task: Task
