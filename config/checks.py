@@ -1,43 +1,67 @@
-"""What settings must hold between each other, once each is well formed. Knows nothing of files and lines."""
+"""What settings must hold between each other and on this machine, once each is well formed. Knows nothing of lines."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from config.problems import Path, suggestion
-from config.settings import ModelSettings, PoolSettings, RouteSettings, Settings
+from config.settings import BatchSettings, ModelSettings, PoolSettings, RouteSettings, ServerSettings, Settings
 
 ENGINES = ("onnx", "command", "http")
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A value that the rest of the settings forbids; `value` is None where the fault is not in one value."""
+    """A value that the rest of the settings forbids; `value` is None where the fault is not in one value.
+
+    `because` has the other places that the fault rests on: where one of them cannot be read, there may be no fault.
+    """
 
     path: Path
     value: object | None
     message: str
+    because: tuple[Path, ...] = ()
 
 
 def conflicts(settings: Settings) -> Iterator[Conflict]:
     """Yield every conflict of the settings."""
     if not settings.models:
         yield Conflict(("models",), None, "there is none: name at least one model")
+    yield from _of_server(settings.server)
     yield from _of_keys(settings)
     yield from _of_embedder(settings)
     for name, model in settings.models.items():
         yield from _of_model(("models", name), model)
     for name, route in settings.routes.items():
         yield from _of_route(name, route, settings)
+    if settings.batch is not None:
+        yield from _of_file_roots(settings.batch)
+
+
+def _of_server(server: ServerSettings) -> Iterator[Conflict]:
+    if server.grpc is not None and server.grpc.port and server.grpc == server.listen:
+        message = "is server.listen too: give each its own port"
+        yield Conflict(("server", "grpc"), server.grpc, message, (("server", "listen"),))
+    if server.tls is not None:
+        for field, file in (("certificate", server.tls.certificate), ("key", server.tls.key)):
+            fault = None if file.is_file() else "is not a file"
+            if fault or not os.access(file, os.R_OK):
+                yield Conflict(("server", "tls", field), file, fault or "may not be read")
 
 
 def _of_keys(settings: Settings) -> Iterator[Conflict]:
     callable_names = {*settings.models, *settings.routes}
     names: set[str] = set()
+    digests: dict[str, str] = {}
     for index, key in enumerate(settings.server.keys):
         path: Path = ("server", "keys", index)
         if key.name in names:
             yield Conflict((*path, "name"), key.name, "names two keys: give each its own name")
         names.add(key.name)
+        if key.sha256 in digests:
+            message = f"is the digest of {digests[key.sha256]} too: give each client its own key"
+            yield Conflict((*path, "sha256"), None, message)
+        digests[key.sha256] = key.name
         for position, model in enumerate(key.models):
             if model != "*" and model not in callable_names:
                 yield _unknown((*path, "models", position), model, callable_names, "a model or route")
@@ -63,11 +87,31 @@ def _of_model(path: Path, model: ModelSettings) -> Iterator[Conflict]:
         yield Conflict(path, None, f"has the engines {' and '.join(engines)}: keep one")
     pool = model.pool
     if pool.min > pool.max:
-        yield Conflict((*path, "pool", "min"), pool.min, f"is more than pool.max, which is {pool.max}")
+        message = f"is more than pool.max, which is {pool.max}"
+        yield Conflict((*path, "pool", "min"), pool.min, message, ((*path, "pool", "max"),))
+    yield from _of_task(path, model)
     if engines == ["http"]:
         for field in sorted(pool.model_fields_set - {"queue"}):
             key = PoolSettings.model_fields[field].alias or field
             yield Conflict((*path, "pool", key), None, "an http upstream has no replicas of ours: remove it")
+
+
+def _of_task(path: Path, model: ModelSettings) -> Iterator[Conflict]:
+    path = (*path, "task")
+    if model.task == "infer" and model.onnx is None:
+        yield Conflict(path, model.task, "needs the engine onnx: nothing else takes tensors", (path[:-1],))
+    elif model.task == "relay" and model.onnx is not None:
+        yield Conflict(path, model.task, "needs the engine command or http: onnx has nothing to pass through to")
+    elif model.http is not None and model.http.api == "anthropic" and model.task != "chat":
+        yield Conflict(path, model.task, "is not chat, which is all that an upstream with the api anthropic does")
+
+
+def _of_file_roots(batch: BatchSettings) -> Iterator[Conflict]:
+    for index, root in enumerate(batch.file_roots):
+        if not root.is_absolute():
+            yield Conflict(("batch", "file_roots", index), root, "is not an absolute path")
+        elif not root.is_dir():
+            yield Conflict(("batch", "file_roots", index), root, "is not a directory")
 
 
 def _of_route(name: str, route: RouteSettings, settings: Settings) -> Iterator[Conflict]:
@@ -104,4 +148,5 @@ def _members(path: Path, route: RouteSettings) -> Iterator[tuple[Path, str]]:
 def _unknown(path: Path, name: str, known: Iterable[str], kind: str) -> Conflict:
     names = sorted(known)
     known_words = f"there are {', '.join(names)}" if names else "there is none"
-    return Conflict(path, name, f"is not {kind}{suggestion(name, names)} ({known_words})")
+    message = f"is not {kind}{suggestion(name, names)} ({known_words})"
+    return Conflict(path, name, message, (("models", name), ("routes", name)))

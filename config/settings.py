@@ -36,7 +36,8 @@ from config.fields import (
 )
 from config.units import Allowance
 
-Task = Literal["chat", "completion", "embed", "predict"]
+Task = Literal["chat", "completion", "embed", "predict", "infer", "relay"]
+Api = Literal["openai", "anthropic"]
 CachePolicy = Literal["store", "bypass"]
 
 MIB = 2**20
@@ -57,6 +58,22 @@ class KeySettings(Section):
     models: tuple[NameOrAny, ...] = Field(
         default=("*",), description="Models and routes that the key may call; `*` stands for all."
     )
+    requests_per_minute: Annotated[int, whole(1)] | None = Field(
+        default=None, description="Requests that it may send in a minute. Left out: as many as it likes."
+    )
+    tokens_per_minute: Annotated[int, whole(1)] | None = Field(
+        default=None, description="Tokens that its requests and their answers may take in a minute. Left out: any."
+    )
+    concurrency: Annotated[int, whole(1)] | None = Field(
+        default=None, description="Requests that it may have in flight at a time. Left out: as many as it likes."
+    )
+
+
+class TlsSettings(Section):
+    """The files that clients over HTTPS are answered with."""
+
+    certificate: FilePath = Field(description="PEM file with the certificate, and those between it and its authority.")
+    key: FilePath = Field(description="PEM file with the certificate's private key, without a password.")
 
 
 class ServerSettings(Section):
@@ -66,6 +83,10 @@ class ServerSettings(Section):
         default=ListenAddress("127.0.0.1", 8080),
         description="Address and port; port 0 takes any free one. IPv6 in brackets: `[::1]:8080`.",
     )
+    grpc: Listen | None = Field(
+        default=None, description="Address and port of the Open Inference Protocol over gRPC. Left out: off."
+    )
+    tls: TlsSettings | None = Field(default=None, description="HTTPS, and TLS for gRPC. Left out: without encryption.")
     max_body_bytes: Annotated[int, size_from("1KiB")] = Field(
         default=32 * MIB, alias="max_body", description="The largest request body that is read."
     )
@@ -152,12 +173,15 @@ class CommandSettings(Section):
 
 
 class HttpSettings(Section):
-    """An upstream that somebody else runs and that speaks OpenAI's HTTP."""
+    """An upstream that somebody else runs."""
 
     url: Url = Field(description="Base URL, such as `https://api.example.com/v1`.")
+    api: Annotated[Api, one_of(*get_args(Api))] = Field(
+        default="openai", description="The HTTP that it speaks: `openai`, or `anthropic` (for the task `chat`)."
+    )
     key: Secret | None = Field(
         default=None,
-        description="Key sent as `Authorization: Bearer …`; write `${NAME}` to take it from the environment.",
+        description="Key sent with each request, as its API wants it; write `${NAME}` to take it from the environment.",
     )
     model: Text | None = Field(
         default=None, description="Name of the model in requests to it. Left out: the name here."
@@ -188,7 +212,10 @@ class PoolSettings(Section):
 class ModelSettings(Section):
     """A model: its task, exactly one engine (`onnx`, `command` or `http`), and its pool."""
 
-    task: Annotated[Task, one_of(*get_args(Task))] = Field(description="`chat`, `completion`, `embed` or `predict`.")
+    task: Annotated[Task, one_of(*get_args(Task))] = Field(
+        description="`chat`, `completion`, `embed`, `predict`, `infer` (tensors alone, with `onnx`) or `relay`"
+        " (what is passed through, such as images and audio; with `command` or `http`)."
+    )
     onnx: OnnxSettings | None = Field(default=None, description="Engine: our own workers.")
     command: CommandSettings | None = Field(default=None, description="Engine: a server that we start.")
     http: HttpSettings | None = Field(default=None, description="Engine: an upstream.")
@@ -223,6 +250,34 @@ class RouteSettings(Section):
     cache: RouteCacheSettings = Field(default=RouteCacheSettings(), description="What of its answers the cache keeps.")
 
 
+class BatchSettings(Section):
+    """The queue of work that no client waits for; it outlives a restart and yields to live traffic."""
+
+    directory: FilePath = Field(default=Path("var/batch"), description="Where the queue and its results keep files.")
+    max_items: Annotated[int, whole(1)] = Field(
+        default=100_000, description="Inputs that may wait; a batch with more than there is room for is refused (429)."
+    )
+    max_bytes: Annotated[int, size_from("1KiB")] = Field(
+        default=256 * MIB, description="Size of the inputs that may wait, together."
+    )
+    concurrency: Annotated[int, whole(1)] = Field(default=4, description="Inputs that are worked on at a time.")
+    keep_s: Annotated[float, duration_from("1m")] = Field(
+        default=7 * 86400.0, alias="keep", description="How long a finished batch and its results are kept."
+    )
+    file_roots: tuple[FilePath, ...] = Field(
+        default=(), description="Directories, absolute, under which `file://` inputs may lie. None: no such inputs."
+    )
+    callback_secret: Secret | None = Field(
+        default=None, description="Secret that callbacks are signed with (HMAC-SHA256). Left out: no callbacks."
+    )
+    allow_private: Switch = Field(
+        default=False, description="Whether inputs and callbacks may be at private addresses, such as `10.0.0.1`."
+    )
+    s3_endpoint: Url | None = Field(
+        default=None, description="URL of the S3 service that `s3://` inputs come from. Left out: Amazon's own."
+    )
+
+
 class Settings(Section):
     """The whole file."""
 
@@ -232,6 +287,9 @@ class Settings(Section):
     models: Mapping[Name, ModelSettings] = Field(description="The models by name.")
     routes: Mapping[Name, RouteSettings] = Field(
         default_factory=dict, description="Names that clients use like a model. A model's own name is a route as well."
+    )
+    batch: BatchSettings | None = Field(
+        default=None, description="The queue of work that no client waits for. Left out: no batches."
     )
 
 

@@ -39,7 +39,7 @@ BAD = {
     "models without one": ("models: {}\n", "f.yaml:1: models: there is none: name at least one model"),
     "an unknown section": (
         MODELS + "servr: {}\n",
-        "f.yaml:2: servr: unknown key; did you mean 'server'? (allowed: server, cache, devices, models, routes)",
+        "f.yaml:2: servr: unknown key; did you mean 'server'? (allowed: server, cache, devices, models, routes, batch)",
     ),
     "an unknown key": (
         "models:\n  a:\n    task: chat\n    onnx: {path: x}\n    pool:\n      maximum: 3\n",
@@ -93,7 +93,10 @@ BAD = {
     ),
     "a task that does not exist": (
         "models: {a: {task: chats, onnx: {path: x}}}",
-        "f.yaml:1: models.a.task: 'chats' is not one of chat, completion, embed, predict; did you mean 'chat'?",
+        (
+            "f.yaml:1: models.a.task: 'chats' is not one of chat, completion, embed, predict, infer, relay;"
+            " did you mean 'chat'?"
+        ),
     ),
     "a name with a space": (
         "models: {a b: {task: chat, onnx: {path: x}}}",
@@ -188,6 +191,58 @@ BAD = {
     "a key for an unknown model": (
         MODELS + "server: {keys: [{name: k, sha256: '%s', models: [x]}]}\n" % ("0" * 64),
         "f.yaml:2: server.keys[0].models[0]: 'x' is not a model or route (there are a, e)",
+    ),
+    "two keys of one name": (
+        MODELS + f"server: {{keys: [{{name: k, sha256: '{'0' * 64}'}}, {{name: k, sha256: '{'1' * 64}'}}]}}\n",
+        "f.yaml:2: server.keys[1].name: 'k' names two keys: give each its own name",
+    ),
+    "one key under two names": (
+        MODELS + f"server: {{keys: [{{name: k, sha256: '{'0' * 64}'}}, {{name: l, sha256: '{'0' * 64}'}}]}}\n",
+        "f.yaml:2: server.keys[1].sha256: is the digest of k too: give each client its own key",
+    ),
+    "a key that may do nothing": (
+        MODELS + "server: {keys: [{name: k, sha256: '%s', requests_per_minute: 0}]}\n" % ("0" * 64),
+        "f.yaml:2: server.keys[0].requests_per_minute: 0 is not a whole number ≥ 1",
+    ),
+    "gRPC at the address of HTTP": (
+        MODELS + "server: {grpc: 'localhost:1', listen: 'localhost:1'}\n",
+        "f.yaml:2: server.grpc: 'localhost:1' is server.listen too: give each its own port",
+    ),
+    "a certificate that is not there": (
+        MODELS + "server: {tls: {certificate: no.pem, key: pyproject.toml}}\n",
+        "f.yaml:2: server.tls.certificate: 'no.pem' is not a file",
+    ),
+    "a certificate without its key": (
+        MODELS + "server: {tls: {certificate: pyproject.toml}}\n",
+        "f.yaml:2: server.tls.key: is missing",
+    ),
+    "tensors for an upstream": (
+        "models: {a: {task: infer, http: {url: 'http://u'}}}",
+        "f.yaml:1: models.a.task: 'infer' needs the engine onnx: nothing else takes tensors",
+    ),
+    "a relay to nothing": (
+        "models: {a: {task: relay, onnx: {path: x}}}",
+        "f.yaml:1: models.a.task: 'relay' needs the engine command or http: onnx has nothing to pass through to",
+    ),
+    "an API that does not exist": (
+        "models: {a: {task: chat, http: {url: 'http://u', api: claude}}}",
+        "f.yaml:1: models.a.http.api: 'claude' is not one of openai, anthropic",
+    ),
+    "an embedder at Anthropic": (
+        "models: {a: {task: embed, http: {url: 'http://u', api: anthropic}}}",
+        "f.yaml:1: models.a.task: 'embed' is not chat, which is all that an upstream with the api anthropic does",
+    ),
+    "a relative file root": (
+        MODELS + "batch: {file_roots: [tests]}\n",
+        "f.yaml:2: batch.file_roots[0]: 'tests' is not an absolute path",
+    ),
+    "a file root that is not there": (
+        MODELS + "batch: {file_roots: [/no/such]}\n",
+        "f.yaml:2: batch.file_roots[0]: '/no/such' is not a directory",
+    ),
+    "an unsigned callback secret": (
+        MODELS + "batch: {callback_secret: '${NOT_SET}'}\n",
+        "f.yaml:2: batch.callback_secret: the environment variable NOT_SET is not set",
     ),
     "devices by name": (
         MODELS + "devices: {gpus: first}\n",
