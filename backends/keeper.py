@@ -7,9 +7,10 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from backends.contract import StartFailed
 from backends.planning import Action, Refuse, Start, Stop, Wait, next_retry, plan
 from backends.pool import Pool
 
@@ -37,6 +38,8 @@ class Keeper:
         self._budget_bytes = budget_bytes
         self._clock = clock
         self._pools: dict[str, Pool] = {}
+        self._beside: set[Pool] = set()
+        self._stirs: list[asyncio.Future[None]] = []
         self._lives: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
         self._waiting: dict[str, str] = {}
@@ -45,13 +48,64 @@ class Keeper:
         self.decisions: deque[Decision] = deque(maxlen=DECISIONS_KEPT)
 
     def add(self, pool: Pool) -> None:
-        """Take charge of a pool."""
+        """Take charge of a pool; one that had its name is `retire`d."""
+        if (former := self._pools.get(pool.model)) is not None and former is not pool:
+            self.retire(former)
+        self._beside.discard(pool)
         self._pools[pool.model] = pool
         self.wake()
+
+    def retire(self, pool: Pool) -> None:
+        """Start nothing more for a pool that somebody else ends; until `forget`, what it holds counts."""
+        if self._pools.get(pool.model) is pool:
+            del self._pools[pool.model]
+        self._beside.add(pool)
+
+    def forget(self, pool: Pool) -> None:
+        """Take a retired pool off the books: it holds nothing any more."""
+        self._beside.discard(pool)
+        self.wake()
+
+    def set_budget(self, budget_bytes: int | None) -> None:
+        """Change what all replicas may hold together."""
+        self._budget_bytes = budget_bytes
+        self.wake()
+
+    async def bring_up(self, pool: Pool, count: int, deadline_s: float) -> None:
+        """Start replicas of a pool that is not yet in charge, beside the one that it replaces, until one is ready.
+
+        Where the budget has no room for both, it returns at once. Raises `StartFailed`.
+        """
+        room = math.inf if self._budget_bytes is None else self._budget_bytes - self._held(self._clock())
+        count = min(count, int(min(room // max(1, pool.costs.least_bytes), count)))
+        if count < 1:
+            log.info("%s: no room to start the new replicas beside the old ones", pool.model)
+            return
+        self._beside.add(pool)
+        for _ in range(count):
+            self._begin(pool)
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not (state := pool.snapshot(self._clock())).ready:
+                    if state.failures:
+                        raise StartFailed(f"{pool.model} cannot start: {state.last_failure}")
+                    await self._stirred()
+        except TimeoutError:
+            raise StartFailed(f"{pool.model} was not ready after {deadline_s:g} s") from None
 
     def wake(self) -> None:
         """Have it look soon: something happened."""
         self._woken.set()
+        stirred, self._stirs = self._stirs, []
+        for waiter in stirred:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _stirred(self) -> None:
+        """Wait until something happens."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._stirs.append(waiter)
+        await waiter
 
     def start(self) -> None:
         """Begin to look; `close` ends it."""
@@ -60,7 +114,8 @@ class Keeper:
     def step(self, now: float) -> tuple[Action, ...]:
         """Plan once and act; return what was done."""
         pools = [pool.snapshot(now) for pool in self._pools.values()]
-        actions = plan(now, pools, self._budget_bytes)
+        budget = None if self._budget_bytes is None else self._budget_bytes - _held_by(self._beside, now)
+        actions = plan(now, pools, budget)
         self._next_retry = next_retry(now, pools)
         for action in actions:
             self._act(action)
@@ -96,15 +151,21 @@ class Keeper:
         pool = self._pools[action.model]
         match action:
             case Start():
-                task = asyncio.create_task(pool.live(pool.start_replica()), name=f"replica of {action.model}")
-                self._lives.add(task)
-                task.add_done_callback(self._ended)
+                self._begin(pool)
             case Stop():
                 pool.stop_replica(action.replica)
             case Refuse():
                 pool.refuse_waiting(action.why)
             case Wait():
                 pass
+
+    def _begin(self, pool: Pool) -> None:
+        task = asyncio.create_task(pool.live(pool.start_replica()), name=f"replica of {pool.model}")
+        self._lives.add(task)
+        task.add_done_callback(self._ended)
+
+    def _held(self, now: float) -> int:
+        return _held_by({*self._pools.values(), *self._beside}, now)
 
     def _remember(self, now: float, actions: tuple[Action, ...]) -> None:
         """Keep what was decided; a wait counts once, however many looks it lasts."""
@@ -120,3 +181,8 @@ class Keeper:
         self._lives.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s ended by an internal error", task.get_name(), exc_info=error)
+
+
+def _held_by(pools: Iterable[Pool], now: float) -> int:
+    """Return the bytes that the replicas of these pools hold."""
+    return sum(replica.memory_bytes for pool in pools for replica in pool.snapshot(now).replicas)

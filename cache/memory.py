@@ -47,6 +47,11 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def resize(self, max_bytes: int) -> None:
+        """Change the budget; what is over it goes at once."""
+        self._max_bytes = max_bytes
+        self._evict()
+
     def peek(self, key: bytes) -> Entry | None:
         """Return the live entry at once, or None; this is the hot path of every exact hit."""
         entry = self._entries.get(key)
@@ -69,16 +74,19 @@ class MemoryStore:
             return
         self._entries[entry.key] = entry
         self.used_bytes += size
-        while self.used_bytes > self._max_bytes:
-            _, evicted = self._entries.popitem(last=False)
-            self.used_bytes -= footprint_bytes(evicted)
-            self.counters.evictions += 1
+        self._evict()
 
     def discard(self, key: bytes) -> None:
         """Forget the entry, if it is there."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.used_bytes -= footprint_bytes(entry)
+
+    def _evict(self) -> None:
+        while self.used_bytes > self._max_bytes:
+            _, evicted = self._entries.popitem(last=False)
+            self.used_bytes -= footprint_bytes(evicted)
+            self.counters.evictions += 1
 
     def clear(self) -> None:
         """Forget everything."""

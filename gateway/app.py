@@ -1,249 +1,213 @@
-"""Builds the gateway from its settings, starts it and takes it down: the one place that makes concrete things."""
+"""Runs the gateway: one generation of settings after the other over the same listener, pools and caches.
 
+An edit is prepared beside what serves, and takes over at once or not at all.
+"""
+
+import asyncio
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from backends.command import CommandEngine
-from backends.contract import Engine, Job, Task, Vectors
-from backends.costs import CostSeed, ModelCosts
-from backends.demand import Demand
-from backends.forkserver.client import ForkServer
 from backends.keeper import Keeper
-from backends.onnx import OnnxEngine
-from backends.pool import Pool, PoolLimits
-from backends.upstream import HttpEngine
-from cache.disk.store import DiskStore
-from cache.exact import ExactCache
+from backends.pool import Pool
+from backends.snapshot import ReplicaState
 from cache.flight import SingleFlight
-from cache.memory import MemoryStore
-from cache.semantic.lookup import DEFAULT_THRESHOLD, SemanticCache
-from config.fields import Gpus
-from config.settings import CacheSettings, ModelSettings, PoolSettings, RouteSettings, Settings
+from config.settings import Settings
 from gateway import learned, readings
-from gateway.analyze import CachePolicy
-from gateway.auth import Gatekeeper
-from gateway.explain import Explainer
-from gateway.front import Front
+from gateway.building.caches import Caches, adjust, open_caches
+from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_engine
+from gateway.building.generation import Generation, Lasting, generation_of
 from gateway.limits import Limiter
-from gateway.pages import Pages
-from gateway.pipeline import Item, Pipeline
-from gateway.recall import Embedder, Recall
-from gateway.routes import Route, Routes
+from gateway.pipeline import Item
 from gateway.server import Server
-from gateway.surfaces.native import NativeSurface
-from gateway.surfaces.openai import OpenAISurface
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Reading, Telemetry
 
 _log = logging.getLogger(__name__)
 
-# The semantic look-up may cost this much before a request goes on without it.
-_EMBED_DEADLINE_S = 0.25
 
-
-@dataclass(frozen=True, slots=True)
 class Gateway:
-    """A gateway that runs: where it listens, and how to end it well."""
+    """A gateway that runs. `apply` gives it new settings; streams that flow go on under the old ones."""
 
-    host: str
-    port: int
-    server: Server
+    def __init__(self, config_state: Callable[[], dict[str, Any]]) -> None:
+        flights: SingleFlight[Item] = SingleFlight()
+        self._lasting = Lasting(Keeper(None, time.monotonic), flights, Limiter(), Telemetry(), config_state)
+        self._lasting.telemetry.read_from(self._readings)
+        self._changing = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._server: Server | None = None
+        self._generation: Generation | None = None
+        self.host, self.port = "", 0
+
+    @property
+    def generation(self) -> Generation:
+        """What answers now."""
+        assert self._generation is not None, "`apply` comes first"
+        return self._generation
+
+    async def apply(self, settings: Settings) -> None:
+        """Serve what these settings say. Where that fails all stays as it is.
+
+        Raises `OSError` where it cannot listen, and `StartFailed` where a model's files are missing or wrong, or the
+        replicas that should take over from others do not start.
+        """
+        async with self._changing:
+            former = self._generation
+            coming = await self._prepare(settings, former)
+            self._take_over(coming, former)
+            if coming.caches is not None:
+                await adjust(coming.caches)
+            if former is not None:
+                self._retire(former, coming)
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new requests and let those in progress end within the deadline."""
-        await self.server.drain(deadline_s)
+        if self._server is not None:
+            await self._server.drain(deadline_s)
 
+    async def close(self) -> None:
+        """End everything at once; `drain` first where requests matter."""
+        await self.drain(0.0)
+        await self._lasting.flights.close()
+        await self._lasting.keeper.close()
+        for task in self._retiring:
+            task.cancel()
+        if self._retiring:
+            await asyncio.wait(self._retiring)
+        if self._generation is not None:
+            if self._generation.caches is not None:
+                await self._generation.caches.close(None)
+            await self._generation.forks.close(self._generation.settings.server.shutdown_timeout_s)
 
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Gateway]:
-    """Run a gateway for as long as the context lasts.
+    def learned(self) -> learned.Learned:
+        """Return where what the pools learn is kept: beside the cache, or nowhere where nothing is remembered."""
+        settings = self.generation.settings
+        return learned.Learned(_learned_file(settings), self.generation.pools)
 
-    Raises `OSError` where it cannot listen, and `StartFailed` where a model's files are missing or wrong.
-    """
-    async with AsyncExitStack() as stack:
-        telemetry = Telemetry()
-        fork_server = ForkServer(_worker_environment(settings.devices.gpus))
-        stack.push_async_callback(fork_server.close, settings.server.shutdown_timeout_s)
-        keeper = Keeper(settings.devices.host_memory.of(psutil.virtual_memory().total), time.monotonic)
-        pools = {
-            name: _pool(name, model, engine, keeper, _is_embedder(settings, name))
-            for name, model in settings.models.items()
-            for engine in [await _engine(name, model, fork_server, _providers(settings.devices.gpus))]
+    async def _prepare(self, settings: Settings, former: Generation | None) -> Generation:
+        """Bring up what is new, beside what serves; what was begun is undone where any of it fails."""
+        async with AsyncExitStack() as undo:
+            forks = former.forks if former and former.settings.devices.gpus == settings.devices.gpus else None
+            if forks is None:
+                forks = fork_server(settings.devices.gpus)
+                undo.push_async_callback(forks.close, settings.server.shutdown_timeout_s)
+            pools: dict[str, Pool] = {}
+            for name, model in settings.models.items():
+                if former is not None and same_engine(name, former.settings, settings):
+                    pools[name] = former.pools[name]
+                    continue
+                engine = await engine_of(name, model, forks, settings.devices.gpus)
+                pools[name] = pool_of(name, settings, engine, self._lasting.keeper)
+                undo.push_async_callback(self._abandon, pools[name])
+            former_caches = former.caches if former is not None else None
+            caches = await _caches(settings, pools, former_caches)
+            if caches is not None:
+                undo.push_async_callback(caches.close, former_caches)
+            await self._replace_replicas(pools, former)
+            if former is None:
+                await learned.load(_learned_file(settings), pools)
+            coming = generation_of(settings, forks, pools, caches, self._lasting)
+            await self._listen(settings, former, coming)
+            undo.pop_all()
+            return coming
+
+    async def _replace_replicas(self, pools: dict[str, Pool], former: Generation | None) -> None:
+        """Start new replicas where others serve, so that nobody waits for them after the change."""
+        if former is None:
+            return
+        serving = {
+            name: sum(replica.state is ReplicaState.READY for replica in old.snapshot(time.monotonic()).replicas)
+            for name, old in former.pools.items()
         }
-        await stack.enter_async_context(learned.kept(_learned_file(settings), pools))
-        recall = await _recall(settings.cache, pools, telemetry, stack)
-        flights: SingleFlight[Item] = SingleFlight()
-        routes = _routes(settings)
-        deadline_s = settings.server.request_timeout_s
-        pipeline = Pipeline(
-            routes, pools, recall, flights, limiter=Limiter(), telemetry=telemetry, deadline_s=deadline_s
-        )
-        explainer = Explainer(routes, pipeline, recall, deadline_s=deadline_s, clock=time.monotonic)
-        gatekeeper = Gatekeeper([(key.name, key.sha256, key.models) for key in settings.server.keys])
-        surfaces = (OpenAISurface(), NativeSurface())
-        pages = Pages(
-            routes=routes,
-            pools=pools,
-            keeper=keeper,
-            telemetry=telemetry,
-            gatekeeper=gatekeeper,
-            explainer=explainer,
-            surfaces={path: surface for surface in surfaces for path in surface.paths},
-            clock=time.monotonic,
-        )
-        telemetry.read_from(lambda: readings.of_pools(pools, time.monotonic()))
-        front = Front(surfaces, pages.table(), pipeline, gatekeeper, telemetry)
-        server = Server(front.serve, front.refuse, max_body_bytes=settings.server.max_body_bytes)
-        listen = settings.server.listen
-        host, port = await server.listen(listen.host, listen.port)
-        for pool in pools.values():
+        async with asyncio.TaskGroup() as starts:
+            for name, pool in pools.items():
+                if pool is not former.pools.get(name) and (count := serving.get(name, 0)):
+                    count = min(count, pool.limits.max_replicas)
+                    starts.create_task(self._lasting.keeper.bring_up(pool, count, pool.limits.start_timeout_s))
+
+    async def _listen(self, settings: Settings, former: Generation | None, coming: Generation) -> None:
+        server = self._server
+        if server is None:
+            front = coming.front
+            server = Server(front.serve, front.refuse, max_body_bytes=settings.server.max_body_bytes)
+        if former is None or former.settings.server.listen != settings.server.listen:
+            listen = settings.server.listen
+            self.host, self.port = await server.listen(listen.host, listen.port)
+        self._server = server
+
+    def _take_over(self, coming: Generation, former: Generation | None) -> None:
+        """Let the new generation serve: from here on nothing waits and nothing fails."""
+        assert self._server is not None
+        settings, keeper = coming.settings, self._lasting.keeper
+        keeper.set_budget(settings.devices.host_memory.of(psutil.virtual_memory().total))
+        for name, pool in coming.pools.items():
+            pool.limits = limits_of(name, settings)
             keeper.add(pool)
-        keeper.start()
-        stack.push_async_callback(keeper.close)
-        stack.push_async_callback(flights.close)
-        stack.push_async_callback(server.drain, 0.0)
-        yield Gateway(host, port, server)
+        for name, pool in former.pools.items() if former is not None else ():
+            if name not in coming.pools:
+                keeper.retire(pool)
+        self._server.exchange(coming.front.serve, coming.front.refuse, settings.server.max_body_bytes)
+        self._generation = coming
+        if former is None:
+            keeper.start()
+
+    def _retire(self, former: Generation, coming: Generation) -> None:
+        task = asyncio.create_task(self._end(former, coming), name="end of a generation")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _end(self, former: Generation, coming: Generation) -> None:
+        """End what the new generation has not taken over, once nobody can reach it any more."""
+        await former.pipeline.until_idle()
+        leaving = [pool for name, pool in former.pools.items() if coming.pools.get(name) is not pool]
+        deadline = time.monotonic() + former.settings.server.request_timeout_s
+        async with asyncio.TaskGroup() as ends:
+            for pool in leaving:
+                ends.create_task(self._close_pool(pool, deadline))
+        if former.caches is not None and former.caches is not coming.caches:
+            await former.caches.close(coming.caches)
+        if former.forks is not coming.forks:
+            await former.forks.close(former.settings.server.shutdown_timeout_s)
+
+    async def _close_pool(self, pool: Pool, deadline: float) -> None:
+        await pool.close(deadline)
+        self._lasting.keeper.forget(pool)
+
+    async def _abandon(self, pool: Pool) -> None:
+        self._lasting.keeper.retire(pool)
+        await self._close_pool(pool, time.monotonic())
+
+    def _readings(self) -> Iterable[Reading]:
+        generation = self._generation
+        if generation is None:
+            return
+        yield from readings.of_pools(generation.pools, time.monotonic())
+        if generation.caches is not None:
+            yield from readings.of_cache(generation.caches.exact, generation.caches.semantic)
 
 
-def _worker_environment(gpus: Gpus) -> dict[str, str]:
-    """Return our environment with the GPUs that our workers may see; a worker uses the first of them."""
-    if gpus == "all":
-        return dict(os.environ)
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": "" if gpus == "none" else ",".join(str(index) for index in gpus)}
-
-
-def _providers(gpus: Gpus) -> tuple[str, ...]:
-    """Return the execution providers of our workers, best first; the runtime takes the first that works."""
-    return ("CPUExecutionProvider",) if gpus == "none" else ("CUDAExecutionProvider", "CPUExecutionProvider")
-
-
-async def _engine(name: str, model: ModelSettings, fork_server: ForkServer, providers: tuple[str, ...]) -> Engine:
-    if model.onnx is not None:
-        onnx = model.onnx
-        return await OnnxEngine.open(onnx.path, fork_server, threads=onnx.threads, providers=providers)
-    if model.command is not None:
-        command = model.command
-        return CommandEngine(
-            command.run,
-            fork_server=fork_server,
-            ready=command.ready,
-            model=command.model or name,
-            env={key: value.get_secret_value() for key, value in command.env.items()},
-            concurrency=command.concurrency,
-        )
-    assert model.http is not None, "the config room allows exactly one engine"
-    http = model.http
-    return HttpEngine(
-        http.url,
-        http.model or name,
-        key=None if http.key is None else http.key.get_secret_value(),
-        concurrency=http.concurrency,
-    )
-
-
-def _pool(name: str, model: ModelSettings, engine: Engine, keeper: Keeper, is_embedder: bool) -> Pool:
-    now = time.monotonic()
-    return Pool(
-        name,
-        engine,
-        _limits(model.pool, upstream=model.http is not None, is_embedder=is_embedder),
-        costs=ModelCosts(_seed(model)),
-        demand=Demand(now),
-        clock=time.monotonic,
-        wake_keeper=keeper.wake,
-    )
-
-
-def _seed(model: ModelSettings) -> CostSeed:
-    """Return what to believe of a model before it was measured: a session holds at least its graph."""
-    if model.onnx is None:
-        return CostSeed()
-    return CostSeed(memory_bytes=(model.onnx.path / "model.onnx").stat().st_size)
-
-
-def _limits(pool: PoolSettings, *, upstream: bool, is_embedder: bool) -> PoolLimits:
-    # An upstream is not started by us: its pool has the one replica that stands for it.
-    return PoolLimits(
-        min_replicas=1 if upstream else max(pool.min, int(is_embedder)),
-        max_replicas=1 if upstream else pool.max,
-        queue=pool.queue,
-        start_timeout_s=pool.start_timeout_s,
-        keep_warm_s=pool.keep_warm_s,
-    )
-
-
-def _is_embedder(settings: Settings, name: str) -> bool:
-    """Tell whether the semantic cache asks this model on every miss: then one replica always runs."""
-    cache = settings.cache
-    return cache is not None and cache.semantic is not None and cache.semantic.embedder == name
-
-
-async def _recall(
-    settings: CacheSettings | None, pools: Mapping[str, Pool], telemetry: Telemetry, stack: AsyncExitStack
-) -> Recall | None:
-    if settings is None:
+async def _caches(settings: Settings, pools: dict[str, Pool], former: Caches | None) -> Caches | None:
+    if settings.cache is None:
         return None
-    disk = None
-    if settings.exact.disk_bytes:
-        disk = DiskStore(settings.directory, settings.exact.disk_bytes)
-        await disk.open()
-        stack.push_async_callback(disk.close)
-    exact = ExactCache(MemoryStore(settings.exact.memory_bytes), disk)
-    semantic = embedder = None
-    if settings.semantic is not None:
-        semantic = SemanticCache(exact, threshold=settings.semantic.threshold or DEFAULT_THRESHOLD)
-        stack.callback(semantic.close)
-        embedder = _embedder(pools[settings.semantic.embedder])
-        if disk is not None:
-            _log.info("%d answers can be found by meaning", await semantic.load(disk.meanings()))
-    telemetry.read_from(lambda: readings.of_cache(exact, semantic))
-    return Recall(
-        exact,
-        semantic,
-        embedder,
-        telemetry,
-        clock=time.time,
-        exact_ttl_s=settings.exact.ttl_s,
-        semantic_ttl_s=settings.semantic.ttl_s if settings.semantic else settings.exact.ttl_s,
-        embed_deadline_s=_EMBED_DEADLINE_S,
-    )
-
-
-def _embedder(pool: Pool) -> Embedder:
-    async def embed(text: str) -> bytes:
-        async with aclosing(pool.stream(Job(Task.EMBED, inputs=(text,)))) as events:
-            vectors = [event.data async for event in events if type(event) is Vectors]
-        return vectors[0]
-
-    return Embedder(pool.engine.version, embed)
-
-
-def _routes(settings: Settings) -> Routes:
-    own = {name: Route(name, (name,)) for name, model in settings.models.items()}
-    return Routes(own | {name: _route(name, route) for name, route in settings.routes.items()})
-
-
-def _route(name: str, route: RouteSettings) -> Route:
-    split = route.split or {}
-    return Route(
-        name,
-        candidates=route.candidates or tuple(split),
-        weights=tuple(float(weight) for weight in split.values()),
-        fallback=route.fallback,
-        policy=CachePolicy(
-            enabled=route.cache.enabled,
-            sampled=route.cache.sampled == "store",
-            unstated=route.cache.unstated == "store",
-        ),
-    )
+    semantic = settings.cache.semantic
+    embedder_version = None if semantic is None else pools[semantic.embedder].engine.version
+    return await open_caches(settings.cache, embedder_version, former)
 
 
 def _learned_file(settings: Settings) -> Path | None:
-    """Return where the learned costs are kept: beside the cache, or nowhere where nothing is to be remembered."""
     return settings.cache.directory / "learned.json" if settings.cache is not None else None
+
+
+@asynccontextmanager
+async def running(settings: Settings, config_state: Callable[[], dict[str, Any]] = dict) -> AsyncIterator[Gateway]:
+    """Run a gateway for as long as the context lasts. Raises what `Gateway.apply` raises."""
+    gateway = Gateway(config_state)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(gateway.close)
+        await gateway.apply(settings)
+        await stack.enter_async_context(learned.kept(gateway.learned))
+        yield gateway

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -13,6 +14,8 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from gateway.errors import BodyTooSlow, Draining, RequestRefused
+from gateway.fields import cut
+from gateway.inflate import inflate
 from gateway.intake import Incoming, Intake
 from gateway.surfaces.wire import Call, Reply
 
@@ -23,35 +26,41 @@ READ_DEADLINE_S = 60.0
 WRITE_DEADLINE_S = 60.0
 # A refused client may still be sending; were the socket closed at once, a reset could overtake the refusal.
 LINGER_S = 5.0
+# How often it is looked whether a client that sends no more is still there; leaving must be noticed within 100 ms.
+_LOOK_S = 0.025
 _NEVER = float("inf")
+_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Stands for a request that was refused before it came whole.
 _UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rules:
-    """What all connections of a server have in common."""
+    """What all connections of a server have in common; its server may change it at any time."""
 
     serve: Callable[[Call], Awaitable[Reply]]
     refuse: Callable[[Exception], Reply]
     max_body_bytes: int
+    admit: Callable[[Mapping[str, str], str | None], object] = lambda _headers, _peer: None
+    """Looks at a request's headers and its client's address before a long body is read; raises what refuses it."""
 
 
 class Connection(asyncio.Protocol):
     """Answers a client's requests one after the other. A client that leaves cancels its call.
 
-    Somebody must call `look_at` now and then: deadlines of reading are kept there. `on_lost` is called at the end.
+    Somebody must call `look_at` now and then: deadlines of reading are kept there. While it is open it is in `among`.
     """
 
-    def __init__(self, rules: Rules, on_lost: Callable[["Connection"], None]) -> None:
+    def __init__(self, rules: Rules, among: set["Connection"]) -> None:
         self.task: asyncio.Task[None] | None = None
         self._rules = rules
-        self._on_lost = on_lost
+        self._among = among
         self._loop = asyncio.get_running_loop()
-        self._intake = Intake(rules.max_body_bytes)
+        self._intake = Intake(rules.max_body_bytes, self._admit)
         self._turns: deque[Incoming | RequestRefused] = deque()
         self._expires_s = self._loop.time() + KEEP_ALIVE_S
         self._finishing = False
+        self._may_interject = False
         self._cut_off = False
         self._holding_back = False
         self._writable: asyncio.Future[None] | None = None
@@ -62,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         self._peer: str | None = address[0] if isinstance(address, tuple) else None
+        self._among.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what is being done for the client."""
@@ -70,11 +80,12 @@ class Connection(asyncio.Protocol):
         self._turns.clear()
         if self.task is not None:
             self.task.cancel()
-        self._on_lost(self)
+        self._among.discard(self)
 
     def data_received(self, data: bytes) -> None:
         """Read what came; whole requests take their turns."""
         intake = self._intake
+        intake.max_body_bytes = self._rules.max_body_bytes
         had_begun = intake.reading
         came = intake.feed(data)
         for turn in came:
@@ -83,7 +94,20 @@ class Connection(asyncio.Protocol):
             self._expires_s = self._loop.time() + READ_DEADLINE_S
         if intake.expecting and self.task is None:
             intake.expecting = False
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._transport.write(_GO_ON)
+
+    def eof_received(self) -> bool:
+        """Tell whether to go on with a client that sends no more: it may still read, or have left altogether.
+
+        An interim response tells one from the other, for who has left refuses it. It can only stand before the reply,
+        so later the end of what is sent is the end of the connection; so it is with TLS.
+        """
+        if self.task is None or not self._may_interject or not self._transport.can_write_eof():
+            return False
+        self._finishing = True
+        self._transport.write(_GO_ON)
+        self._loop.call_later(_LOOK_S, self._look_whether_left)
+        return True
 
     def pause_writing(self) -> None:
         """Hold a stream until the client has read."""
@@ -124,8 +148,21 @@ class Connection(asyncio.Protocol):
 
     def _turn_away(self, error: RequestRefused) -> None:
         """Refuse the request that is coming; the rest of it, and whatever follows, is not read."""
+        error.path = self._intake.path
         self._intake.close()
         self._line_up(error)
+
+    def _admit(self, headers: Mapping[str, str]) -> None:
+        self._rules.admit(headers, self._peer)
+
+    def _look_whether_left(self) -> None:
+        """Close when a client that sends no more has refused what it was sent; look again while it is being served."""
+        if self.task is None:
+            return
+        if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._transport.abort()
+        else:
+            self._loop.call_later(_LOOK_S, self._look_whether_left)
 
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
@@ -152,13 +189,12 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._expires_s = _NEVER
+        self._may_interject = turn.version == "1.1"
         self.task = self._loop.create_task(self._answer(turn))
 
     async def _answer(self, request: Incoming) -> None:
         try:
-            reply = await self._reply(
-                Call(request.method, request.path, request.headers, request.body, self._peer, request.query)
-            )
+            reply = await self._reply(request)
             if isinstance(reply.body, bytes):
                 self._write(request, reply, reply.body)
                 if self._writable is not None:
@@ -168,7 +204,7 @@ class Connection(asyncio.Protocol):
         except BaseException as error:
             self._transport.abort()  # a stream that breaks off must not look like one that ended
             if isinstance(error, Exception):
-                _log.exception("%s %s broke off", request.method, request.path)
+                _log.exception("%s %r broke off", request.method, cut(request.path))
                 return
             raise
         finally:
@@ -178,9 +214,16 @@ class Connection(asyncio.Protocol):
         else:
             self._close()
 
-    async def _reply(self, call: Call) -> Reply:
+    async def _reply(self, request: Incoming) -> Reply:
         try:
+            body = request.body
+            if request.coding:
+                body = await inflate(body, request.coding, self._rules.max_body_bytes)
+            call = Call(request.method, request.path, request.headers, body, self._peer, request.query)
             return await self._rules.serve(call)
+        except RequestRefused as error:
+            error.path = request.path
+            return self._rules.refuse(error)
         except asyncio.CancelledError:
             if not self._cut_off:
                 raise
@@ -196,6 +239,7 @@ class Connection(asyncio.Protocol):
         chunked = request.version == "1.1"
         self._finishing = self._finishing or not chunked
         async with aclosing(cast("Any", chunks)):
+            self._may_interject = False
             # Nothing is awaited before the iterator has begun: one that never began would not clean up when closed.
             self._transport.write(self._head(request, reply, "Transfer-Encoding: chunked" if chunked else ""))
             async for chunk in chunks:
@@ -229,7 +273,8 @@ class Connection(asyncio.Protocol):
         """Close once all is written; a client that was turned away is heard out first."""
         if self._intake.closed:
             self._expires_s = self._loop.time() + LINGER_S
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS has no half of an end
+                self._transport.write_eof()
         else:
             self._transport.close()
 

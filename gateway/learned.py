@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,31 @@ _log = logging.getLogger(__name__)
 _EVERY_S = 30.0
 
 
-@asynccontextmanager
-async def kept(file: Path | None, pools: Mapping[str, Pool]) -> AsyncIterator[None]:
-    """Load what is known of these pools, and save it now and then and at the end. Without a file, do nothing.
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The pools that learn, and the file that keeps it; None where nothing is to be remembered."""
 
-    What was learned of another version of a model is not loaded.
-    """
-    if file is None:
-        yield
-        return
-    _load(await asyncio.to_thread(_read, file), pools)
-    saving = asyncio.create_task(_save_often(file, pools), name="learned")
+    file: Path | None
+    pools: Mapping[str, Pool]
+
+
+async def load(file: Path | None, pools: Mapping[str, Pool]) -> None:
+    """Give these pools what is known of them; what was learned of another version of a model is left out."""
+    if file is not None:
+        _load(await asyncio.to_thread(_read, file), pools)
+
+
+@asynccontextmanager
+async def kept(learning: Callable[[], Learned]) -> AsyncIterator[None]:
+    """Save what is learned now and then and at the end."""
+    saving = asyncio.create_task(_save_often(learning), name="learned")
     try:
         yield
     finally:
         saving.cancel()
         with suppress(asyncio.CancelledError):
             await saving
-        await _save(file, pools)
+        await _save(learning())
 
 
 def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
@@ -47,13 +55,16 @@ def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
             _log.warning("what was learned of %s cannot be read, and is learned anew: %s", model, error)
 
 
-async def _save_often(file: Path, pools: Mapping[str, Pool]) -> None:
+async def _save_often(learning: Callable[[], Learned]) -> None:
     while True:
         await asyncio.sleep(_EVERY_S)
-        await _save(file, pools)
+        await _save(learning())
 
 
-async def _save(file: Path, pools: Mapping[str, Pool]) -> None:
+async def _save(learning: Learned) -> None:
+    file, pools = learning.file, learning.pools
+    if file is None:
+        return
     known = {model: {"version": pool.engine.version, "costs": pool.costs.dump()} for model, pool in pools.items()}
     try:
         await asyncio.to_thread(_write, file, orjson.dumps(known, option=orjson.OPT_INDENT_2))

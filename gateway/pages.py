@@ -15,6 +15,7 @@ from gateway.errors import Forbidden, UnknownPath
 from gateway.explain import Explainer
 from gateway.fields import cut, parse_object, text
 from gateway.front import Page
+from gateway.paths import Paths
 from gateway.routes import Routes
 from gateway.surfaces import openai
 from gateway.surfaces.wire import JSON, Call, Reply, Surface
@@ -35,7 +36,8 @@ class Pages:
         telemetry: Telemetry,
         gatekeeper: Gatekeeper,
         explainer: Explainer,
-        surfaces: Mapping[str, Surface],
+        config_state: Callable[[], dict[str, Any]],
+        surfaces: Paths[Surface],
         clock: Callable[[], float],
     ) -> None:
         self._routes = routes
@@ -44,6 +46,7 @@ class Pages:
         self._telemetry = telemetry
         self._gatekeeper = gatekeeper
         self._explainer = explainer
+        self._config_state = config_state
         self._surfaces = surfaces
         self._clock = clock
         self._started_s = int(time.time())
@@ -56,6 +59,7 @@ class Pages:
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/models"): self._models,
             ("GET", "/admin/pools"): self._admin_pools,
+            ("GET", "/admin/config"): self._admin_config,
             ("POST", "/admin/explain"): self._admin_explain,
         }
 
@@ -91,17 +95,21 @@ class Pages:
         ]  # fmt: skip
         return _json({"pools": pools, "decisions": decisions})
 
+    async def _admin_config(self, call: Call) -> Reply:
+        """Tell which settings are in force, and what became of the last edit."""
+        _only_loopback(call)
+        return _json(self._config_state())
+
     async def _admin_explain(self, call: Call) -> Reply:
         """Tell what would be done with `{path, body}`, without doing it."""
         _only_loopback(call)
         question = parse_object(call.body)
         path = text(question, "path")
-        surface = self._surfaces.get(path)
-        if surface is None:
-            raise UnknownPath(
-                f"'{cut(path)}' is no path of a model request; there are: {', '.join(self._surfaces)}", "path"
-            )
-        asked = dataclasses.replace(call, path=path, body=orjson.dumps(question.get("body")))
+        found = self._surfaces.find(path)
+        if found is None:
+            raise UnknownPath(f"'{cut(path)}' is no path of a model request", "path")
+        surface, names = found
+        asked = dataclasses.replace(call, path=path, names=names, body=orjson.dumps(question.get("body")))
         request, _ = surface.decode(asked, reply_id="")
         return _json(await self._explainer.explain(request, cache_control.parse(call.headers.get("cache-control"))))
 

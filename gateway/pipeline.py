@@ -67,6 +67,8 @@ class Pipeline:
         self._deadline_s = deadline_s
         self._clock = clock
         self._wall_clock = wall_clock
+        self._answering = 0
+        self._idle: asyncio.Event | None = None
 
     async def answer(
         self, request: Request, caller: Caller, directives: Directives, timeout_s: float | None = None
@@ -80,11 +82,22 @@ class Pipeline:
         limit_s = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         features = analyze(request, caller, directives, route.policy, arrived + limit_s)
         permit = self._limiter.admit(caller, features.tokens_in + (features.max_tokens_out or 0))
+        self._answering += 1
         try:
             return await self._answer(request, directives, route, features, permit)
         except BaseException:
             permit.settle(0)
             raise
+        finally:
+            self._answering -= 1
+            if not self._answering and self._idle is not None:
+                self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait until no request looks for its answer any more; one whose answer has begun holds what it needs."""
+        if self._answering:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
     async def _answer(
         self, request: Request, directives: Directives, route: Route, features: Features, permit: Permit

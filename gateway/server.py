@@ -19,8 +19,9 @@ class Server:
         refuse: Callable[[Exception], Reply],
         *,
         max_body_bytes: int,
+        admit: Callable[[Mapping[str, str], str | None], object],
     ) -> None:
-        self._rules = Rules(serve, refuse, max_body_bytes)
+        self._rules = Rules(serve, refuse, max_body_bytes, admit)
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -32,6 +33,15 @@ class Server:
         self._watch = asyncio.create_task(self._look_after(), name="deadlines of connections")
         address = self._listener.sockets[0].getsockname()
         return address[0], address[1]
+
+    def exchange(
+        self,
+        serve: Callable[[Call], Awaitable[Reply]],
+        refuse: Callable[[Exception], Reply],
+        max_body_bytes: int,
+    ) -> None:
+        """Answer with these from the next call on; the calls in progress end as they began."""
+        self._rules.serve, self._rules.refuse, self._rules.max_body_bytes = serve, refuse, max_body_bytes
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls, let those in progress end within the deadline, then refuse or cut off what is left."""

@@ -94,6 +94,11 @@ class Database:
             raise RowError("row lies under another entry's key")
         return entry
 
+    def resize(self, max_bytes: int) -> None:
+        """Change the bound; the next write culls what is over it."""
+        self._max_bytes = max_bytes
+        self._opened().reset("size_limit", max_bytes)
+
     def write(self, batch: list[Entry]) -> int:
         """Write the batch in one transaction; return how many rows were evicted for it.
 

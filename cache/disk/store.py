@@ -85,6 +85,11 @@ class DiskStore:
             self._count_trouble("close", error)
         self._thread.shutdown(wait=False)
 
+    async def resize(self, max_bytes: int) -> None:
+        """Change the bound on the disk; what is over it goes with the next write."""
+        self._max_bytes = max_bytes
+        await self._attempt("resize", self._database.resize, max_bytes)
+
     async def flush(self, deadline_s: float = 5.0) -> bool:
         """Wait until all that was put is in the database; return whether that came within the deadline."""
         try:

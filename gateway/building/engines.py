@@ -1,0 +1,114 @@
+"""Makes engines and pools out of the models' settings, and tells which of them an edit leaves as they are."""
+
+import os
+import time
+from collections.abc import Mapping
+
+from backends.command import CommandEngine
+from backends.contract import Engine
+from backends.costs import CostSeed, ModelCosts
+from backends.demand import Demand
+from backends.forkserver.client import ForkServer
+from backends.keeper import Keeper
+from backends.onnx import OnnxEngine
+from backends.pool import Pool, PoolLimits
+from backends.upstream import HttpEngine
+from config.fields import Gpus
+from config.settings import ModelSettings, PoolSettings, Settings
+
+
+def fork_server(gpus: Gpus) -> ForkServer:
+    """Make the fork server whose workers see these GPUs; a worker uses the first of them."""
+    environment = dict(os.environ)
+    if gpus != "all":
+        environment["CUDA_VISIBLE_DEVICES"] = "" if gpus == "none" else ",".join(str(index) for index in gpus)
+    return ForkServer(environment)
+
+
+def same_engine(name: str, old: Settings, new: Settings) -> bool:
+    """Tell whether the replicas of a model may run on: nothing that they were started from is changed."""
+    before, after = old.models.get(name), new.models[name]
+    if before is None:
+        return False
+    on_devices = after.http is None
+    return _engine_part(before) == _engine_part(after) and (not on_devices or old.devices.gpus == new.devices.gpus)
+
+
+def _engine_part(model: ModelSettings) -> tuple[object, ...]:
+    return (model.task, model.onnx, model.command, model.http)
+
+
+async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gpus) -> Engine:
+    """Make a model's engine. Raises `StartFailed` where its files are missing or wrong."""
+    if model.onnx is not None:
+        onnx = model.onnx
+        return await OnnxEngine.open(onnx.path, forks, threads=onnx.threads, providers=_providers(gpus))
+    if model.command is not None:
+        command = model.command
+        return CommandEngine(
+            command.run,
+            fork_server=forks,
+            ready=command.ready,
+            model=command.model or name,
+            env={key: value.get_secret_value() for key, value in command.env.items()},
+            concurrency=command.concurrency,
+        )
+    assert model.http is not None, "the config room allows exactly one engine"
+    http = model.http
+    return HttpEngine(
+        http.url,
+        http.model or name,
+        key=None if http.key is None else http.key.get_secret_value(),
+        concurrency=http.concurrency,
+    )
+
+
+def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper) -> Pool:
+    """Make the pool of a model's replicas; none is started yet."""
+    return Pool(
+        name,
+        engine,
+        limits_of(name, settings),
+        costs=ModelCosts(_seed(settings.models[name])),
+        demand=Demand(time.monotonic()),
+        clock=time.monotonic,
+        wake_keeper=keeper.wake,
+    )
+
+
+def limits_of(name: str, settings: Settings) -> PoolLimits:
+    """Return how far a model's pool may go."""
+    model = settings.models[name]
+    pool: PoolSettings = model.pool
+    # An upstream is not started by us: its pool has the one replica that stands for it.
+    upstream = model.http is not None
+    return PoolLimits(
+        min_replicas=1 if upstream else max(pool.min, int(_is_embedder(settings, name))),
+        max_replicas=1 if upstream else pool.max,
+        queue=pool.queue,
+        start_timeout_s=pool.start_timeout_s,
+        keep_warm_s=pool.keep_warm_s,
+    )
+
+
+def versions_of(pools: Mapping[str, Pool]) -> dict[str, str]:
+    """Return what exactly answers for each model."""
+    return {name: pool.engine.version for name, pool in pools.items()}
+
+
+def _providers(gpus: Gpus) -> tuple[str, ...]:
+    """Return the execution providers of our workers, best first; the runtime takes the first that works."""
+    return ("CPUExecutionProvider",) if gpus == "none" else ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+def _seed(model: ModelSettings) -> CostSeed:
+    """Return what to believe of a model before it was measured: a session holds at least its graph."""
+    if model.onnx is None:
+        return CostSeed()
+    return CostSeed(memory_bytes=(model.onnx.path / "model.onnx").stat().st_size)
+
+
+def _is_embedder(settings: Settings, name: str) -> bool:
+    """Tell whether the semantic cache asks this model on every miss: then one replica always runs."""
+    cache = settings.cache
+    return cache is not None and cache.semantic is not None and cache.semantic.embedder == name

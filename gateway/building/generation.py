@@ -1,0 +1,112 @@
+"""Builds one generation of the gateway: all that a set of settings stands for, over what it shares with the last."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backends.forkserver.client import ForkServer
+from backends.keeper import Keeper
+from backends.pool import Pool
+from cache.flight import SingleFlight
+from config.settings import KeySettings, RouteSettings, Settings
+from gateway.analyze import CachePolicy
+from gateway.auth import Gatekeeper
+from gateway.building.caches import Caches, recall_of
+from gateway.explain import Explainer
+from gateway.front import Front
+from gateway.limits import Limiter
+from gateway.pages import Pages
+from gateway.paths import Paths
+from gateway.pipeline import Item, Pipeline
+from gateway.routes import Route, Routes
+from gateway.surfaces.native import NativeSurface
+from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.wire import Surface
+from gateway.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What outlives every generation. `config_state` tells the operator of the file and its last edit."""
+
+    keeper: Keeper
+    flights: SingleFlight[Item]
+    limiter: Limiter
+    telemetry: Telemetry
+    config_state: Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What answers under one set of settings."""
+
+    settings: Settings
+    forks: ForkServer
+    pools: Mapping[str, Pool]
+    caches: Caches | None
+    pipeline: Pipeline
+    front: Front
+
+
+def generation_of(
+    settings: Settings, forks: ForkServer, pools: Mapping[str, Pool], caches: Caches | None, lasting: Lasting
+) -> Generation:
+    """Put the parts together; nothing is started, and nothing can fail."""
+    embedder = _embedder(settings, pools)
+    recall = None if caches is None else recall_of(caches, embedder, lasting.telemetry)
+    routes = _routes(settings)
+    deadline_s = settings.server.request_timeout_s
+    pipeline = Pipeline(
+        routes,
+        pools,
+        recall,
+        lasting.flights,
+        limiter=lasting.limiter,
+        telemetry=lasting.telemetry,
+        deadline_s=deadline_s,
+    )
+    gatekeeper = _gatekeeper(settings.server.keys)
+    surfaces: Sequence[Surface] = (OpenAISurface(), NativeSurface())
+    pages = Pages(
+        routes=routes,
+        pools=pools,
+        keeper=lasting.keeper,
+        telemetry=lasting.telemetry,
+        gatekeeper=gatekeeper,
+        explainer=Explainer(routes, pipeline, recall, deadline_s=deadline_s, clock=time.monotonic),
+        config_state=lasting.config_state,
+        surfaces=Paths({path: surface for surface in surfaces for path in surface.paths}),
+        clock=time.monotonic,
+    )
+    front = Front(surfaces, pages.table(), pipeline, gatekeeper, lasting.telemetry)
+    return Generation(settings, forks, pools, caches, pipeline, front)
+
+
+def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
+    cache = settings.cache
+    return None if cache is None or cache.semantic is None else pools[cache.semantic.embedder]
+
+
+def _gatekeeper(keys: Sequence[KeySettings]) -> Gatekeeper:
+    return Gatekeeper([(key.name, key.sha256, key.models) for key in keys])
+
+
+def _routes(settings: Settings) -> Routes:
+    own = {name: Route(name, (name,)) for name in settings.models}
+    return Routes(own | {name: _route(name, route) for name, route in settings.routes.items()})
+
+
+def _route(name: str, route: RouteSettings) -> Route:
+    split = route.split or {}
+    return Route(
+        name,
+        candidates=route.candidates or tuple(split),
+        weights=tuple(float(weight) for weight in split.values()),
+        fallback=route.fallback,
+        policy=CachePolicy(
+            enabled=route.cache.enabled,
+            sampled=route.cache.sampled == "store",
+            unstated=route.cache.unstated == "store",
+        ),
+    )
