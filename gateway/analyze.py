@@ -41,6 +41,9 @@ class Features:
     deadline_s: float
 
 
+# The same input always gives the same output.
+_FUNCTIONS = (Task.EMBED, Task.PREDICT, Task.INFER)
+
 Determinism = Literal["pinned", "unstated", "sampled"]
 
 
@@ -49,7 +52,7 @@ def analyze(
 ) -> Features:
     """Describe a request. `deadline_s` is the moment (monotonic seconds) by which it must be answered."""
     sampling = determinism(request.job)
-    cacheable, reason = _cacheability(sampling, directives, policy)
+    cacheable, reason = _cacheability(request.job.task, sampling, directives, policy)
     return Features(
         task=request.job.task,
         tokens_in=_estimate_tokens(request.job),
@@ -66,14 +69,16 @@ def analyze(
 
 def determinism(job: Job) -> Determinism:
     """Tell whether the same job gives the same answer: pinned by the client, left open by it, or sampled."""
-    if job.task in (Task.EMBED, Task.PREDICT) or job.sampling.seed is not None or job.sampling.temperature == 0:
+    if job.task in _FUNCTIONS or job.sampling.seed is not None or job.sampling.temperature == 0:
         return "pinned"
     return "unstated" if job.sampling.temperature is None else "sampled"
 
 
-def _cacheability(sampling: Determinism, directives: Directives, policy: CachePolicy) -> tuple[bool, str]:
+def _cacheability(task: Task, sampling: Determinism, directives: Directives, policy: CachePolicy) -> tuple[bool, str]:
     if directives.no_store:
         return False, "no-store"
+    if task is Task.RELAY:
+        return False, "relay"
     if not policy.enabled:
         return False, "route"
     if sampling == "sampled" and not policy.sampled:

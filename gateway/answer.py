@@ -60,6 +60,10 @@ class Answer:
         """Return why the first choice ended, or None where the answer was cut off."""
         return next((event.reason for event in self._last() if type(event) is Finish and event.index == 0), None)
 
+    def reasons(self) -> tuple[str, ...]:
+        """Return why each choice ended, the last first; empty where the answer was cut off."""
+        return tuple([event.reason for event in self._last() if type(event) is Finish])
+
     def usage(self) -> Usage:
         """Return the tokens that the model counted; zeros where it did not say."""
         return next((event for event in self._last() if type(event) is Usage), _UNCOUNTED)

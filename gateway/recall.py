@@ -150,9 +150,8 @@ def write_gate(features: Features, answer: Answer) -> str | None:
     """Return why this answer must not be remembered, or None: only complete, successful answers are."""
     if not features.cacheable:
         return features.reason
-    finish = answer.finish()
-    if finish is None:
+    reasons = answer.reasons()
+    if not reasons:
         return "incomplete"
-    if finish != "stop":
-        return f"finish_reason {finish}"
-    return None
+    cut = next((reason for reason in reasons if reason != "stop"), None)
+    return None if cut is None else f"finish_reason {cut}"

@@ -1,9 +1,11 @@
 """The HTTP server: listens, keeps account of its connections, and ends them well. Knows no surface."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 
-from gateway.connection import Connection, Rules
+from gateway.connection import Admit, Connection, Rules, anybody
+from gateway.listener import Listener
 from gateway.surfaces.wire import Call, Reply
 
 _LOOK_S = 1.0
@@ -19,34 +21,37 @@ class Server:
         refuse: Callable[[Exception], Reply],
         *,
         max_body_bytes: int,
-        admit: Callable[[Mapping[str, str], str | None], object],
+        admit: Admit = anybody,
     ) -> None:
         self._rules = Rules(serve, refuse, max_body_bytes, admit)
         self._connections: set[Connection] = set()
-        self._listener: asyncio.Server | None = None
+        self._listener = Listener(self._connect)
         self._watch: asyncio.Task[None] | None = None
 
-    async def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Begin to accept; return the address, with the port that a 0 became. Raises `OSError`."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._connect, host, port, backlog=1024)
-        self._watch = asyncio.create_task(self._look_after(), name="deadlines of connections")
-        address = self._listener.sockets[0].getsockname()
-        return address[0], address[1]
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
+        """Accept here, and nowhere else any more; return the address, with the port that a 0 became.
+
+        Connections that were made elsewhere live on. Raises `OSError`.
+        """
+        address = await self._listener.open(host, port, tls)
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._look_after(), name="deadlines of connections")
+        return address
 
     def exchange(
         self,
         serve: Callable[[Call], Awaitable[Reply]],
         refuse: Callable[[Exception], Reply],
         max_body_bytes: int,
+        admit: Admit = anybody,
     ) -> None:
         """Answer with these from the next call on; the calls in progress end as they began."""
-        self._rules.serve, self._rules.refuse, self._rules.max_body_bytes = serve, refuse, max_body_bytes
+        rules = self._rules
+        rules.serve, rules.refuse, rules.max_body_bytes, rules.admit = serve, refuse, max_body_bytes, admit
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls, let those in progress end within the deadline, then refuse or cut off what is left."""
-        if self._listener is not None:
-            self._listener.close()
+        self._listener.close()
         if self._watch is not None:
             self._watch.cancel()
         for connection in tuple(self._connections):
@@ -64,9 +69,7 @@ class Server:
             await asyncio.wait(calls, timeout=deadline_s)
 
     def _connect(self) -> Connection:
-        connection = Connection(self._rules, self._connections.discard)
-        self._connections.add(connection)
-        return connection
+        return Connection(self._rules, self._connections)
 
     async def _look_after(self) -> None:
         loop = asyncio.get_running_loop()
