@@ -11,11 +11,12 @@ import socket
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
-import aiohttp
 import psutil
 
 from backends.contract import Event, Job, StartFailed, UpstreamFailed, WorkerDied
 from backends.forkserver.client import Child, ForkServer
+from backends.http_client import BadUrl, HttpClient
+from backends.http_connection import ExchangeFailed
 from backends.tail import OutputTail
 from backends.upstream import HttpBackend, HttpEngine
 
@@ -93,7 +94,7 @@ class CommandEngine:
                 argv, env=_environment() | self._env, cwd=Path.cwd(), output_fd=tail.fd
             )
             tail.release()
-            await _until_ready(child, f"http://{HOST}:{port}{self._ready}", argv[0], tail)
+            await _until_ready(child, f"http://{HOST}:{port}", self._ready, argv[0], tail)
             upstream = await HttpEngine(
                 f"http://{HOST}:{port}{API}", self._model, concurrency=self._concurrency
             ).start()
@@ -163,10 +164,10 @@ class CommandBackend:
             await asyncio.sleep(MEMORY_EVERY_S)
 
 
-async def _until_ready(child: Child, url: str, name: str, tail: OutputTail) -> None:
-    """Ask `url` until it answers 200. Raises `StartFailed` as soon as the process has ended."""
+async def _until_ready(child: Child, url: str, path: str, name: str, tail: OutputTail) -> None:
+    """Ask for `path` until it answers 200. Raises `StartFailed` as soon as the process has ended."""
     ended = asyncio.ensure_future(child.wait())
-    asking = asyncio.ensure_future(_answers(url))
+    asking = asyncio.ensure_future(_answers(url, path))
     try:
         await asyncio.wait({ended, asking}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
@@ -178,21 +179,28 @@ async def _until_ready(child: Child, url: str, name: str, tail: OutputTail) -> N
         await asyncio.wait({ended, asking})
 
 
-async def _answers(url: str) -> None:
-    """Return when `url` answers 200; the pause between two tries grows. The caller limits the wait."""
+async def _answers(url: str, path: str) -> None:
+    """Return when `path` answers 200; the pause between two tries grows. The caller limits the wait."""
+    client = HttpClient(url, {}, kept=1, connect_timeout_s=POLL_TIMEOUT_S, silence_s=POLL_TIMEOUT_S)
     pause_s = POLL_FIRST_S
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=POLL_TIMEOUT_S)) as session:
-        while not await _is_ok(session, url):
+    try:
+        await client.open()
+        while not await _is_ok(client, path):
             await asyncio.sleep(pause_s)
             pause_s = min(POLL_LAST_S, pause_s * 1.5)
+    finally:
+        client.close()
 
 
-async def _is_ok(session: aiohttp.ClientSession, url: str) -> bool:
+async def _is_ok(client: HttpClient, path: str) -> bool:
     try:
-        async with session.get(url, allow_redirects=False) as response:
-            return response.status == 200  # noqa: PLR2004
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        reply = await client.get(path)
+    except BadUrl as error:
+        raise StartFailed(str(error)) from error
+    except ExchangeFailed:
         return False
+    reply.leave()
+    return reply.status == 200  # noqa: PLR2004
 
 
 async def _end_of(child: Child, name: str, tail: OutputTail) -> str:

@@ -1,31 +1,42 @@
-"""A model behind somebody else's OpenAI-compatible server: requests out, events back, over one client session.
+"""A model behind somebody else's server: requests out in its wire, events back, over connections that are kept.
 
-Knows nothing of what our own clients speak. The key goes into the session's headers and nowhere else.
+Knows nothing of what our own clients speak. The key goes into the requests' headers and nowhere else.
 """
 
 import asyncio
-import errno
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-import aiohttp
-from yarl import URL
-
-from backends.contract import BackendError, Event, Job, StartFailed, UpstreamFailed, WorkerDied
+from backends.contract import (
+    BackendError,
+    BadJob,
+    Event,
+    Finish,
+    Frame,
+    Job,
+    StartFailed,
+    Task,
+    UpstreamFailed,
+    WorkerDied,
+)
+from backends.http_client import BadUrl, HttpClient
+from backends.http_connection import Connection, ExchangeFailed, Silent
 from backends.sse import EventTooLongError, SseParser
-from backends.upstream_wire import DONE, StreamDecoder, answer_events, refusal_of, request_of
+from backends.upstream_wire import OpenAIWire
+from backends.wire import Wire
 
 ANSWER_LIMIT_BYTES = 128 * 2**20
 REFUSAL_LIMIT_BYTES = 64 * 2**10
 
-# After [DONE] the end of the body is due at once; a server that does not send it loses the connection.
+# After a stream's last event the end of the body is due at once; a server that does not send it loses the connection.
 END_S = 0.1
 
-_STALE = (errno.ECONNRESET, errno.EPIPE)
+_SUCCESS = range(200, 300)
+_EVENT_STREAM = "text/event-stream"
 
 
 class HttpEngine:
-    """An upstream at `url` (with its `/v1`), where the model is called `model_name`."""
+    """An upstream at `url` (with its `/v1`), where the model is called `model_name`, asked in `wire`."""
 
     def __init__(
         self,
@@ -37,18 +48,22 @@ class HttpEngine:
         concurrency: int = 256,
         connect_timeout_s: float = 5.0,
         read_timeout_s: float = 300.0,
+        wire: Wire | None = None,
     ) -> None:
         self._url = url.rstrip("/")
         self._model_name = model_name
-        self._version = "http:" + hashlib.sha256(f"{self._url} {model_name}".encode()).hexdigest()[:16]
+        self._wire = wire or OpenAIWire()
+        said = f"{self._wire.name} {self._url} {model_name}"
+        self._version = "http:" + hashlib.sha256(said.encode()).hexdigest()[:16]
         self._key = key
         self._headers = dict(headers or {})
         self._concurrency = concurrency
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
 
     @property
     def version(self) -> str:
-        """A digest of the URL and the model's name there."""
+        """A digest of the wire, the URL and the model's name there."""
         return self._version
 
     @property
@@ -57,144 +72,142 @@ class HttpEngine:
         return self._concurrency
 
     async def start(self) -> "HttpBackend":
-        """Make the session; nothing is sent yet. Raises `StartFailed` for a URL that is none."""
-        url = URL(self._url)
-        if url.scheme not in ("http", "https") or not url.host:
-            raise StartFailed(f"{str(url.with_user(None)) if url.host else self._url!r} is no http or https URL")
-        headers = {
-            "User-Agent": "warmgate",
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-            **self._headers,
-        }
+        """Make the client; nothing is sent yet. Raises `StartFailed` for a URL that is none."""
+        headers = {"User-Agent": "warmgate", "Accept": "*/*", "Accept-Encoding": "identity", **self._headers}
         if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        connector = aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=60)
-        session = aiohttp.ClientSession(connector=connector, headers=headers, timeout=self._timeout)
-        return HttpBackend(session, self._url, self._model_name, self._key)
+            headers |= self._wire.credentials(self._key)
+        try:
+            client = HttpClient(
+                self._url,
+                headers,
+                kept=self._concurrency,
+                connect_timeout_s=self._connect_timeout_s,
+                silence_s=self._read_timeout_s,
+            )
+        except BadUrl as error:
+            raise StartFailed(str(error)) from error
+        return HttpBackend(await client.open(), self._wire, self._model_name, self._key)
 
 
 class HttpBackend:
-    """One client session to an upstream; `key` is here only so that it can be taken out of messages."""
+    """A client of one upstream; `key` is here only so that it can be taken out of messages."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, model_name: str, key: str | None) -> None:
-        self._session = session
-        self._url = url
-        self._where = f"upstream {URL(url).host}"
+    def __init__(self, client: HttpClient, wire: Wire, model_name: str, key: str | None) -> None:
+        self._client = client
+        self._wire = wire
+        self._where = f"upstream {client.host}"
         self._model_name = model_name
         self._key = key
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._sending: set[asyncio.Timeout] = set()
-        self._reading: set[aiohttp.ClientResponse] = set()
 
     async def stream(self, job: Job) -> AsyncGenerator[Event, None]:
         """Send the job and yield what comes back. Closing the iterator closes the connection at once."""
-        path, body = request_of(job, self._model_name)
-        response: aiohttp.ClientResponse | None = None
+        reply: Connection | None = None
         try:
-            response = await self._post(path, body)
-            self._reading.add(response)
-            if response.status != 200:  # noqa: PLR2004
-                raise await self._refusal(response)
-            if response.content_type == "text/event-stream":
-                decoder = StreamDecoder(job.task)
-                async for batch in _batches(response.content):
-                    for data in batch:
-                        for event in decoder.feed(data):
-                            yield event
-                for event in decoder.end():
-                    yield event
-                await _await_end(response)
-            else:
-                for event in answer_events(job, await _read(response, ANSWER_LIMIT_BYTES)):
-                    yield event
-        except (aiohttp.ClientError, TimeoutError, EventTooLongError, OSError) as error:
+            reply = await self._ask(job, whole=not job.stream and job.task is not Task.RELAY)
+            events = _relayed(reply, job) if job.task is Task.RELAY else self._answered(reply, job)
+            async for event in events:
+                yield event
+        except (ExchangeFailed, EventTooLongError) as error:
             raise self._broken(error) from error
         finally:
-            if response is not None:
-                self._reading.discard(response)
-                response.close()
+            if reply is not None:
+                reply.leave()
 
     async def wait_exit(self) -> str:
         """Return when it was closed; an upstream does not end for us."""
         return await asyncio.shield(self._closed)
 
     async def close(self) -> None:
-        """Close the session and its connections, and wake who waits for one, which the session does not."""
+        """Close the connections, and tell who waits on one."""
         if not self._closed.done():
             self._closed.set_result("closed")
-        for limit in self._sending:
-            limit.reschedule(asyncio.get_running_loop().time())
-        for response in self._reading:
-            response.content.set_exception(aiohttp.ClientConnectionError("closed"))
-        await self._session.close()
+        self._client.close()
 
     def memory_bytes(self) -> int:
         """Return 0: its processes are not ours."""
         return 0
 
-    async def _post(self, path: str, body: bytes) -> aiohttp.ClientResponse:
-        """Send; once more where the connection that was kept turns out to have been closed meanwhile."""
-        limit = asyncio.timeout(None)
-        self._sending.add(limit)
+    async def _ask(self, job: Job, *, whole: bool) -> Connection:
+        """Return a reply that is none of a refusal; who gets it must leave it."""
+        path, headers, body = self._wire.request_of(job, self._model_name)
         try:
-            async with limit:
-                try:
-                    return await self._session.post(self._url + path, data=body, allow_redirects=False)
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                    if not _is_stale(error):
-                        raise
-                return await self._session.post(self._url + path, data=body, allow_redirects=False)
-        finally:
-            self._sending.discard(limit)
+            reply = await self._client.post(path, headers, body, whole=whole)
+        except BadUrl as error:
+            raise BadJob(str(error)) from error
+        if reply.status not in _SUCCESS:
+            try:
+                raise await self._refusal(reply)
+            finally:
+                reply.leave()
+        return reply
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> BackendError:
-        body = await _read(response, REFUSAL_LIMIT_BYTES)
+    async def _answered(self, reply: Connection, job: Job) -> AsyncIterator[Event]:
+        """Yield the events of an answer, and before them its bytes where the job came in the upstream's own words."""
+        spoken = job.verbatim if job.verbatim is not None and job.verbatim.wire == self._wire.name else None
+        content_type = reply.headers.get("content-type", "")
+        if not content_type.startswith(_EVENT_STREAM):
+            body = await _read(reply, ANSWER_LIMIT_BYTES)
+            if spoken is not None:
+                yield Frame(body, spoken.kind, content_type)
+            for event in self._wire.answer_events(job, body):
+                yield event
+            return
+        parser, decoder = SseParser(), self._wire.decoder(job)
+        kind = "" if spoken is None else spoken.kind
+        while data := await (_last(reply) if decoder.complete else reply.read()):
+            if kind:
+                yield Frame(data, kind, content_type)
+            for payload in parser.feed(data):
+                for event in decoder.feed(payload):
+                    yield event
+        for event in decoder.end():
+            yield event
+
+    async def _refusal(self, reply: Connection) -> BackendError:
+        body = await _read(reply, REFUSAL_LIMIT_BYTES)
         if self._key:
             body = body.replace(self._key.encode(), b"***")
-        return refusal_of(response.status, response.headers, body, self._where)
+        return self._wire.refusal_of(reply.status, reply.headers, body, self._where)
 
     def _broken(self, error: Exception) -> BackendError:
         """Say what befell the connection; where we closed it ourselves, that is what befell the job."""
         if self._closed.done():
             return WorkerDied(f"the connection to {self._where} was closed while it held the job")
-        said = str(error) or type(error).__name__
-        if isinstance(error, TimeoutError):
-            return UpstreamFailed(f"{self._where} sent nothing for too long: {said}")
-        return UpstreamFailed(f"{self._where} failed: {said}")
+        if isinstance(error, Silent):
+            return UpstreamFailed(f"{self._where} sent nothing for too long: {error}")
+        return UpstreamFailed(f"{self._where} failed: {error}")
 
 
-def _is_stale(error: aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) -> bool:
-    """Whether the other side had closed a connection that we took for open."""
-    return isinstance(error, aiohttp.ServerDisconnectedError) or error.errno in _STALE
+async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Event]:
+    """Yield a reply's bytes as they come; the first frame stands even for a reply that has none."""
+    assert job.verbatim is not None
+    kind, content_type = job.verbatim.kind, reply.headers.get("content-type", "")
+    data = await reply.read()
+    yield Frame(data, kind, content_type)
+    while data:
+        data = await reply.read()
+        if data:
+            yield Frame(data, kind, content_type)
+    yield Finish("stop")
 
 
-async def _batches(content: aiohttp.StreamReader) -> AsyncIterator[list[bytes]]:
-    """Yield the data of a stream's events as they come, up to [DONE] or the end."""
-    parser = SseParser()
-    while chunk := await content.readany():
-        batch = parser.feed(chunk)
-        yield batch
-        if batch and batch[-1].startswith(DONE):
-            return
-
-
-async def _read(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+async def _read(reply: Connection, limit_bytes: int) -> bytes:
     """Return the whole body. Raises `UpstreamFailed` where it is longer than `limit_bytes`."""
     parts: list[bytes] = []
     size = 0
-    while chunk := await response.content.readany():
-        size += len(chunk)
+    while data := await reply.read():
+        size += len(data)
         if size > limit_bytes:
-            raise UpstreamFailed(f"the upstream's answer is longer than {limit_bytes} bytes", response.status)
-        parts.append(chunk)
-    return b"".join(parts)
+            raise UpstreamFailed(f"the upstream's answer is longer than {limit_bytes} bytes", reply.status)
+        parts.append(data)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _await_end(response: aiohttp.ClientResponse) -> None:
+async def _last(reply: Connection) -> bytes:
     """Let the body end, so that its connection can be used again."""
     try:
         async with asyncio.timeout(END_S):
-            await response.content.readany()
+            return await reply.read()
     except TimeoutError:
-        return
+        return b""

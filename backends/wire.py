@@ -6,7 +6,8 @@ Pure: bytes and values in, values out. Knows no particular wire, nothing of conn
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from backends.contract import BackendError, Event, Job
+from backends.contract import BackendError, Event, Job, Verbatim
+from backends.renaming import renamed
 
 
 class Asking(NamedTuple):
@@ -41,11 +42,11 @@ class Decoder(Protocol):
 
 
 class Wire(Protocol):
-    """A wire format as its client speaks it. `name` is the `Verbatim.wire` of the requests that it sends on as they came."""
+    """A wire format as its client speaks it."""
 
     @property
     def name(self) -> str:
-        """Name the wire."""
+        """Name the wire: the `Verbatim.wire` of the requests that go on as they came."""
         ...
 
     def credentials(self, key: str) -> Mapping[str, str]:
@@ -53,7 +54,7 @@ class Wire(Protocol):
         ...
 
     def request_of(self, job: Job, model: str) -> Asking:
-        """Return what asks an upstream's `model` to do `job`; a job in this wire's own words goes `as_it_came`.
+        """Return what asks an upstream's `model` to do `job`; a job in this wire's own words goes on with `as_it_came`.
 
         Raises `BadJob` for what the wire has no words for.
         """
@@ -73,3 +74,9 @@ class Wire(Protocol):
         What is the client's doing becomes `BadJob` with the upstream's own words. Header names are in lower case.
         """
         ...
+
+
+def as_it_came(verbatim: Verbatim, model: str) -> Asking:
+    """Return the client's own request, untouched but for the model's name."""
+    body = renamed(verbatim.body, verbatim.content_type, model)
+    return Asking(verbatim.path, {"Content-Type": verbatim.content_type, **verbatim.headers}, body)

@@ -22,7 +22,7 @@ BUILDERS = ("gateway/app.py", "gateway/building/", "gateway/main.py")
 
 # Each library's only homes, and why it must not spread.
 HOMES = {
-    "httptools": ("gateway/",),  # one HTTP server; the leaves know nothing of HTTP's server side
+    "httptools": ("gateway/", "backends/http_connection.py"),  # one HTTP server, and one client
     "aiohttp.web": (),  # nor is there a second one; aiohttp is a client here
     "onnxruntime": ("backends/worker/", "backends/forkserver/"),  # a session's creation holds the interpreter lock
     "tokenizers": ("backends/worker/", "backends/zoo/"),  # it starts threads, and the parent of forks must not have any

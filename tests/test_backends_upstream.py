@@ -29,10 +29,12 @@ from backends.contract import (
     WorkerDied,
 )
 from backends.upstream import HttpBackend, HttpEngine
-from backends.upstream_wire import StreamDecoder, answer_events, refusal_of, request_of
+from backends.upstream_answers import StreamDecoder
+from backends.upstream_wire import OpenAIWire
 from tests.openai_server import application
 
 KEY = "sk-very-secret"
+WIRE = OpenAIWire()
 
 
 def chat(text: str, *, stream: bool = False, **more: object) -> Job:
@@ -96,7 +98,7 @@ async def test_embeddings_come_in_the_order_of_the_inputs():
 def test_embeddings_as_lists_are_taken_too():
     """A server that ignores `encoding_format` is understood."""
     body = orjson.dumps({"data": [{"index": 0, "embedding": [1, 2.5]}]})
-    assert answer_events(Job(Task.EMBED, inputs=("a",)), body)[0] == Vectors(struct.pack("<2f", 1, 2.5), (1, 2))
+    assert WIRE.answer_events(Job(Task.EMBED, inputs=("a",)), body)[0] == Vectors(struct.pack("<2f", 1, 2.5), (1, 2))
 
 
 @pytest.mark.parametrize(
@@ -115,14 +117,14 @@ def test_embeddings_as_lists_are_taken_too():
 def test_misshapen_embeddings_are_an_upstream_failure(data):
     """Whatever is wrong with the vectors, the message says what came."""
     with pytest.raises(UpstreamFailed, match="no answer of OpenAI's API"):
-        answer_events(Job(Task.EMBED, inputs=("a",)), orjson.dumps({"data": data}))
+        WIRE.answer_events(Job(Task.EMBED, inputs=("a",)), orjson.dumps({"data": data}))
 
 
 def test_a_request_holds_what_the_job_says():
     """Fields that the gateway does not interpret go through untouched; those that it owns win."""
     sampling = Sampling(max_tokens=5, temperature=0.0, stop=("x",))
     job = chat("hi", stream=True, sampling=sampling, extra={"logit_bias": {"5": -1}, "model": "theirs"})
-    path, body = request_of(job, "ours")
+    path, _, body = WIRE.request_of(job, "ours")
     assert path == "/chat/completions"
     assert orjson.loads(body) == {
         "logit_bias": {"5": -1},
@@ -138,14 +140,14 @@ def test_a_request_holds_what_the_job_says():
 
 def test_token_ids_go_through():
     """Prompts and inputs may be token ids."""
-    assert orjson.loads(request_of(Job(Task.COMPLETION, prompt=(1, 2)), "m")[1])["prompt"] == [1, 2]
-    assert orjson.loads(request_of(Job(Task.EMBED, inputs=((1, 2), "a")), "m")[1])["input"] == [[1, 2], "a"]
+    assert orjson.loads(WIRE.request_of(Job(Task.COMPLETION, prompt=(1, 2)), "m").body)["prompt"] == [1, 2]
+    assert orjson.loads(WIRE.request_of(Job(Task.EMBED, inputs=((1, 2), "a")), "m").body)["input"] == [[1, 2], "a"]
 
 
 def test_predict_is_refused():
     """OpenAI's wire has no such request."""
     with pytest.raises(BadJob, match="does not predict"):
-        request_of(Job(Task.PREDICT, inputs=("a",)), "m")
+        WIRE.request_of(Job(Task.PREDICT, inputs=("a",)), "m")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,6 @@ def test_predict_is_refused():
         ("cut", "ended before it was complete"),
         ("garbage", "this is no JSON"),
         ("break", "told to break"),
-        ("tool", "tool_calls, which this gateway cannot pass on"),
     ],
 )
 async def test_a_stream_that_goes_wrong_is_a_failure(word, message):
@@ -164,10 +165,14 @@ async def test_a_stream_that_goes_wrong_is_a_failure(word, message):
             await collect(backend, chat(f"some {word} words", stream=True))
 
 
-async def test_an_answer_with_a_tool_call_is_a_failure():
+@pytest.mark.parametrize(
+    "message", [{"function_call": {"name": "f"}}, {"audio": {}, "images": [1]}, {"tool_calls": [{"type": "custom"}]}]
+)
+async def test_an_answer_that_events_cannot_tell_is_a_failure(message):
     """What cannot be passed on is not dropped in silence."""
-    async with upstream() as backend:
-        with pytest.raises(UpstreamFailed, match="tool_calls"):
+    body = orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}]})
+    async with upstream(serving(body, "application/json")) as backend:
+        with pytest.raises(UpstreamFailed, match="which this gateway cannot pass on"):
             await collect(backend, chat("tool"))
 
 
@@ -193,7 +198,7 @@ async def test_other_refusals_keep_status_and_retry_after(status):
 def test_a_refused_key_is_ours_and_is_not_shown(status):
     """The upstream's words about a key are left out."""
     body = orjson.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}})
-    error = refusal_of(status, {}, body, "upstream x")
+    error = WIRE.refusal_of(status, {}, body, "upstream x")
     assert isinstance(error, UpstreamFailed)
     assert error.status == status
     assert KEY not in str(error)
@@ -212,7 +217,7 @@ async def test_an_upstream_that_echoes_the_key_does_not_spread_it(status):
 @pytest.mark.parametrize("status", [302, 400, 502])
 def test_any_refusal_has_a_message(status, body):
     """Errors of proxies and of other servers are read as far as they can be."""
-    assert str(refusal_of(status, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, body, "upstream x"))
+    assert str(WIRE.refusal_of(status, {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, body, "upstream x"))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +240,7 @@ async def test_a_server_that_does_not_stream_is_understood():
 
 def test_the_end_comes_last_though_the_usage_comes_later():
     """The finish is held back until the stream ended; usage in every chunk counts once, the last."""
-    decoder = StreamDecoder(Task.CHAT)
+    decoder = StreamDecoder(Job(Task.CHAT))
     assert decoder.feed(b'{"choices": [{"delta": {"role": "assistant", "content": ""}}], "usage": null}') == []
     chunk = b'{"choices": [{"delta": {"content": "a"}, "finish_reason": "eos"}], "usage": {"prompt_tokens": 1}}'
     assert decoder.feed(chunk) == [Text("a")]
@@ -246,7 +251,7 @@ def test_the_end_comes_last_though_the_usage_comes_later():
 
 def test_done_without_a_finish_is_cut_off():
     """A server that says [DONE] in the middle of an answer did not complete it."""
-    decoder = StreamDecoder(Task.CHAT)
+    decoder = StreamDecoder(Job(Task.CHAT))
     decoder.feed(b'{"choices": [{"delta": {"content": "a"}}]}')
     with pytest.raises(UpstreamFailed, match="before it was complete"):
         decoder.end()
@@ -350,11 +355,19 @@ async def test_an_upstream_that_is_not_there():
 
 async def test_closing_fails_a_job_without_a_response_yet():
     """It is woken too, though no byte came."""
-    async with upstream() as backend:
+    begun = asyncio.Event()
+
+    async def handler(_: web.Request) -> web.Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    async with upstream(app) as backend:
         reader = asyncio.ensure_future(collect(backend, chat("stall")))
         async with asyncio.timeout(5):
-            await asyncio.sleep(0)
-            assert backend._sending
+            await begun.wait()
             await backend.close()
             with pytest.raises(WorkerDied):
                 await reader

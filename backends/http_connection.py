@@ -1,0 +1,269 @@
+"""One connection to an HTTP/1.1 server: a request out, its reply back, and again. Knows no URL and no wire's format.
+
+Everything happens in the transport's callbacks. Who waits is woken once for all that came in one piece, so a small
+reply costs one wake-up.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+HEAD_LIMIT_BYTES = 64 * 2**10
+# The worst that framing may make of a body is one chunk for each byte: six bytes, and a little for its size.
+_FRAMING = 8
+# So much of a body is held for a slow reader; then the socket is not read until there is room.
+HELD_BYTES = 256 * 2**10
+# A body so small goes out in one piece with its head.
+_JOINED_BYTES = 16 * 2**10
+
+_FIRST_FINAL = 200
+_WITHOUT_BODY = (204, 304)
+
+
+class ExchangeFailed(Exception):
+    """The connection broke, or what came is no HTTP."""
+
+
+class Stale(ExchangeFailed):
+    """A connection that had served before was closed, and nothing of a reply had come: it may be asked anew."""
+
+
+class Silent(ExchangeFailed):
+    """The server sent nothing for too long."""
+
+
+class Connection(asyncio.Protocol):
+    """Carries one exchange at a time, and is the reply that is being read.
+
+    `on_free` is called when it can carry the next, `on_lost` when it is gone. `now` is the loop's time.
+    """
+
+    def __init__(
+        self, on_free: Callable[["Connection"], None], on_lost: Callable[["Connection"], None], now: Callable[[], float]
+    ) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.since_s = now()
+        self.busy = False
+        self._now = now
+        self._on_free = on_free
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._parser = HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._whole = False
+        self._used = False
+        self._lost = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self.complete = False
+        self.error: ExchangeFailed | None = None
+        self.headers = {}
+        self._head_done = False
+        self._body: list[bytes] = []
+        self._held_bytes = 0
+        self._body_bytes = 0
+        self._received_bytes = 0
+        self._paused = False
+        self._until_close = False
+        self._keep_alive = False
+        self._overrun = False
+
+    async def ask(self, head: bytes, body: bytes, *, whole: bool) -> None:
+        """Send a request and wait for the reply's head; where it is wanted `whole`, for its body too, while it fits.
+
+        Raises `ExchangeFailed`. To be followed by `leave`, with `read` between.
+        """
+        self._reset()
+        self.busy = True
+        self._whole = whole
+        self.since_s = self._now()
+        if self._lost:
+            raise Stale("the connection was closed meanwhile")
+        if len(body) <= _JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+        await self._news()
+        if not self._head_done:
+            raise cast("ExchangeFailed", self.error)
+
+    async def read(self) -> bytes:
+        """Return what has come of the body since the last time; nothing at its end. Raises `ExchangeFailed`."""
+        while not self._body:
+            if self.complete:
+                return b""
+            if self.error is not None:
+                raise self.error
+            await self._news()
+        body = self._body
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        self._held_bytes = 0
+        if self._paused:
+            self._paused = False
+            self.since_s = self._now()
+            self._transport.resume_reading()
+        return data
+
+    def leave(self) -> None:
+        """End the exchange: a reply that was not read to its end takes the connection with it."""
+        if not self.busy:
+            return
+        self.busy = False
+        self._body.clear()
+        if (
+            self.complete
+            and self._keep_alive
+            and not self._overrun
+            and self.is_open()
+            and not self._transport.get_write_buffer_size()
+        ):
+            self._used = True
+            self.since_s = self._now()
+            self._on_free(self)
+        elif not self._lost:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def fail(self, error: ExchangeFailed) -> None:
+        """Give up: whoever reads is told why, and the connection is closed."""
+        if self.error is None and not self.complete:
+            self.error = error
+            self._wake()
+        if not self._lost:
+            self._transport.abort()
+
+    def look_at(self, now: float, silence_s: float, idle_s: float) -> None:
+        """Close what has been silent or idle for too long; a reader that is slow itself cannot blame the server."""
+        if not self.busy:
+            if now - self.since_s >= idle_s:
+                self._transport.close()
+        elif now - self.since_s >= silence_s and not self._paused and not self.complete:
+            self.fail(Silent(f"nothing came for {silence_s:g} s"))
+
+    def is_open(self) -> bool:
+        """Whether the next request may be sent on it."""
+        return not self._lost and not self._transport.is_closing()
+
+    async def _news(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # What follows is called by the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        # uvloop's transports are no subclass of asyncio's, so this cannot be asserted.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, and wake who waits for it."""
+        if not self.busy:
+            self._transport.abort()  # nobody asked
+            return
+        if self._ended():
+            self._overrun = True
+            return
+        self.since_s = self._now()
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self.fail(ExchangeFailed("it switched to another protocol, unasked"))
+        except HttpParserError as error:
+            self.fail(ExchangeFailed(f"what it sent is not HTTP/1.1: {error}"))
+        self._received_bytes += len(data)
+        if self._received_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes and not self._ended():
+            self._check_head(len(data))
+        if self._held_bytes >= HELD_BYTES and not self._ended():
+            self._paused = True
+            self._transport.pause_reading()
+        if self._head_done and (self.complete or not self._whole or self._paused):
+            self._whole = False
+            self._wake()
+
+    def eof_received(self) -> bool:
+        """Let the transport close."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a body that ends with the connection; else the reply was cut off."""
+        self._lost = True
+        if self.busy and not self.complete and self.error is None:
+            if self._until_close and exc is None:
+                self.complete = True
+                self._wake()
+            else:
+                self.error = self._broken(exc)
+                self._wake()
+        self._on_lost(self)
+
+    def _ended(self) -> bool:
+        return self.complete or self.error is not None
+
+    def _broken(self, exc: Exception | None) -> ExchangeFailed:
+        why = "the connection was closed" if exc is None else f"the connection broke: {exc}"
+        if self._used and not self._received_bytes:
+            return Stale(why)
+        return ExchangeFailed(f"{why} before the reply was complete")
+
+    def _check_head(self, last_bytes: int) -> None:
+        """Refuse a head, or a framing, without end; the last piece alone may be long, as much of it may be body."""
+        if self._received_bytes - last_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes:
+            self.fail(ExchangeFailed(f"its reply's head is longer than {HEAD_LIMIT_BYTES} bytes"))
+
+    # What follows is called by the parser.
+
+    def on_message_begin(self) -> None:
+        """Note where a second reply follows the one that was asked for: nothing on this connection can be trusted."""
+        if self.complete:
+            self._overrun = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes after the body is a trailer, and none of the head's."""
+        if not self._head_done:
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Take the head, unless it only announces another."""
+        status, headers = self._parser.get_status_code(), self.headers
+        if status < _FIRST_FINAL or self._overrun:
+            return
+        if headers.get("content-encoding", "identity") != "identity":
+            self.fail(ExchangeFailed(f"it used Content-Encoding: {headers['content-encoding']}, unasked"))
+            return
+        self.status = status
+        self._head_done = True
+        self._until_close = (
+            "content-length" not in headers and "transfer-encoding" not in headers and status not in _WITHOUT_BODY
+        )
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body."""
+        if not self._overrun:
+            self._body.append(data)
+            self._held_bytes += len(data)
+            self._body_bytes += len(data)
+
+    def on_message_complete(self) -> None:
+        """Note that the reply is complete, unless it only announced another."""
+        if self._head_done:
+            self.complete = True
+            self._keep_alive = self._parser.should_keep_alive()
+        elif self.error is None:
+            self.headers = {}
