@@ -86,3 +86,19 @@ def whole(body: Mapping[str, Any], name: str, low: int, high: int) -> int | None
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise refuse(name, value, f"a whole number from {low} to {high}")
     return value
+
+
+def mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Return an optional object; absent or null is None."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise refuse(name, value, "an object")
+    return value
+
+
+def said(body: Mapping[str, Any], name: str) -> str | None:
+    """Return an optional string; absent or null is None."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise refuse(name, value, "a string")
+    return value

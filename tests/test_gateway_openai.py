@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.contract import Finish, Task, Text, Usage, Vectors
+from backends.contract import BadJob, Finish, Task, Text, Usage, Vectors
 from gateway.answer import Answer, Head
-from gateway.errors import BadJob, InvalidRequest, fault
+from gateway.errors import InvalidRequest, fault
 from gateway.fields import parse_object
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.wire import Call
@@ -130,7 +130,7 @@ def test_whole_chat_reply():
     """A complete answer is one `chat.completion` with usage."""
     _, encoder = chat()
 
-    body = json.loads(encoder.whole(SPOKEN))
+    body = json.loads(encoder.whole(SPOKEN).body)
 
     assert body["object"] == "chat.completion"
     assert body["choices"][0]["message"]["content"] == "Paris."
@@ -182,7 +182,7 @@ def test_completion_request_and_reply():
 
     assert request.job.prompt == (1, 2)
     assert single.job.prompt == "one"
-    assert json.loads(encoder.whole(SPOKEN))["choices"][0]["text"] == "Paris."
+    assert json.loads(encoder.whole(SPOKEN).body)["choices"][0]["text"] == "Paris."
 
 
 @pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [1, "a"], 5, [True], [-1]])
@@ -222,8 +222,8 @@ def test_embeddings_as_numbers_and_as_base64():
     _, numbers = decode("/v1/embeddings", {"model": "m", "input": "a", "encoding_format": "float"})
     _, packed = decode("/v1/embeddings", {"model": "m", "input": "a", "encoding_format": "base64"})
 
-    as_numbers = json.loads(numbers.whole(answer))
-    as_base64 = json.loads(packed.whole(answer))
+    as_numbers = json.loads(numbers.whole(answer).body)
+    as_base64 = json.loads(packed.whole(answer).body)
 
     assert [item["embedding"] for item in as_numbers["data"]] == rows.tolist()
     decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4").tolist() for item in as_base64["data"]]
@@ -235,7 +235,7 @@ def test_errors_have_openai_s_shape():
     """An error says message, type, param and code; in a stream it is a data line of its own."""
     trouble = fault(BadJob("too long", "messages"))
 
-    assert json.loads(SURFACE.failure(trouble))["error"] == {
+    assert json.loads(SURFACE.failure(trouble).body)["error"] == {
         "message": "too long",
         "type": "invalid_request_error",
         "param": "messages",
@@ -273,5 +273,5 @@ def test_the_same_bytes_are_decoded_once_and_answered_under_their_own_ids():
 
     assert first is second
     assert changed != first
-    ids = [json.loads(made.whole(SPOKEN))["id"] for made in (encoder, other)]
+    ids = [json.loads(made.whole(SPOKEN).body)["id"] for made in (encoder, other)]
     assert ids == ["chatcmpl-" + "a" * 24, "chatcmpl-" + "b" * 24]
