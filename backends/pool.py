@@ -76,6 +76,7 @@ class Pool:
         self._clock = clock
         self._wake_keeper = wake_keeper
         self._line: Line[Replica] = Line(self._release)
+        self._background: Line[Replica] = Line(self._release)
         self._replicas: list[Replica] = []
         self._begun = 0
         self._failures = 0
@@ -94,11 +95,11 @@ class Pool:
         """
         arrived = self._clock()
         self.demand.record(arrived)
-        replica = await self._bind(arrived, deadline, again=False)
+        replica = await self._bind(job, arrived, deadline, again=False)
         try:
             dispatched, events, event = await self._begin(replica, job, arrived, deadline)
         except WorkerDied:
-            replica = await self._bind(arrived, deadline, again=True)
+            replica = await self._bind(job, arrived, deadline, again=True)
             dispatched, events, event = await self._begin(replica, job, arrived, deadline)
         bound_at = arrived + dispatched.queue_s + dispatched.start_s
         first_event_s = self._clock() - bound_at
@@ -133,7 +134,8 @@ class Pool:
 
     def refuse_waiting(self, why: str) -> None:
         """Fail everybody in the queue with `StartFailed`."""
-        self._line.refuse(lambda _: StartFailed(f"{self.model} cannot start: {why}"))
+        for line in (self._line, self._background):
+            line.refuse(lambda _: StartFailed(f"{self.model} cannot start: {why}"))
         self._note_calm()
 
     async def live(self, replica: Replica) -> None:
@@ -163,16 +165,16 @@ class Pool:
         """Return what the pool looks like at `now`."""
         learned = self.costs.memory_bytes
         replicas = tuple(r.snapshot(self._remaining_start_s(r, now), learned) for r in self._replicas)
-        oldest = self._line.oldest
+        waits_since = [line.oldest for line in (self._line, self._background) if line.oldest is not None]
         return PoolSnapshot(
             model=self.model,
             min_replicas=self.limits.min_replicas,
             max_replicas=self.limits.max_replicas,
             slots_per_replica=self.engine.concurrency,
             replicas=replicas,
-            queued=len(self._line),
+            queued=self._waiting(),
             queue_limit=self.limits.queue,
-            oldest_wait_s=0.0 if oldest is None else now - oldest,
+            oldest_wait_s=now - min(waits_since, default=now),
             rate_per_s=self.demand.rate_per_s(now),
             last_arrival=self.demand.last_arrival,
             start_s=self.costs.start_s(),
@@ -206,26 +208,28 @@ class Pool:
             replica.stopping.set()
         await self._empty.wait()
 
-    async def _bind(self, arrived: float, deadline: float | None, *, again: bool) -> Replica:
+    async def _bind(self, job: Job, arrived: float, deadline: float | None, *, again: bool) -> Replica:
         """Return a replica with one slot taken for the caller, after a wait in line where none is free."""
         now = self._clock()
         if self._closing and not again:
             raise StartFailed(f"{self.model} is being shut down")
         if (error := self._hopeless(deadline)) is not None:
             raise error
-        if not self._line and (replica := self._free_replica()) is not None:
+        line = self._background if job.background else self._line
+        blocked = line or (job.background and self._line)
+        if not blocked and (replica := self._free_replica(background=job.background)) is not None:
             replica.in_flight += 1
             return replica
-        if not again and len(self._line) >= self.limits.queue:
+        if not again and len(line) >= self.limits.queue:
             raise QueueFull(
-                f"{len(self._line)} jobs wait for {self.model}, as many as its queue holds", self._retry_after_s(now)
+                f"{len(line)} jobs wait for {self.model}, as many as its queue holds", self._retry_after_s(now)
             )
-        waiter = self._line.join(arrived, deadline, at_head=again)
+        waiter = line.join(arrived, deadline, at_head=again)
         self._note_calm()
-        if len(self._line) == 1:
+        if self._waiting() == 1:
             self._wake_keeper()
         try:
-            return await self._line.wait(waiter, None if deadline is None else max(0.0, deadline - now))
+            return await line.wait(waiter, None if deadline is None else max(0.0, deadline - now))
         except TimeoutError:
             waited_s = self._clock() - arrived
             raise DeadlineExceeded(f"{self.model} had no free slot within {waited_s:.2f} s{self._trouble()}") from None
@@ -267,18 +271,29 @@ class Pool:
         self._dispatch()
         self._note_calm()
 
-    def _free_replica(self) -> Replica | None:
-        """Return the ready replica with the fewest jobs, the oldest among equals; `None` where all are full."""
-        ready = [r for r in self._replicas if r.state is ReplicaState.READY]
-        best = min(ready, key=lambda r: r.in_flight, default=None)
-        return best if best is not None and best.in_flight < self.engine.concurrency else None
+    def _free_replica(self, *, background: bool) -> Replica | None:
+        """Return the ready replica with the fewest jobs, the oldest among equals; `None` where all are full.
+
+        Where a replica has more than one slot, background work leaves one free for who may come.
+        """
+        slots = self.engine.concurrency
+        if background and slots > 1:
+            slots -= 1
+        best: Replica | None = None
+        for replica in self._replicas:
+            if replica.state is ReplicaState.READY and replica.in_flight < slots:
+                best, slots = replica, replica.in_flight
+        return best
 
     def _dispatch(self) -> None:
-        """Bind the head of the line to free slots until one of them runs out."""
-        while self._line and (replica := self._free_replica()) is not None:
-            replica.in_flight += 1
-            if not self._line.grant(replica):
-                replica.in_flight -= 1
+        """Bind who waits to free slots until one of them runs out; background work comes after all else."""
+        for line in (self._line, self._background):
+            while line and (replica := self._free_replica(background=line is self._background)) is not None:
+                replica.in_flight += 1
+                if not line.grant(replica):
+                    replica.in_flight -= 1
+                    break
+            if line:
                 return
 
     def _up(self, replica: Replica, backend: Backend) -> None:
@@ -314,7 +329,8 @@ class Pool:
             self._retry_at = now + backoff_s(self.model, self._failures)
             replica.become(ReplicaState.FAILED, now)
             replica.stopping.set()
-            self._line.refuse(self._hopeless)
+            for line in (self._line, self._background):
+                line.refuse(self._hopeless)
             self._note_calm()
             self._wake_keeper()
 
@@ -338,6 +354,9 @@ class Pool:
         wait_s = max(LEAST_RETRY_S, self._retry_at - now)
         return StartFailed(f"{self.model} cannot start (next try in {wait_s:.1f} s): {self._last_failure}", wait_s)
 
+    def _waiting(self) -> int:
+        return len(self._line) + len(self._background)
+
     def _trouble(self) -> str:
         return f"; the last start failed: {self._last_failure}" if self._failures else ""
 
@@ -357,6 +376,6 @@ class Pool:
         """Keep the two events true that a closing pool waits for: no job is here, and no replica is here."""
         if not self._closing:
             return
-        calm = not self._line and all(r.in_flight == 0 for r in self._replicas)
+        calm = not self._waiting() and all(r.in_flight == 0 for r in self._replicas)
         (self._calm.set if calm else self._calm.clear)()
         (self._empty.clear if self._replicas else self._empty.set)()
