@@ -34,6 +34,13 @@ _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
 
 
+Admit = Callable[[Mapping[str, str], str | None], object]
+
+
+def anybody(_headers: Mapping[str, str], _peer: str | None) -> None:
+    """Let every client send as long a body as is read."""
+
+
 @dataclass(slots=True)
 class Rules:
     """What all connections of a server have in common; its server may change it at any time."""
@@ -41,7 +48,7 @@ class Rules:
     serve: Callable[[Call], Awaitable[Reply]]
     refuse: Callable[[Exception], Reply]
     max_body_bytes: int
-    admit: Callable[[Mapping[str, str], str | None], object] = lambda _headers, _peer: None
+    admit: Admit = anybody
     """Looks at a request's headers and its client's address before a long body is read; raises what refuses it."""
 
 

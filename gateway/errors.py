@@ -7,7 +7,12 @@ from backends.contract import BackendError, BadJob, DeadlineExceeded, QueueFull,
 
 
 class RequestRefused(Exception):
-    """The request cannot be served as it stands; `param` names the field that is at fault, if one is."""
+    """The request cannot be served as it stands; `param` names the field that is at fault, if one is.
+
+    `path` is set where it was refused before it came whole, so that no surface has seen it.
+    """
+
+    path = ""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -46,6 +51,14 @@ class BodyTooLarge(RequestRefused):
     """The body exceeds `server.max_body`."""
 
 
+class UnsupportedMediaType(RequestRefused):
+    """The body is coded in a way that is not undone here; `headers` tell of those that are."""
+
+    def __init__(self, message: str, accepted: str) -> None:
+        super().__init__(message)
+        self.headers = {"Accept-Encoding": accepted}
+
+
 class BodyTooSlow(RequestRefused):
     """The body did not arrive in time."""
 
@@ -60,6 +73,14 @@ class RateLimited(RequestRefused):
     def __init__(self, message: str, retry_after_s: float, headers: Mapping[str, str]) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.headers = headers
+
+
+class BeyondLimit(RequestRefused):
+    """The request alone is more than the caller's key may ever use; `headers` tell of its limits."""
+
+    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
         self.headers = headers
 
 
@@ -104,6 +125,8 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     WrongMethod: (405, "invalid_request_error", "method_not_allowed", False),
     BodyTooSlow: (408, "invalid_request_error", "body_too_slow", False),
     BodyTooLarge: (413, "invalid_request_error", "body_too_large", False),
+    UnsupportedMediaType: (415, "invalid_request_error", "unsupported_media_type", False),
+    BeyondLimit: (429, "rate_limit_error", "request_too_large", False),
     RateLimited: (429, "rate_limit_error", "rate_limit_exceeded", True),
     HeadTooLarge: (431, "invalid_request_error", "head_too_large", False),
     Unsupported: (501, "invalid_request_error", "unsupported", False),

@@ -1,20 +1,30 @@
 """Reads HTTP/1.1 requests from bytes however they were cut, within bounds. Pure: knows no socket and no clock."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from gateway.errors import BodyTooLarge, InvalidRequest, RequestRefused
+from gateway.errors import BodyTooLarge, HeadTooLarge, InvalidRequest, RequestRefused, UnsupportedMediaType
+from gateway.fields import cut
+from gateway.inflate import ALLOWED, CODINGS
 
 HEAD_LIMIT_BYTES = 64 * 2**10
 # The worst that framing may make of a body is one chunk for each byte: six bytes.
 _FRAMING = 8
+# A body that may have come along with its head costs nothing more to read.
+_EARLY_BYTES = 64 * 2**10
+
+Admit = Callable[[Mapping[str, str]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request that has come whole. `headers` has names in lower case; `version` is 1.1 or 1.0."""
+    """A request that has come whole. `headers` has names in lower case; `version` is 1.1 or 1.0.
+
+    `coding` names how the body is still compressed; empty where it is as it was meant.
+    """
 
     method: str
     path: str
@@ -23,21 +33,27 @@ class Incoming:
     headers: dict[str, str]
     body: bytes
     keep_alive: bool
+    coding: str = ""
 
 
 class Intake:
     """One connection's requests. After a refusal it is `closed` and takes nothing more.
 
     `reading`: a request has begun and has not come whole. `expecting`: its client waits for leave to send the body.
+    `path` is what the request that is being read is for, once its head has come. `admit` is asked by a head's headers
+    before a long body is read, and raises what refuses it. `max_body_bytes` may change between requests.
     """
 
-    def __init__(self, max_body_bytes: int) -> None:
+    def __init__(self, max_body_bytes: int, admit: Admit) -> None:
         self.closed = False
         self.reading = False
         self.expecting = False
-        self._max_body_bytes = max_body_bytes
+        self.path = ""
+        self.max_body_bytes = max_body_bytes
+        self._admit = admit
         self._parser = HttpRequestParser(self)
         self._came: list[Incoming | RequestRefused] = []
+        self._target: bytes
         self._headers: dict[str, str]
         self._body: bytes | bytearray
         self._body_bytes: int
@@ -53,7 +69,9 @@ class Intake:
                 data = self._decline_upgrade() + data[upgrade.args[0] :]
                 continue
             except HttpParserError as error:
-                self._refuse(InvalidRequest(f"this is not HTTP/1.1: {error}"))
+                is_preface = self._parser.get_method() == b"PRI"
+                said = "HTTP/2 is not spoken here" if is_preface else f"this is not HTTP/1.1: {error}"
+                self._refuse(InvalidRequest(said))
             if not self._came:  # else most of it may belong to requests that came whole
                 self._received_bytes += len(data)
             if self.reading and self._received_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes:
@@ -90,20 +108,16 @@ class Intake:
     def on_headers_complete(self) -> None:
         """Refuse what can be refused before its body comes."""
         self._in_body = True
-        announced = int(self._headers.get("content-length", 0))
-        coding = self._headers.get("content-encoding", "identity")
-        if announced > self._max_body_bytes:
-            self._refuse_body(f"{announced} bytes")
-        elif coding != "identity":
-            self._refuse(InvalidRequest(f"a body with Content-Encoding: {coding} is not read; send it as it is"))
-        else:
-            self.expecting = not self.closed and self._headers.get("expect", "").lower() == "100-continue"
+        try:
+            self._check_head()
+        except RequestRefused as error:
+            self._refuse(error)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._body_bytes += len(body)
-        if self._body_bytes > self._max_body_bytes:
-            self._refuse_body("more")
+        if self._body_bytes > self.max_body_bytes:
+            self._refuse(self._too_large("more"))
         elif self._body:
             # One buffer: as objects of their own, chunks of two bytes would take thirty times their size.
             if isinstance(self._body, bytes):
@@ -118,12 +132,45 @@ class Intake:
         if self.closed or parser.should_upgrade():
             return
         self.reading = self.expecting = False
-        method, version = parser.get_method().decode(), parser.get_http_version()
-        (path, query), body = _path(self._target), bytes(self._body)
-        self._came.append(Incoming(method, path, query, version, self._headers, body, parser.should_keep_alive()))
+        method, body, keep_alive = parser.get_method().decode(), bytes(self._body), parser.should_keep_alive()
+        self._came.append(
+            Incoming(method, self.path, self._query, self._version, self._headers, body, keep_alive, self._coding)
+        )
+
+    def _check_head(self) -> None:
+        """Refuse what can be refused before its body comes."""
+        headers = self._headers
+        self._version = version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise InvalidRequest(f"HTTP/{version} is not spoken here; HTTP/1.1 is")
+        self.path, self._query = _path(self._target)
+        host = headers.get("host")
+        if (host is None and version == "1.1") or (host is not None and "," in host):
+            raise InvalidRequest(f"a request has exactly one Host header, got {host!r}")
+        chunked = "transfer-encoding" in headers
+        if chunked and (version == "1.0" or headers["transfer-encoding"].lower() != "chunked"):
+            raise InvalidRequest(
+                "a body is sent with Content-Length, or with HTTP/1.1's Transfer-Encoding: chunked alone"
+            )
+        announced = int(headers.get("content-length", 0))
+        if announced > self.max_body_bytes:
+            raise self._too_large(f"{announced} bytes")
+        coding = headers.get("content-encoding", "identity").lower()
+        if coding != "identity":
+            if coding not in CODINGS:
+                raise UnsupportedMediaType(
+                    f"a body with Content-Encoding: {cut(coding)} is not read; allowed is one of {ALLOWED}, identity",
+                    ALLOWED,
+                )
+            self._coding = coding
+        expecting = headers.get("expect", "").lower() == "100-continue"
+        if chunked or expecting or announced > _EARLY_BYTES:
+            self._admit(headers)  # else a stranger could make us hold the longest body that there may be
+        self.expecting = expecting
 
     def _begin(self) -> None:
         self._in_body = False
+        self.path = self._query = self._version = self._coding = ""
         self._target = b""
         self._head_bytes = 0
         self._headers = {}
@@ -142,23 +189,26 @@ class Intake:
         return ("\r\n".join([first, *others]) + "\r\n\r\n").encode(errors="surrogateescape")
 
     def _refuse_head(self) -> None:
-        self._refuse(InvalidRequest(f"the request's head is too long; at most {HEAD_LIMIT_BYTES} bytes are read"))
+        self._refuse(HeadTooLarge(f"the request's head is too long; at most {HEAD_LIMIT_BYTES} bytes are read"))
 
-    def _refuse_body(self, size: str) -> None:
-        limit = self._max_body_bytes
-        self._refuse(BodyTooLarge(f"the body has {size}; at most {limit} bytes are read (server.max_body)"))
+    def _too_large(self, size: str) -> BodyTooLarge:
+        return BodyTooLarge(f"the body has {size}; at most {self.max_body_bytes} bytes are read (server.max_body)")
 
     def _refuse(self, error: RequestRefused) -> None:
         """Refuse the request that is coming; the rest of it, and whatever follows, is not read."""
         if not self.closed:
             self.close()
+            error.path = self.path
             self._came.append(error)
 
 
 def _path(target: bytes) -> tuple[str, str]:
     """Return the path and the query of a request's target, which may be a whole URL."""
     if not target.startswith(b"/"):
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError as error:
+            raise InvalidRequest(f"the request's target is no URL: {error}") from error
         target = (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")
     path, _, query = target.partition(b"?")
     return (unquote_to_bytes(path) if b"%" in path else path).decode(errors="replace"), query.decode(errors="replace")

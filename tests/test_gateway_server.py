@@ -7,12 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 
 from gateway.errors import RequestRefused, fault
 from gateway.server import Server
 from gateway.surfaces.wire import Call, Reply
 
 LIMIT = 1000
+
+
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 
 
 @dataclass
@@ -113,19 +117,69 @@ async def test_chunked_body_over_the_limit_is_refused():
     assert answer.startswith(b"HTTP/1.1 413")
 
 
+@LOOPS
 @pytest.mark.parametrize("path", ["/hold", "/stream"])
-async def test_client_that_leaves_cancels_its_call(path):
+def test_client_that_leaves_cancels_its_call(path, loop):
     """Closing the connection cancels the work, before the answer as well as in a stream."""
-    kitchen = Kitchen()
-    async with serving(kitchen) as (_, port):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(post(path))
-        await kitchen.begun.wait()
 
-        writer.close()
+    async def run() -> None:
+        kitchen = Kitchen()
+        async with serving(kitchen) as (_, port):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(post(path))
+            await kitchen.begun.wait()
 
-        async with asyncio.timeout(10):
-            await kitchen.left.wait()
+            writer.close()
+
+            async with asyncio.timeout(10):
+                await kitchen.left.wait()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
+
+
+@LOOPS
+def test_client_that_sends_no_more_is_answered(loop):
+    """A client that has closed its half still gets the answer to what it asked, and then the connection's end."""
+
+    async def run() -> None:
+        kitchen = Kitchen()
+        async with serving(kitchen) as (_, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write_eof()
+            await kitchen.begun.wait()
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            kitchen.go_on.set()
+
+            async with asyncio.timeout(10):
+                answer = await reader.read()
+
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert answer.endswith(b"\r\nConnection: close\r\n\r\ndone:")
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
+
+
+@LOOPS
+def test_half_of_a_request_ends_with_its_client(loop):
+    """A connection whose client stops in the middle of a request, or before one, is closed."""
+
+    async def run() -> None:
+        async with serving(Kitchen()) as (server, port):
+            for begun in (b"", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(begun)
+                writer.write_eof()
+                async with asyncio.timeout(10):
+                    assert await reader.read() == b""
+                writer.close()
+            assert not server._connections
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 @pytest.mark.parametrize(("path", "end"), [("/hold", b"done:"), ("/stream", b"two\r\n0\r\n\r\n")])

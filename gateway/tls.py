@@ -1,0 +1,45 @@
+"""TLS for the listener, from certificate files. Knows no server and no config."""
+
+import ssl
+from pathlib import Path
+
+
+class TlsFilesError(ValueError):
+    """The certificate and key cannot be used; the message names the file and says why."""
+
+
+def context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return a server's TLS (1.2 or newer) for a PEM certificate chain and its private key.
+
+    Raises `TlsFilesError`. It blocks for the time of reading two small files.
+    """
+    for file in (certificate, key):
+        _read(file)
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_alpn_protocols(["http/1.1"])
+    try:
+        made.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        raise TlsFilesError(f"{certificate} and {key}: {_reason(error)}") from error
+    return made
+
+
+def _read(file: Path) -> None:
+    """Check one file by itself: the library's own errors do not say which of the two it was."""
+    try:
+        text = file.read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise TlsFilesError(f"{file}: {error.strerror}") from error
+    if "-----BEGIN " not in text:
+        raise TlsFilesError(f"{file}: no PEM file, it has no line '-----BEGIN …'")
+
+
+def _no_password() -> str:
+    raise TlsFilesError("the private key is encrypted; it must be readable without a password")
+
+
+def _reason(error: ssl.SSLError) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key does not belong to the certificate"
+    return f"not a certificate chain and its private key ({error.reason or error.strerror})"
