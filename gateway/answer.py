@@ -66,7 +66,10 @@ class Answer:
 
     def usage(self) -> Usage:
         """Return the tokens that the model counted; zeros where it did not say."""
-        return next((event for event in self._last() if type(event) is Usage), _UNCOUNTED)
+        for event in self._last():
+            if type(event) is Usage:
+                return event
+        return _UNCOUNTED
 
     def _last(self) -> Iterator[Event]:
         """Go through the events from the end, where usage and reasons are; a long answer has hundreds before them."""

@@ -3,36 +3,34 @@
 Knows no wire's shape.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from backends.contract import Event, Finish, Frame, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage
 from gateway.answer import Answer
 from gateway.surfaces.wire import Whole
 
 _Part = Text | Reasoning | Refusal | Logprobs | ToolCall | Finish
-_PARTS = (Text, Reasoning, Refusal, Logprobs, ToolCall, Finish)
 
 
-@dataclass(slots=True)
-class Called:
+class Called(NamedTuple):
     """A complete call of a tool."""
 
+    place: int
     id: str
     name: str
     arguments: str
 
 
-@dataclass(slots=True)
-class Choice:
-    """One complete choice; `calls` by their place."""
+class Choice(NamedTuple):
+    """One complete choice."""
 
-    text: str = ""
+    text: str
+    finish: str | None
     reasoning: str = ""
     refusal: str = ""
-    calls: dict[int, Called] = field(default_factory=dict)
-    tokens: list[Mapping[str, object]] = field(default_factory=list)
-    finish: str | None = None
+    calls: tuple[Called, ...] = ()
+    tokens: tuple[Mapping[str, object], ...] = ()
 
 
 def choices_of(events: Sequence[Event]) -> dict[int, Choice]:
@@ -42,31 +40,37 @@ def choices_of(events: Sequence[Event]) -> dict[int, Choice]:
     if type(last) is Finish and last.index == 0:
         counted = len(events) > 1 and type(events[-2]) is Usage
         if len(texts) + counted + 1 == len(events):  # so are nearly all: texts, a usage, a reason
-            return {0: Choice("".join(texts), finish=last.reason)}
-    choices: dict[int, Choice] = {}
+            return {0: Choice("".join(texts), last.reason)}
+    parts: dict[int, list[_Part]] = {}
     for event in events:
-        if isinstance(event, _PARTS):
-            _take(choices.setdefault(event.index, Choice()), event)
-    return dict(sorted(choices.items()))
+        if isinstance(event, _Part):
+            parts.setdefault(event.index, []).append(event)
+    return {index: _choice(parts[index]) for index in sorted(parts)}
 
 
-def _take(choice: Choice, event: _Part) -> None:
-    match event:
-        case Text():
-            choice.text += event.text
-        case Finish():
-            choice.finish = event.reason
-        case Reasoning():
-            choice.reasoning += event.text
-        case Refusal():
-            choice.refusal += event.text
-        case Logprobs():
-            choice.tokens += event.tokens
-        case ToolCall():
-            call = choice.calls.setdefault(event.place, Called("", "", ""))
-            call.id = call.id or event.id
-            call.name = call.name or event.name
-            call.arguments += event.arguments
+def _choice(parts: Sequence[_Part]) -> Choice:
+    return Choice(
+        "".join([part.text for part in parts if type(part) is Text]),
+        next((part.reason for part in parts if type(part) is Finish), None),
+        "".join([part.text for part in parts if type(part) is Reasoning]),
+        "".join([part.text for part in parts if type(part) is Refusal]),
+        _calls([part for part in parts if type(part) is ToolCall]),
+        tuple([token for part in parts if type(part) is Logprobs for token in part.tokens]),
+    )
+
+
+def _calls(pieces: Sequence[ToolCall]) -> tuple[Called, ...]:
+    return tuple([_called(place, pieces) for place in sorted({piece.place for piece in pieces})])
+
+
+def _called(place: int, pieces: Iterable[ToolCall]) -> Called:
+    own = [piece for piece in pieces if piece.place == place]
+    return Called(
+        place,
+        next((piece.id for piece in own if piece.id), ""),
+        next((piece.name for piece in own if piece.name), ""),
+        "".join([piece.arguments for piece in own]),
+    )
 
 
 def passed_on(answer: Answer, kind: str) -> Whole | None:

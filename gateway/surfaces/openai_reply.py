@@ -52,12 +52,12 @@ class ChatEncoder:
         if choice.reasoning:
             message["reasoning_content"] = choice.reasoning
         if choice.calls:
-            message["tool_calls"] = [self._call(index, place, call) for place, call in sorted(choice.calls.items())]
+            message["tool_calls"] = [self._call(index, call) for call in choice.calls]
         logprobs = chat_logprobs(choice.tokens) if choice.tokens else None
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish}
 
-    def _call(self, index: int, place: int, call: Called) -> dict[str, object]:
-        made = call.id or call_id(self._reply_id, index, place)
+    def _call(self, index: int, call: Called) -> dict[str, object]:
+        made = call.id or call_id(self._reply_id, index, call.place)
         return {"id": made, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 

@@ -1,0 +1,112 @@
+"""Requests that only an upstream understands: moderations, rerankings, audio, images. Bytes go through as they are.
+
+Only the model's name is read. Knows no cache and no pool.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from backends.contract import Event, Frame, Job, Task, Verbatim
+from gateway.answer import Answer, Head
+from gateway.errors import Fault, InvalidRequest
+from gateway.fields import flag, parse_object, refuse, text
+from gateway.request import Request
+from gateway.surfaces.choices import passed_on
+from gateway.surfaces.multipart import fields_of
+from gateway.surfaces.openai import error_of
+from gateway.surfaces.openai_fields import WIRE
+from gateway.surfaces.wire import JSON, Call, Encoder, Failure, Frames, Whole
+
+_FORM = "multipart/form-data"
+_SPEECH = "/audio/speech"
+
+# Ours, and the upstream's below its base URL. Clients of rerankers call three paths for one thing.
+_UPSTREAM_PATHS: Mapping[str, str] = {
+    "/v1/moderations": "/moderations",
+    "/v1/rerank": "/rerank",
+    "/v2/rerank": "/rerank",
+    "/rerank": "/rerank",
+    "/v1/audio/speech": _SPEECH,
+    "/v1/audio/transcriptions": "/audio/transcriptions",
+    "/v1/audio/translations": "/audio/translations",
+    "/v1/images/generations": "/images/generations",
+    "/v1/images/edits": "/images/edits",
+    "/v1/images/variations": "/images/variations",
+}
+
+
+class RelaySurface:
+    """Sends requests on as they came, and replies too."""
+
+    name = "relays"
+    paths = frozenset(_UPSTREAM_PATHS)
+
+    def decode(self, call: Call, reply_id: str) -> tuple[Request, Encoder]:
+        """Find the model; sound goes out as it is made, and so does what the client wants streamed."""
+        del reply_id  # a reply has the upstream's id
+        content_type = call.headers.get("content-type", JSON)
+        path = _UPSTREAM_PATHS[call.path]
+        model, streamed = (_of_form if content_type.lower().startswith(_FORM) else _of_object)(content_type, call.body)
+        streamed = streamed or path == _SPEECH
+        verbatim = Verbatim(WIRE, path, call.body, content_type, streamed=streamed)
+        fields = {"task": Task.RELAY, "path": path, "sha256": hashlib.sha256(call.body).hexdigest()}
+        return Request(model, Job(Task.RELAY, verbatim=verbatim, stream=streamed), fields), RelayEncoder(verbatim)
+
+    def failure(self, fault: Fault) -> Failure:
+        """Encode an error as a status and a body."""
+        return Failure(fault.status, error_of(fault))
+
+    def failure_frame(self, fault: Fault) -> bytes:
+        """Break the connection off: in the midst of a sound or a picture nothing can be said of an error."""
+        raise ConnectionAbortedError(fault.message)
+
+
+def _of_object(content_type: str, body: bytes) -> tuple[str, bool]:
+    del content_type  # many clients name none, or a wrong one
+    value = parse_object(body)
+    return text(value, "model"), flag(value, "stream")
+
+
+def _of_form(content_type: str, body: bytes) -> tuple[str, bool]:
+    fields = fields_of(content_type, body)
+    if not fields.get("model"):
+        raise InvalidRequest("the form must have a field 'model'", "model")
+    stream = fields.get("stream", "false").lower()
+    if stream not in ("true", "false"):
+        raise refuse("stream", stream, "true or false")
+    return fields["model"], stream == "true"
+
+
+class RelayEncoder:
+    """Passes the upstream's reply on."""
+
+    def __init__(self, verbatim: Verbatim) -> None:
+        self._kind = verbatim.kind
+        self.frames: Frames | None = RelayFrames() if verbatim.streamed else None
+
+    def whole(self, answer: Answer) -> Whole:
+        """Return the upstream's body."""
+        passed = passed_on(answer, self._kind)
+        assert passed is not None, "a relay is answered in the upstream's own bytes, and never from a cache"
+        return passed
+
+
+class RelayFrames:
+    """The upstream's bytes as they come."""
+
+    def content_type(self, head: Head) -> str:
+        """Name what the upstream sends."""
+        return head.content_type
+
+    def opening(self, head: Head) -> bytes:
+        """Begin with nothing of our own."""
+        del head
+        return b""
+
+    def frame(self, event: Event) -> bytes:
+        """Pass on what is bytes."""
+        return event.data if type(event) is Frame else b""
+
+    def closing(self) -> bytes:
+        """End with nothing of our own."""
+        return b""
