@@ -1,0 +1,81 @@
+"""Renaming the model in a client's own bytes: the name changes, and nothing else does."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.renaming import renamed
+
+JSON = "application/json"
+FORM = 'multipart/form-data; boundary="b-1"'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model":"a"}', b'{"model":"new"}'),
+        (b' { "x" : [{"model":"a"}, "model", ":"] , "model" : "a" , "y":{"model":"a"}}',
+         b' { "x" : [{"model":"a"}, "model", ":"] , "model" : "new" , "y":{"model":"a"}}'),
+        (b'{"n": 18446744073709551616000, "f": 1.0, "e": 1e400, "model": "a", "n": 1}',
+         b'{"n": 18446744073709551616000, "f": 1.0, "e": 1e400, "model": "new", "n": 1}'),
+        (b'{"model": "a", "model": "b"}', b'{"model": "new", "model": "new"}'),
+        (b'{"mod\\u0065l": "a", "x": "\\"model\\": \\"a\\""}', b'{"mod\\u0065l": "new", "x": "\\"model\\": \\"a\\""}'),
+        (b'{"a": "model", "b": "c"}', b'{"a": "model", "b": "c"}'),
+        (b'{"model": null, "x": "a"}', b'{"model": null, "x": "a"}'),
+        (b'{"model": {"model": "a"}}', b'{"model": {"model": "a"}}'),
+        (b'["model", "a"]', b'["model", "a"]'),
+    ],
+)  # fmt: skip
+def test_only_the_top_level_name_changes(body, expected):
+    """Nested fields, other values, duplicate keys, large numbers and spaces stay as they came."""
+    assert renamed(body, JSON, "new") == expected
+
+
+def test_a_body_that_has_the_name_is_not_even_copied():
+    """The usual case costs a look."""
+    body = b'{"model":"same","messages":[]}'
+    assert renamed(body, JSON, "same") is body
+
+
+def test_an_endless_string_takes_no_endless_time():
+    """A quote that is never closed is read once."""
+    assert renamed(b'{"' + b"a" * 100_000, JSON, "new").startswith(b'{"a')
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.sampled_from(["model", '"model":"x"']),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("model"), inner),
+)
+
+
+@given(st.dictionaries(st.text() | st.just("model"), VALUES), st.text(min_size=1), st.booleans())
+def test_the_object_is_the_same_but_for_the_name(fields, name, indented):
+    """Whatever the fields are: where `model` is a text it is the new one, and all else is equal."""
+    body = orjson.dumps(fields, option=orjson.OPT_INDENT_2 if indented else None)
+    expected = {**fields, "model": name} if isinstance(fields.get("model"), str) else fields
+    assert orjson.loads(renamed(body, JSON, name)) == expected
+
+
+def form(*parts: bytes) -> bytes:
+    """Build a form of whole parts."""
+    return b"".join(b"--b-1\r\n" + part + b"\r\n" for part in parts) + b"--b-1--\r\n"
+
+
+FILE = b'Content-Disposition: form-data; name="file"; filename="model"\r\nContent-Type: audio/wav\r\n\r\n\x00model\r\n--b\r\n'
+
+
+@pytest.mark.parametrize(
+    "head", [b'Content-Disposition: form-data; name="model"', b"content-disposition:form-data;name=model"]
+)
+def test_the_field_of_a_form_changes(head):
+    """Its content is exchanged; files and other fields stay."""
+    before = form(FILE, head + b"\r\n\r\nwhisper-1", b'Content-Disposition: form-data; name="x"\r\n\r\nmodel')
+    assert renamed(before, FORM, "näher") == before.replace(b"whisper-1", "näher".encode())
+
+
+@pytest.mark.parametrize("body", [form(FILE), b"", b"--b-1--", b"no form"])
+def test_a_form_without_the_field_stays(body):
+    """There is nothing to rename."""
+    assert renamed(body, FORM, "new") == body
+    assert renamed(body, "multipart/form-data", "new") == body
