@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import orjson
+
 from backends.contract import Job, Task
 from gateway.identity import fingerprint
 from gateway.request import Caller, Directives, Request
@@ -55,7 +57,7 @@ def analyze(
     cacheable, reason = _cacheability(request.job.task, sampling, directives, policy)
     return Features(
         task=request.job.task,
-        tokens_in=_estimate_tokens(request.job),
+        tokens_in=estimate_tokens(request.job),
         max_tokens_out=request.job.sampling.max_tokens,
         deterministic=sampling == "pinned",
         cacheable=cacheable,
@@ -88,6 +90,11 @@ def _cacheability(task: Task, sampling: Determinism, directives: Directives, pol
     return True, sampling
 
 
-def _estimate_tokens(job: Job) -> int:
+def estimate_tokens(job: Job) -> int:
+    """Guess how many tokens a job has; the tools that it offers are read by the model too."""
+    tools = job.extra.get("tools")
     texts = (job.prompt, *job.inputs, *[message.content for message in job.messages])
-    return sum(len(text) // _BYTES_PER_TOKEN + 1 if isinstance(text, str) else len(text) for text in texts if text)
+    read = orjson.dumps(tools).decode() if tools else None
+    return sum(
+        len(text) // _BYTES_PER_TOKEN + 1 if isinstance(text, str) else len(text) for text in (*texts, read) if text
+    )
