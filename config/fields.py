@@ -1,180 +1,34 @@
-"""The types of single settings: each reads one value as it stands in the file, or says what is allowed there."""
+"""The types of single settings: how each is read, how it is written again, and what a JSON Schema says of it."""
 
-import ipaddress
-import math
-import re
-import shlex
-from dataclasses import dataclass
+from hashlib import blake2s
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from pydantic import PlainValidator, SecretStr, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
 
+from config import parsing
 from config.problems import suggestion
-from config.secret import expand
-from config.units import Allowance, parse_allowance, parse_duration, parse_size
+from config.units import (
+    SHARE_PATTERN,
+    SIZE_PATTERN,
+    TIME_PATTERN,
+    Allowance,
+    allowance_text,
+    duration_text,
+    parse_allowance,
+    parse_duration,
+    parse_size,
+    size_text,
+)
 
-HIDDEN = "hidden_value"
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where the server listens; port 0 takes any free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return `host:port`, an IPv6 host in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+# What a hidden value is written as begins so; the rest tells two values apart, and not what they are.
+HIDDEN_MARK = "hidden:"
 
 
-def parse_listen(value: object) -> ListenAddress:
-    """Return `127.0.0.1:8080`, `localhost:8080` or `[::1]:8080` as an address. Raises `ValueError`."""
-    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or int(port) > 65535:  # noqa: PLR2004
-        raise ValueError("is not an address such as 127.0.0.1:8080 or [::1]:8080, with a port from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        return ListenAddress(_ip(host[1:-1], ipaddress.IPv6Address), int(port))
-    if re.fullmatch(r"[0-9.]+", host):
-        return ListenAddress(_ip(host, ipaddress.IPv4Address), int(port))
-    if not _HOST_NAME.fullmatch(host):
-        raise ValueError("does not begin with a host name, an IPv4 address, or an IPv6 address in brackets")
-    return ListenAddress(host, int(port))
-
-
-def parse_gpus(value: object) -> Literal["none", "all"] | tuple[int, ...]:
-    """Return `none`, `all`, or the indices of the devices. Raises `ValueError`."""
-    if value == "none":
-        return "none"
-    if value == "all":
-        return "all"
-    if (
-        not isinstance(value, tuple)
-        or not value
-        or not all(isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in value)
-    ):
-        raise ValueError("is not none, all, or a list of indices such as [0, 1]")
-    if len(set(value)) < len(value):
-        raise ValueError("names a device twice")
-    return value
-
-
-def parse_keep_warm(value: object) -> float | None:
-    """Return None for `predict`, or a time in seconds. Raises `ValueError`."""
-    if value == "predict":
-        return None
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, or predict") from None
-
-
-def parse_threshold(value: object) -> float:
-    """Return a cosine above 0 and up to 1. Raises `ValueError`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not (math.isfinite(value) and 0 < value <= 1):
-        raise ValueError("is not a number above 0 and up to 1")
-    return float(value)
-
-
-def parse_url(value: object) -> str:
-    """Return an http(s) URL without its last slash. Raises an error that hides the value where it has a password."""
-    if isinstance(value, str) and "@" in value:
-        raise PydanticCustomError(HIDDEN, "a user or password in a URL would be printed: put the secret in key")
-    wrong = ValueError("is not a URL such as https://api.example.com/v1 (http or https, no query)")
-    if not isinstance(value, str) or not value.isprintable() or " " in value:
-        raise wrong
-    try:
-        parts = urlsplit(value)
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise wrong from None
-    if parts.scheme not in ("http", "https") or not has_host or "?" in value or "#" in value:
-        raise wrong
-    return value.rstrip("/")
-
-
-def parse_command(value: object) -> str:
-    """Return a command line that names `{port}` and splits into words as a shell splits it. Raises `ValueError`."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError("is not a command line such as 'serve --port {port}'")
-    if "{port}" not in value:
-        raise ValueError("does not contain {port}: the command must listen on the port that it is given there")
-    try:
-        shlex.split(value)
-    except ValueError as error:
-        raise ValueError(f"is not a command line: {str(error).lower()}") from None
-    return value
-
-
-def parse_digest(value: object) -> str:
-    """Return a SHA-256 digest in lower case. Raises an error without the value, which may be the key itself."""
-    text = value.lower() if isinstance(value, str) else ""
-    if not _DIGEST.fullmatch(text):
-        raise PydanticCustomError(HIDDEN, "is not the SHA-256 digest of a key: 64 hexadecimal digits, in quotes")
-    return text
-
-
-def parse_switch(value: object) -> bool:
-    """Return true or false. Raises `ValueError`."""
-    if not isinstance(value, bool):
-        raise ValueError("is not true or false")  # noqa: TRY004
-    return value
-
-
-def parse_url_path(value: object) -> str:
-    """Return the path of a URL, such as `/health`. Raises `ValueError`."""
-    if not isinstance(value, str) or not re.fullmatch(r"/[!-~]*", value):
-        raise ValueError("is not a path such as /health")
-    return value
-
-
-def parse_path(value: object) -> Path:
-    """Return a path of the file system as written. Raises `ValueError`."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("is not a path")
-    return Path(value)
-
-
-def parse_name(value: object) -> str:
-    """Return the name of a model, route or key. Raises `ValueError`."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError("is not a name: up to 128 letters, digits and . _ : / @ + -, the first a letter or digit")
-    return value
-
-
-def parse_name_or_any(value: object) -> str:
-    """Return a name, or `*` for all. Raises `ValueError`."""
-    return "*" if value == "*" else parse_name(value)
-
-
-def parse_text(value: object) -> str:
-    """Return text that is not empty and has one line. Raises `ValueError`."""
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError("is not one line of text (quote it)")
-    return value
-
-
-def parse_variable(value: object) -> str:
-    """Return the name of an environment variable. Raises `ValueError`."""
-    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
-        raise ValueError("is not the name of an environment variable: letters, digits and _")
-    return value
-
-
-def parse_secret(value: object, info: ValidationInfo) -> SecretStr:
-    """Return the secret with each `${NAME}` taken from the validation's context. Raises an error without the value."""
-    try:
-        return expand(value, info.context or {})
-    except ValueError as error:
-        raise PydanticCustomError(HIDDEN, "{why}", {"why": str(error)}) from None
+def hidden(value: SecretStr | str) -> str:
+    """Return what stands for a value that must not be shown: the same text for the same value alone."""
+    text = value if isinstance(value, str) else value.get_secret_value()
+    return HIDDEN_MARK + blake2s(text.encode(errors="surrogateescape"), digest_size=8, person=b"warmgate").hexdigest()
 
 
 def whole(minimum: int, maximum: int = 10**9) -> PlainValidator:
@@ -187,7 +41,7 @@ def whole(minimum: int, maximum: int = 10**9) -> PlainValidator:
             raise ValueError(f"is not a whole number ≤ {maximum}")
         return value
 
-    return PlainValidator(parse)
+    return PlainValidator(parse, json_schema_input_type=Annotated[int, Field(ge=minimum, le=maximum)])
 
 
 def size_from(minimum: str) -> PlainValidator:
@@ -199,7 +53,7 @@ def size_from(minimum: str) -> PlainValidator:
             raise ValueError(f"is less than {minimum}")
         return size_bytes
 
-    return PlainValidator(parse)
+    return PlainValidator(parse, json_schema_input_type=_text_or_zero(SIZE_PATTERN, minimum))
 
 
 def duration_from(minimum: str) -> PlainValidator:
@@ -211,7 +65,7 @@ def duration_from(minimum: str) -> PlainValidator:
             raise ValueError(f"is less than {minimum}")
         return duration_s
 
-    return PlainValidator(parse)
+    return PlainValidator(parse, json_schema_input_type=_text_or_zero(TIME_PATTERN, minimum))
 
 
 def one_of(*words: str) -> PlainValidator:
@@ -223,29 +77,78 @@ def one_of(*words: str) -> PlainValidator:
             raise ValueError(f"is not one of {', '.join(words)}{near}")
         return value
 
-    return PlainValidator(parse)
+    return PlainValidator(parse, json_schema_input_type=Annotated[str, Field(json_schema_extra={"enum": [*words]})])
 
 
-def _ip(text: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> str:
-    try:
-        return str(kind(text))
-    except ValueError as error:
-        raise ValueError(f"has no valid address: {error}") from None
+def _text_or_zero(pattern: str, minimum: str) -> Any:
+    """Return the type of a quantity in a JSON Schema; 0 needs no unit where it is allowed."""
+    text = Annotated[str, Field(pattern=pattern)]
+    return text | Literal[0] if minimum.startswith("0") else text
 
 
-Listen = Annotated[ListenAddress, PlainValidator(parse_listen)]
-Gpus = Annotated[Literal["none", "all"] | tuple[int, ...], PlainValidator(parse_gpus)]
-KeepWarm = Annotated[float | None, PlainValidator(parse_keep_warm)]
-Memory = Annotated[Allowance, PlainValidator(parse_allowance)]
-Threshold = Annotated[float, PlainValidator(parse_threshold)]
-Switch = Annotated[bool, PlainValidator(parse_switch)]
-Url = Annotated[str, PlainValidator(parse_url)]
-UrlPath = Annotated[str, PlainValidator(parse_url_path)]
-CommandLine = Annotated[str, PlainValidator(parse_command)]
-Digest = Annotated[str, PlainValidator(parse_digest)]
-FilePath = Annotated[Path, PlainValidator(parse_path)]
-Name = Annotated[str, PlainValidator(parse_name)]
-NameOrAny = Annotated[str, PlainValidator(parse_name_or_any)]
-Text = Annotated[str, PlainValidator(parse_text)]
-Variable = Annotated[str, PlainValidator(parse_variable)]
-Secret = Annotated[SecretStr, PlainValidator(parse_secret)]
+def _schema(**keywords: Any) -> WithJsonSchema:
+    return WithJsonSchema(keywords)
+
+
+def _keep_warm_text(duration_s: float | None) -> str:
+    return "predict" if duration_s is None else duration_text(duration_s)
+
+
+_TEXT = _schema(type="string", minLength=1)
+_NAME_PATTERN = rf"^{parsing.NAME}$"
+_INDICES: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 0},
+    "minItems": 1,
+    "uniqueItems": True,
+}
+_MEMORY: list[dict[str, Any]] = [
+    {"type": "string", "pattern": SIZE_PATTERN},
+    {"type": "string", "pattern": SHARE_PATTERN},
+    {"const": 0},
+]
+_THRESHOLD: dict[str, Any] = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+
+Size = Annotated[int, PlainSerializer(size_text)]
+Duration = Annotated[float, PlainSerializer(duration_text)]
+Listen = Annotated[
+    parsing.ListenAddress,
+    PlainValidator(parsing.parse_listen),
+    PlainSerializer(str),
+    _schema(type="string", pattern=r"^.+:[0-9]{1,5}$"),
+]
+Gpus = Annotated[
+    Literal["none", "all"] | tuple[int, ...],
+    PlainValidator(parsing.parse_gpus),
+    _schema(anyOf=[{"enum": ["none", "all"]}, _INDICES]),
+]
+KeepWarm = Annotated[
+    float | None,
+    PlainValidator(parsing.parse_keep_warm),
+    PlainSerializer(_keep_warm_text),
+    _schema(anyOf=[{"type": "string", "pattern": TIME_PATTERN}, {"enum": ["predict", 0]}]),
+]
+Memory = Annotated[Allowance, PlainValidator(parse_allowance), PlainSerializer(allowance_text), _schema(anyOf=_MEMORY)]
+Threshold = Annotated[float, PlainValidator(parsing.parse_threshold), WithJsonSchema(_THRESHOLD)]
+Switch = Annotated[bool, PlainValidator(parsing.parse_switch), _schema(type="boolean")]
+Url = Annotated[str, PlainValidator(parsing.parse_url), _schema(type="string", pattern="^https?://[^@?#]+$")]
+UrlPath = Annotated[str, PlainValidator(parsing.parse_url_path), _schema(type="string", pattern="^/[!-~]*$")]
+CommandLine = Annotated[str, PlainValidator(parsing.parse_command), _schema(type="string", pattern=r"\{port\}")]
+Digest = Annotated[
+    str,
+    PlainValidator(parsing.parse_digest),
+    PlainSerializer(hidden),
+    _schema(type="string", pattern="^[0-9A-Fa-f]{64}$"),
+]
+FilePath = Annotated[Path, PlainValidator(parsing.parse_path), PlainSerializer(str), _TEXT]
+Name = Annotated[str, PlainValidator(parsing.parse_name), _schema(type="string", pattern=_NAME_PATTERN)]
+NameOrAny = Annotated[
+    str,
+    PlainValidator(parsing.parse_name_or_any),
+    _schema(anyOf=[{"const": "*"}, {"type": "string", "pattern": _NAME_PATTERN}]),
+]
+Text = Annotated[str, PlainValidator(parsing.parse_text), _TEXT]
+Variable = Annotated[
+    str, PlainValidator(parsing.parse_variable), _schema(type="string", pattern=f"^{parsing.VARIABLE}$")
+]
+Secret = Annotated[SecretStr, PlainValidator(parsing.parse_secret), PlainSerializer(hidden), _TEXT]

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from config.checks import conflicts
 from config.document import Node, read
-from config.fields import HIDDEN
+from config.parsing import HIDDEN
 from config.problems import ConfigError, Path, Problem, dotted, shown, suggestion
 from config.settings import Settings, fields_of, section_at
 

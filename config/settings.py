@@ -14,15 +14,16 @@ from pydantic.fields import FieldInfo
 from config.fields import (
     CommandLine,
     Digest,
+    Duration,
     FilePath,
     Gpus,
     KeepWarm,
     Listen,
-    ListenAddress,
     Memory,
     Name,
     NameOrAny,
     Secret,
+    Size,
     Switch,
     Text,
     Threshold,
@@ -34,6 +35,7 @@ from config.fields import (
     size_from,
     whole,
 )
+from config.parsing import ListenAddress
 from config.units import Allowance
 
 Task = Literal["chat", "completion", "embed", "predict", "infer", "relay"]
@@ -87,13 +89,13 @@ class ServerSettings(Section):
         default=None, description="Address and port of the Open Inference Protocol over gRPC. Left out: off."
     )
     tls: TlsSettings | None = Field(default=None, description="HTTPS, and TLS for gRPC. Left out: without encryption.")
-    max_body_bytes: Annotated[int, size_from("1KiB")] = Field(
+    max_body_bytes: Annotated[Size, size_from("1KiB")] = Field(
         default=32 * MIB, alias="max_body", description="The largest request body that is read."
     )
-    request_timeout_s: Annotated[float, duration_from("100ms")] = Field(
+    request_timeout_s: Annotated[Duration, duration_from("100ms")] = Field(
         default=600.0, alias="request_timeout", description="The longest that a request may take, its stream included."
     )
-    shutdown_timeout_s: Annotated[float, duration_from("0s")] = Field(
+    shutdown_timeout_s: Annotated[Duration, duration_from("0s")] = Field(
         default=30.0, alias="shutdown_timeout", description="How long a stop waits for the requests in flight."
     )
     keys: tuple[KeySettings, ...] = Field(
@@ -104,13 +106,13 @@ class ServerSettings(Section):
 class ExactSettings(Section):
     """The cache of identical requests."""
 
-    memory_bytes: Annotated[int, size_from("1MiB")] = Field(
+    memory_bytes: Annotated[Size, size_from("1MiB")] = Field(
         default=256 * MIB, alias="memory", description="Answers kept in memory."
     )
-    disk_bytes: Annotated[int, size_from("0B")] = Field(
+    disk_bytes: Annotated[Size, size_from("0B")] = Field(
         default=4 * GIB, alias="disk", description="Answers kept on disk, also over a restart; 0 switches the disk off."
     )
-    ttl_s: Annotated[float, duration_from("1s")] = Field(
+    ttl_s: Annotated[Duration, duration_from("1s")] = Field(
         default=3600.0, alias="ttl", description="How long an answer is served after it was made."
     )
 
@@ -119,7 +121,7 @@ class SemanticSettings(Section):
     """The cache of questions that mean the same."""
 
     embedder: Name = Field(description="The model of task `embed` that turns questions into vectors.")
-    ttl_s: Annotated[float, duration_from("1s")] = Field(
+    ttl_s: Annotated[Duration, duration_from("1s")] = Field(
         default=3600.0, alias="ttl", description="How long an answer is served for another wording."
     )
     threshold: Threshold | None = Field(
@@ -199,7 +201,7 @@ class PoolSettings(Section):
     queue: Annotated[int, whole(1)] = Field(
         default=256, description="Requests that may wait; one more is refused (429)."
     )
-    start_timeout_s: Annotated[float, duration_from("100ms")] = Field(
+    start_timeout_s: Annotated[Duration, duration_from("100ms")] = Field(
         default=60.0, alias="start_timeout", description="The longest that a replica may take to start."
     )
     keep_warm_s: KeepWarm = Field(
@@ -257,11 +259,11 @@ class BatchSettings(Section):
     max_items: Annotated[int, whole(1)] = Field(
         default=100_000, description="Inputs that may wait; a batch with more than there is room for is refused (429)."
     )
-    max_bytes: Annotated[int, size_from("1KiB")] = Field(
+    max_bytes: Annotated[Size, size_from("1KiB")] = Field(
         default=256 * MIB, description="Size of the inputs that may wait, together."
     )
     concurrency: Annotated[int, whole(1)] = Field(default=4, description="Inputs that are worked on at a time.")
-    keep_s: Annotated[float, duration_from("1m")] = Field(
+    keep_s: Annotated[Duration, duration_from("1m")] = Field(
         default=7 * 86400.0, alias="keep", description="How long a finished batch and its results are kept."
     )
     file_roots: tuple[FilePath, ...] = Field(

@@ -20,6 +20,12 @@ SIZE_WORDS = "a size such as 256MiB (units: B, kB, MB, GB, TB, KiB, MiB, GiB, Ti
 MAX_SIZE_BYTES = 2**60
 MAX_TIME_S = 365 * 86400.0
 
+# The same in the words of a JSON Schema; shares are `SHARE_PATTERN`.
+_NUMBER = r"[0-9]{1,18}(\.[0-9]{1,9})? ?"
+SIZE_PATTERN = rf"^{_NUMBER}({'|'.join(SIZE_UNITS)})$"
+TIME_PATTERN = rf"^{_NUMBER}({'|'.join(TIME_UNITS_S)})$"
+SHARE_PATTERN = rf"^{_NUMBER}%$"
+
 _QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z%]+)", re.ASCII)
 
 
@@ -85,3 +91,26 @@ def _amount(value: object, units: Mapping[str, float], allowed: str) -> float:
     if found is None or found[2] not in units:
         raise ValueError(f"is not {allowed}")
     return float(found[1]) * units[found[2]]
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size as an operator writes it, exactly: `256MiB`, `1500B`."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % SIZE_UNITS[unit] == 0:
+            return f"{size_bytes // SIZE_UNITS[unit]}{unit}"
+    return f"{size_bytes}B"
+
+
+def duration_text(duration_s: float) -> str:
+    """Return a time as an operator writes it: `10m`, `1500ms`."""
+    for unit in ("d", "h", "m", "s"):
+        if duration_s % TIME_UNITS_S[unit] == 0 and (duration_s or unit == "s"):
+            return f"{duration_s / TIME_UNITS_S[unit]:.0f}{unit}"
+    return f"{duration_s * 1000:.9f}".rstrip("0").rstrip(".") + "ms"
+
+
+def allowance_text(allowance: Allowance) -> str:
+    """Return an allowance as an operator writes it: `8GiB`, `80%`."""
+    if allowance.size_bytes is not None:
+        return size_text(allowance.size_bytes)
+    return f"{(allowance.share or 0.0) * 100:.9g}%"
