@@ -1,7 +1,7 @@
-"""The frame between a gateway and its children: a msgpack map, then raw tensors. Knows no message's meaning.
+"""The frame between a gateway and its children: a msgpack map, then raw arrays. Knows no message's meaning.
 
-On the wire, little-endian: u32 bytes of the header, u32 bytes of all tensors together, the header, the tensors one
-after the other. The header's key `tensors` lists `[dtype, shape]` for each; it is absent where there are none.
+On the wire, little-endian: u32 bytes of the header, u32 bytes of all arrays together, the header, the arrays one
+after the other. The header's key `arrays` lists `[dtype, shape]` for each; it is absent where there are none.
 """
 
 import math
@@ -13,10 +13,10 @@ from typing import TypeGuard
 import msgpack
 
 HEADER_LIMIT_BYTES = 64 << 20
-TENSORS_LIMIT_BYTES = 256 << 20
-ITEM_BYTES = {"float32": 4, "int64": 8}
+ARRAYS_LIMIT_BYTES = 256 << 20
+ITEM_BYTES = {"float32": 4, "uint8": 1}
 MAX_RANK = 8
-MAX_TENSORS = 64
+MAX_ARRAYS = 64
 
 _LENGTHS = struct.Struct("<II")
 
@@ -28,7 +28,7 @@ class FrameError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class Array:
     """Row-major little-endian numbers: `data` holds product(`shape`) items of `dtype`."""
 
     data: Buffer
@@ -38,24 +38,33 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message: a header of plain msgpack values, and the tensors that belong to it."""
+    """One message: a header of plain msgpack values, and the arrays that belong to it."""
 
     header: Mapping[str, object]
-    tensors: tuple[Tensor, ...] = field(default=())
+    arrays: tuple[Array, ...] = field(default=())
 
 
-def encode(header: Mapping[str, object], tensors: Sequence[Tensor] = ()) -> bytes:
+def encode(header: Mapping[str, object], arrays: Sequence[Array] = ()) -> bytes:
     """Return the frame's bytes. Raises FrameError where it would break a limit that the reader holds it to."""
-    described = {**header, "tensors": [(each.dtype, each.shape) for each in tensors]} if tensors else header
+    return b"".join(parts(header, arrays))
+
+
+def parts(header: Mapping[str, object], arrays: Sequence[Array] = ()) -> list[Buffer]:
+    """Return the frame's bytes in parts, of which the arrays' are their own memory. Raises FrameError like `encode`."""
+    described = {**header, "arrays": [(each.dtype, each.shape) for each in arrays]} if arrays else header
     try:
         packed = msgpack.packb(described)
     except (TypeError, ValueError, OverflowError) as error:
         raise FrameError(f"a header that msgpack cannot hold: {error}") from error
-    for each in tensors:
-        _spans([(each.dtype, each.shape)], memoryview(each.data).nbytes)
-    body = b"".join(each.data for each in tensors)
-    _check_limits(len(packed), len(body))
-    return b"".join((_LENGTHS.pack(len(packed), len(body)), packed, body))
+    if len(arrays) > MAX_ARRAYS:
+        raise FrameError(f"{len(arrays)} arrays; at most {MAX_ARRAYS} are allowed")
+    total = 0
+    for each in arrays:
+        size = memoryview(each.data).nbytes
+        _spans([[each.dtype, [*each.shape]]], size)
+        total += size
+    _check_limits(len(packed), total)
+    return [_LENGTHS.pack(len(packed), total) + packed, *(each.data for each in arrays)]
 
 
 class Decoder:
@@ -83,20 +92,20 @@ class Decoder:
         return frames
 
 
-def _check_limits(header_bytes: int, tensors_bytes: int) -> None:
+def _check_limits(header_bytes: int, arrays_bytes: int) -> None:
     if header_bytes > HEADER_LIMIT_BYTES:
         raise FrameError(f"a header of {header_bytes} bytes; at most {HEADER_LIMIT_BYTES} are allowed")
-    if tensors_bytes > TENSORS_LIMIT_BYTES:
-        raise FrameError(f"tensors of {tensors_bytes} bytes; at most {TENSORS_LIMIT_BYTES} are allowed")
+    if arrays_bytes > ARRAYS_LIMIT_BYTES:
+        raise FrameError(f"arrays of {arrays_bytes} bytes; at most {ARRAYS_LIMIT_BYTES} are allowed")
 
 
 def _frame_end(view: memoryview, offset: int) -> int | None:
     """Return where the frame at `offset` ends, or None while it is incomplete."""
     if len(view) - offset < _LENGTHS.size:
         return None
-    header_bytes, tensors_bytes = _LENGTHS.unpack_from(view, offset)
-    _check_limits(header_bytes, tensors_bytes)
-    end = offset + _LENGTHS.size + header_bytes + tensors_bytes
+    header_bytes, arrays_bytes = _LENGTHS.unpack_from(view, offset)
+    _check_limits(header_bytes, arrays_bytes)
+    end = offset + _LENGTHS.size + header_bytes + arrays_bytes
     return end if end <= len(view) else None
 
 
@@ -113,16 +122,16 @@ def _decode(view: memoryview) -> Frame:
     return Frame(
         header,
         tuple(
-            Tensor(bytes(content[start:end]), shape, dtype)
-            for dtype, shape, start, end in _spans(header.pop("tensors", []), len(content))
+            Array(bytes(content[start:end]), shape, dtype)
+            for dtype, shape, start, end in _spans(header.pop("arrays", []), len(content))
         ),
     )
 
 
 def _spans(described: object, total_bytes: int) -> list[tuple[str, tuple[int, ...], int, int]]:
-    """Return dtype, shape, start and end of each tensor; together they must fill `total_bytes` exactly."""
-    if not isinstance(described, list) or len(described) > MAX_TENSORS:
-        raise FrameError(f"tensors must be a list of at most {MAX_TENSORS} descriptions")
+    """Return dtype, shape, start and end of each array; together they must fill `total_bytes` exactly."""
+    if not isinstance(described, list) or len(described) > MAX_ARRAYS:
+        raise FrameError(f"arrays must be a list of at most {MAX_ARRAYS} descriptions")
     spans = []
     start = 0
     for description in described:
@@ -131,7 +140,7 @@ def _spans(described: object, total_bytes: int) -> list[tuple[str, tuple[int, ..
         spans.append((dtype, shape, start, end))
         start = end
     if start != total_bytes:
-        raise FrameError(f"tensors of {total_bytes} bytes, where the header describes {start}")
+        raise FrameError(f"arrays of {total_bytes} bytes, where the header describes {start}")
     return spans
 
 
@@ -141,7 +150,7 @@ def _checked(description: object) -> tuple[str, tuple[int, ...]]:
             sizes = tuple(size for size in shape if _is_size(size))
             if len(sizes) == len(shape):
                 return dtype, sizes
-    raise FrameError(f"{description!r} describes no tensor; [dtype, shape] is needed, dtype one of {[*ITEM_BYTES]}")
+    raise FrameError(f"{description!r} describes no array; [dtype, shape] is needed, dtype one of {[*ITEM_BYTES]}")
 
 
 def _is_size(value: object) -> TypeGuard[int]:

@@ -8,12 +8,15 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from backends.contract import Task
+from backends.contract import Task, TensorSpec
+from backends.frames import MAX_ARRAYS
+from backends.tensors import DATATYPES
 
 _KEYS = {
     Task.EMBED: {"task", "inputs", "output", "limits"},
     Task.PREDICT: {"task", "inputs", "output", "limits", "labels"},
     Task.CHAT: {"task", "inputs", "output", "limits", "prompt"},
+    Task.INFER: {"task", "inputs", "outputs", "limits"},
 }
 _INPUTS = {Task.EMBED: {"ids", "mask"}, Task.PREDICT: {"ids", "mask"}, Task.CHAT: {"ids", "past_length"}}
 
@@ -34,7 +37,9 @@ class Prompt:
 class Manifest:
     """One model: `inputs` maps our words to the graph's names; `labels` is there for predict, `prompt` for chat.
 
-    `max_tokens` bounds one row (for chat: prompt and answer together), `max_batch` the rows of one run.
+    `max_tokens` bounds one row (for chat: prompt and answer together), `max_batch` the rows of one run. `takes` and
+    `gives` are its tensors for the Open Inference Protocol. A model of the task infer reads no text: it has only those,
+    and its `max_batch` is 0 where the first dimension of its tensors is no batch.
     """
 
     task: Task
@@ -44,6 +49,8 @@ class Manifest:
     max_batch: int
     labels: tuple[str, ...] = ()
     prompt: Prompt | None = None
+    takes: tuple[TensorSpec, ...] = ()
+    gives: tuple[TensorSpec, ...] = ()
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -64,20 +71,68 @@ def _manifest(file: Path, content: dict[str, Any]) -> Manifest:
         raise ManifestError(f"{file}: task: {task!r}; one of {', '.join(_KEYS)} is needed")
     task = Task(task)
     _same_keys(f"{file}: ", content, _KEYS[task])
+    return _tensor_manifest(file, content) if task is Task.INFER else _text_manifest(file, content, task)
+
+
+def _text_manifest(file: Path, content: dict[str, Any], task: Task) -> Manifest:
     _same_keys(f"{file}: inputs: ", content["inputs"], _INPUTS[task])
     _same_keys(f"{file}: limits: ", content["limits"], {"max_tokens", "max_batch"})
-    for key in ("max_tokens", "max_batch"):
-        if not isinstance(content["limits"][key], int) or content["limits"][key] < 1:
-            raise ManifestError(f"{file}: limits: {key}: {content['limits'][key]!r}; a whole number above 0 is needed")
+    labels = _labels(file.parent / str(content["labels"])) if task is Task.PREDICT else ()
+    takes, gives = _as_tensors(task, len(labels))
     return Manifest(
         task=task,
         inputs={ours: str(theirs) for ours, theirs in content["inputs"].items()},
         output=str(content["output"]),
-        max_tokens=content["limits"]["max_tokens"],
-        max_batch=content["limits"]["max_batch"],
-        labels=_labels(file.parent / str(content["labels"])) if task is Task.PREDICT else (),
+        max_tokens=_limit(file, content, "max_tokens", 1),
+        max_batch=_limit(file, content, "max_batch", 1),
+        labels=labels,
         prompt=_prompt(file, content["prompt"]) if task is Task.CHAT else None,
+        takes=takes,
+        gives=gives,
     )
+
+
+def _tensor_manifest(file: Path, content: dict[str, Any]) -> Manifest:
+    _same_keys(f"{file}: limits: ", content["limits"], {"max_batch"})
+    max_batch = _limit(file, content, "max_batch", 0)
+    takes, gives = (_specs(f"{file}: {part}: ", content[part], max_batch) for part in ("inputs", "outputs"))
+    return Manifest(Task.INFER, {}, "", max_tokens=0, max_batch=max_batch, takes=takes, gives=gives)
+
+
+def _as_tensors(task: Task, labels: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return how a model of texts looks to a client that knows only tensors."""
+    if task is Task.CHAT:
+        return (TensorSpec("text_input", "BYTES", (1,)),), (TensorSpec("text_output", "BYTES", (1,)),)
+    takes = (TensorSpec("text", "BYTES", (-1,)),)
+    if task is Task.EMBED:
+        return takes, (TensorSpec("embedding", "FP32", (-1, -1)),)
+    return takes, (TensorSpec("label", "BYTES", (-1,)), TensorSpec("probabilities", "FP32", (-1, labels)))
+
+
+def _specs(where: str, found: object, max_batch: int) -> tuple[TensorSpec, ...]:
+    if not isinstance(found, dict) or not 1 <= len(found) <= MAX_ARRAYS:
+        raise ManifestError(f"{where}{found!r}; a map of 1 to {MAX_ARRAYS} names to datatype and shape is needed")
+    return tuple(_spec(f"{where}{name}: ", str(name), each, max_batch) for name, each in found.items())
+
+
+def _spec(where: str, name: str, found: object, max_batch: int) -> TensorSpec:
+    _same_keys(where, found, {"datatype", "shape"})
+    assert isinstance(found, dict)
+    datatype, shape = found["datatype"], found["shape"]
+    if datatype not in DATATYPES:
+        raise ManifestError(f"{where}datatype: {datatype!r}; one of {', '.join(DATATYPES)} is needed")
+    if not isinstance(shape, list) or not all(type(size) is int and size >= -1 for size in shape):
+        raise ManifestError(f"{where}shape: {shape!r}; a list of sizes is needed, -1 for any size")
+    if max_batch > 0 and shape[:1] != [-1]:
+        raise ManifestError(f"{where}shape: {shape!r}; the first size is the batch and must be -1, or max_batch be 0")
+    return TensorSpec(name, datatype, tuple(shape))
+
+
+def _limit(file: Path, content: dict[str, Any], key: str, least: int) -> int:
+    value = content["limits"][key]
+    if type(value) is not int or value < least:
+        raise ManifestError(f"{file}: limits: {key}: {value!r}; a whole number above {least - 1} is needed")
+    return value
 
 
 def _same_keys(where: str, found: object, needed: set[str]) -> None:

@@ -1,7 +1,7 @@
 """What a gateway and an ONNX worker say to each other, as frames. Knows neither the socket nor the model.
 
 To the worker: `job`, `cancel` and `ping`. From it: once `ready` or `failed`; for a job `text` pieces and a `finish`, or
-one `vectors` or `scores` (which finishes the job), or one `error`; for a ping one `pong`.
+one `vectors`, `scores` or `tensors` (which finishes the job), or one `error`; for a ping one `pong`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,45 +13,63 @@ from backends.contract import (
     Event,
     Finish,
     Job,
+    Logprobs,
     Message,
     Sampling,
     Scores,
     Task,
+    Tensor,
+    Tensors,
     Text,
     Usage,
     Vectors,
 )
-from backends.frames import Frame, Tensor, encode
+from backends.frames import Array, Buffer, Frame, encode, parts
 
 RESULT_KINDS = {Task.EMBED: "vectors", Task.PREDICT: "scores"}
 
 
-def job_frame(number: int, job: Job) -> bytes:
-    """Encode a job. Raises FrameError where it exceeds what a frame may hold."""
+def job_frame(number: int, job: Job, extra: Mapping[str, object]) -> list[Buffer]:
+    """Encode a job, with `extra` as its own, in parts to be sent one after the other.
+
+    Raises FrameError where it exceeds what a frame may hold.
+    """
     header: dict[str, object] = {"kind": "job", "id": number, "task": job.task}
-    match job.task:
-        case Task.EMBED | Task.PREDICT:
-            return encode({**header, "inputs": job.inputs})
-        case Task.CHAT:
-            header["messages"] = [(message.role, message.content) for message in job.messages]
-        case Task.COMPLETION:
-            header["prompt"] = job.prompt
+    if job.task is Task.INFER:
+        described = [(each.name, each.datatype, each.shape) for each in job.tensors]
+        header |= {"described": described, "outputs": job.outputs}
+        return parts(header, [_array(each.data) for each in job.tensors])
+    if job.inputs:
+        header["inputs"] = job.inputs
+    if job.task in RESULT_KINDS:
+        return parts(header)
+    if job.messages:
+        header["messages"] = [(message.role, message.content) for message in job.messages]
+    if job.prompt is not None:
+        header["prompt"] = job.prompt
     sampling = job.sampling
     header["sampling"] = (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed, sampling.stop)
-    return encode(header)
+    header["extra"] = extra
+    return parts(header)
 
 
-def read_job(header: Mapping[str, Any]) -> Job:
-    """Decode a job's header."""
+def read_job(frame: Frame) -> Job:
+    """Decode a job."""
+    header: Mapping[str, Any] = frame.header
     task = Task(header["task"])
+    if task is Task.INFER:
+        return Job(task, tensors=_tensors(frame), outputs=tuple(header["outputs"]))
+    inputs = tuple(map(_text_or_ids, header.get("inputs", ())))
     if task in RESULT_KINDS:
-        return Job(task, inputs=tuple(map(_text_or_ids, header["inputs"])))
+        return Job(task, inputs=inputs)
     max_tokens, temperature, top_p, seed, stop = header["sampling"]
     return Job(
         task,
         messages=tuple(Message(role, content) for role, content in header.get("messages", ())),
         prompt=_text_or_ids(header["prompt"]) if "prompt" in header else None,
+        inputs=inputs,
         sampling=Sampling(max_tokens, temperature, top_p, seed, tuple(stop)),
+        extra=header["extra"],
     )
 
 
@@ -70,9 +88,12 @@ def pong_frame() -> bytes:
     return encode({"kind": "pong"})
 
 
-def ready_frame(timings_s: Mapping[str, float], providers: Sequence[str]) -> bytes:
-    """Encode that a real inference has run, what took how long since the fork, and which providers are in use."""
-    return encode({"kind": "ready", "timings_s": dict(timings_s), "providers": list(providers)})
+def ready_frame(timings_s: Mapping[str, float], providers: Sequence[str], doubt: str = "") -> bytes:
+    """Encode that a real inference has run, what took how long since the fork, and which providers are in use.
+
+    `doubt` says why the first inference failed, where that may be for the values that were made up for it.
+    """
+    return encode({"kind": "ready", "timings_s": dict(timings_s), "providers": list(providers), "doubt": doubt})
 
 
 def failed_frame(message: str) -> bytes:
@@ -80,20 +101,31 @@ def failed_frame(message: str) -> bytes:
     return encode({"kind": "failed", "message": message})
 
 
-def text_frame(number: int, text: str) -> bytes:
-    """Encode a piece of generated text."""
-    return encode({"kind": "text", "id": number, "text": text})
+def text_frame(number: int, index: int, text: str, logprobs: Sequence[Mapping[str, object]] | None = None) -> bytes:
+    """Encode a piece of the text of choice `index`, with its tokens' log probabilities where they were asked for."""
+    return encode({"kind": "text", "id": number, "index": index, "text": text, "logprobs": logprobs})
 
 
-def finish_frame(number: int, reason: str, prompt_tokens: int, completion_tokens: int) -> bytes:
-    """Encode the end of a generation."""
-    return encode({"kind": "finish", "id": number, "reason": reason, "tokens": (prompt_tokens, completion_tokens)})
+def finish_frame(
+    number: int, choices: Sequence[tuple[str, str | None]], prompt_tokens: int, completion_tokens: int
+) -> bytes:
+    """Encode the end of a generation; of each choice its reason, and the stop sequence that ended it."""
+    return encode({"kind": "finish", "id": number, "choices": choices, "tokens": (prompt_tokens, completion_tokens)})
+
+
+def tensors_frame(number: int, outputs: Sequence[tuple[str, str, Sequence[int], Buffer]]) -> list[Buffer]:
+    """Encode the result of an infer job, in parts: name, datatype, shape and data of each output.
+
+    Raises FrameError where it exceeds what a frame may hold.
+    """
+    header = {"kind": "tensors", "id": number, "described": [each[:3] for each in outputs]}
+    return parts(header, [_array(each[3]) for each in outputs])
 
 
 def matrix_frame(number: int, task: Task, data: memoryview, shape: Sequence[int], prompt_tokens: int) -> bytes:
     """Encode the result of an embed or predict job: float32, row-major."""
     header = {"kind": RESULT_KINDS[task], "id": number, "prompt_tokens": prompt_tokens}
-    return encode(header, [Tensor(data, tuple(shape))])
+    return encode(header, [Array(data, tuple(shape))])
 
 
 def error_frame(number: int, error: BackendError) -> bytes:
@@ -108,13 +140,15 @@ def read_events(frame: Frame, labels: tuple[str, ...]) -> tuple[Event, ...]:
     header: Mapping[str, Any] = frame.header
     match header["kind"]:
         case "text":
-            return (Text(header["text"]),)
+            return _text(header)
         case "finish":
-            return (Usage(*header["tokens"]), Finish(header["reason"]))
+            return (Usage(*header["tokens"]), *_finishes(header["choices"]))
+        case "tensors":
+            return (Tensors(_tensors(frame)), Finish("stop"))
         case "vectors":
-            return (_vectors(frame.tensors[0]), Usage(header["prompt_tokens"]), Finish("stop"))
+            return (_vectors(frame.arrays[0]), Usage(header["prompt_tokens"]), Finish("stop"))
         case "scores":
-            return (_scores(frame.tensors[0], labels), Usage(header["prompt_tokens"]), Finish("stop"))
+            return (_scores(frame.arrays[0], labels), Usage(header["prompt_tokens"]), Finish("stop"))
         case "error" if header["bad"]:
             raise BadJob(header["message"], header["param"])
         case "error":
@@ -127,11 +161,36 @@ def _text_or_ids(value: Any) -> str | tuple[int, ...]:
     return value if isinstance(value, str) else tuple(value)
 
 
-def _vectors(tensor: Tensor) -> Vectors:
-    rows, width = tensor.shape
-    return Vectors(bytes(tensor.data), (rows, width))
+def _text(header: Mapping[str, Any]) -> tuple[Event, ...]:
+    index = header["index"]
+    events: list[Event] = [Text(header["text"], index)] if header["text"] else []
+    if header["logprobs"]:
+        events.append(Logprobs(tuple(header["logprobs"]), index))
+    return tuple(events)
 
 
-def _scores(tensor: Tensor, labels: tuple[str, ...]) -> Scores:
-    rows, width = tensor.shape
-    return Scores(bytes(tensor.data), (rows, width), labels)
+def _finishes(choices: Sequence[tuple[str, str | None]]) -> list[Finish]:
+    return [Finish(reason, index, stop) for index, (reason, stop) in enumerate(choices)]
+
+
+def _array(data: Buffer) -> Array:
+    """Hand a tensor's data over as bytes: a frame knows neither datatypes nor how long a string is."""
+    return Array(data, (memoryview(data).nbytes,), "uint8")
+
+
+def _tensors(frame: Frame) -> tuple[Tensor, ...]:
+    header: Mapping[str, Any] = frame.header
+    return tuple(
+        Tensor(name, datatype, tuple(shape), bytes(array.data))
+        for (name, datatype, shape), array in zip(header["described"], frame.arrays, strict=True)
+    )
+
+
+def _vectors(array: Array) -> Vectors:
+    rows, width = array.shape
+    return Vectors(bytes(array.data), (rows, width))
+
+
+def _scores(array: Array, labels: tuple[str, ...]) -> Scores:
+    rows, width = array.shape
+    return Scores(bytes(array.data), (rows, width), labels)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
+import logging
 import signal
 import socket
 from collections.abc import AsyncGenerator, Mapping
@@ -18,12 +19,14 @@ from typing import Any, cast
 import psutil
 
 from backends import messages
-from backends.contract import BackendError, BadJob, Event, Job, StartFailed, Task, WorkerDied
+from backends.contract import BackendError, BadJob, Event, Job, StartFailed, Task, TensorSpec, WorkerDied
 from backends.forkserver.client import Child, ForkServer
-from backends.frames import Decoder, Frame, FrameError
+from backends.frames import Buffer, Decoder, Frame, FrameError
 from backends.manifest import Manifest, ManifestError, read_manifest
 from backends.pulse import Pulse
 from backends.tail import OutputTail
+from backends.tensors import check
+from backends.wishes import honoured
 from backends.worker.spec import WorkerSpec
 
 DRAIN_DEADLINE_S = 0.5
@@ -31,15 +34,10 @@ DRAIN_DEADLINE_S = 0.5
 # Longer than any step of a worker that works: between two steps it answers.
 SILENCE_S = 30.0
 
-# Fields that clients send with these values to say what holds anyway.
-_ASKS_NOTHING: Mapping[str, tuple[object, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "response_format": ({"type": "text"},),
-    "parallel_tool_calls": (True, False),
-}
-_FILES = ("model.yaml", "tokenizer.json", "model.onnx")
+_log = logging.getLogger(__name__)
+
+_TOKENIZER = "tokenizer.json"
+_FILES = ("model.yaml", _TOKENIZER, "model.onnx")
 _MADE_BY = "scripts/setup makes the models that come with this program"
 
 
@@ -83,11 +81,26 @@ class OnnxEngine:
     @property
     def concurrency(self) -> int:
         """As many jobs as one run of the graph takes."""
+        return max(1, self._spec.manifest.max_batch)
+
+    @property
+    def max_batch(self) -> int:
+        """Rows that one run takes; 0 for a model of tensors whose first dimension is no batch."""
         return self._spec.manifest.max_batch
 
     @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the model takes, as tensors."""
+        return self._spec.manifest.takes
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the model gives, as tensors."""
+        return self._spec.manifest.gives
+
+    @property
     def max_tokens(self) -> int:
-        """Tokens that the model reads of one text, or holds of one conversation."""
+        """Tokens that the model reads of one text, or holds of one conversation; 0 where it reads no text."""
         return self._spec.manifest.max_tokens
 
     @property
@@ -158,7 +171,7 @@ class OnnxReplica(asyncio.Protocol):
         self._pulse = Pulse(
             silence_s,
             owed=lambda: bool(self._jobs),
-            ask=lambda: self._write(messages.ping_frame()),
+            ask=lambda: self._write([messages.ping_frame()]),
             lost=lambda silence: self._condemn(f"the worker hung: {silence}"),
         )
 
@@ -183,9 +196,11 @@ class OnnxReplica(asyncio.Protocol):
         if job.task not in self._tasks:
             able = ", ".join(sorted(self._tasks))
             raise BadJob(f"the model does not do {job.task}; it does {able}", "model")
-        _refuse_unknown(job)
+        extra = honoured(job)
+        if job.task is Task.INFER:
+            check(job, self._manifest.takes, self._manifest.gives, self._manifest.max_batch)
         number = next(self._numbers)
-        frames = self._submit(number, job)
+        frames = self._submit(number, job, extra)
         over = False
         try:
             while not over:
@@ -197,7 +212,7 @@ class OnnxReplica(asyncio.Protocol):
                     yield event
         finally:
             if self._jobs.pop(number, None) is not None and not over:
-                self._write(messages.cancel_frame(number))
+                self._write([messages.cancel_frame(number)])
 
     async def wait_exit(self) -> str:
         """Return when the worker has ended, with its status and last lines."""
@@ -238,16 +253,16 @@ class OnnxReplica(asyncio.Protocol):
         """Fail whatever still waits for the worker."""
         self._lose(f"the connection to the worker was lost{f': {exc}' if exc else ''}")
 
-    def _submit(self, number: int, job: Job) -> "asyncio.Queue[Frame | BackendError]":
+    def _submit(self, number: int, job: Job, extra: Mapping[str, object]) -> "asyncio.Queue[Frame | BackendError]":
         if self._gone is not None:
             raise WorkerDied(self._gone)
         try:
-            data = messages.job_frame(number, job)
+            parts = messages.job_frame(number, job, extra)
         except FrameError as error:
             raise BadJob(f"the request is too large for a worker: {error}") from error
         frames: asyncio.Queue[Frame | BackendError] = asyncio.Queue()
         self._jobs[number] = frames
-        self._write(data)
+        self._write(parts)
         self._pulse.watch()
         return frames
 
@@ -256,6 +271,8 @@ class OnnxReplica(asyncio.Protocol):
         if header["kind"] == "ready":
             self.timings_s = header["timings_s"]
             self.providers = tuple(header["providers"])
+            if header["doubt"]:
+                _log.warning("%r serves, though %s", self._child, header["doubt"])
             self._told.set()
         elif header["kind"] == "failed":
             self._refused = header["message"]
@@ -284,9 +301,9 @@ class OnnxReplica(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, parts: list[Buffer]) -> None:
         if self._transport is not None and self._gone is None:
-            self._transport.write(data)
+            self._transport.writelines(parts)
 
     def _in_words(self) -> str:
         said = self._output.text()
@@ -300,13 +317,6 @@ def tasks_served(manifest: Manifest) -> frozenset[Task]:
     return frozenset({Task.CHAT, Task.COMPLETION} if manifest.task is Task.CHAT else {manifest.task})
 
 
-def _refuse_unknown(job: Job) -> None:
-    """Refuse a field that a worker cannot honour, rather than answer as if it had not been there."""
-    for name, value in job.extra.items():
-        if value not in _ASKS_NOTHING.get(name, ()):
-            raise BadJob(f"this model cannot honour '{name}'", name)
-
-
 @dataclass(frozen=True, slots=True)
 class _Files:
     """The model's files as they were read: the version made from their content, and (size, mtime) of each."""
@@ -316,17 +326,24 @@ class _Files:
 
 
 def _stamps(path: Path) -> tuple[tuple[int, int], ...]:
-    stats = [(path / name).stat() for name in _FILES]
-    return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+    """Return size and time of each file; a model of tensors has no tokenizer."""
+    return tuple(_stamp(path / name) for name in _FILES if name != _TOKENIZER or (path / name).exists())
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _examine(path: Path) -> tuple[Manifest, _Files]:
     stamps = _stamps(path)
+    manifest = read_manifest(path)
     digest = hashlib.sha256()
     for name in _FILES:
+        if name == _TOKENIZER and manifest.task is Task.INFER:
+            continue
         with (path / name).open("rb") as file:
             digest.update(f"{name} ".encode())
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    manifest = read_manifest(path)
     digest.update("\n".join(manifest.labels).encode())
     return manifest, _Files(f"sha256:{digest.hexdigest()[:16]}", stamps)

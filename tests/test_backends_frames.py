@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.frames import (
+    ARRAYS_LIMIT_BYTES,
     HEADER_LIMIT_BYTES,
     ITEM_BYTES,
-    TENSORS_LIMIT_BYTES,
+    Array,
     Decoder,
     Frame,
     FrameError,
-    Tensor,
     encode,
 )
 
@@ -26,24 +26,24 @@ _values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-_headers = st.dictionaries(st.text().filter(lambda key: key != "tensors"), _values, max_size=5)
+_headers = st.dictionaries(st.text().filter(lambda key: key != "arrays"), _values, max_size=5)
 
 
 @st.composite
-def _tensors(draw: st.DrawFn) -> Tensor:
+def _arrays(draw: st.DrawFn) -> Array:
     dtype = draw(st.sampled_from(sorted(ITEM_BYTES)))
     shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3)))
     size = math.prod(shape) * ITEM_BYTES[dtype]
-    return Tensor(draw(st.binary(min_size=size, max_size=size)), shape, dtype)
+    return Array(draw(st.binary(min_size=size, max_size=size)), shape, dtype)
 
 
-_frames = st.builds(Frame, _headers, st.lists(_tensors(), max_size=3).map(tuple))
+_frames = st.builds(Frame, _headers, st.lists(_arrays(), max_size=3).map(tuple))
 
 
 @given(st.lists(_frames, max_size=4), st.lists(st.integers(1, 200), min_size=1, max_size=8))
 def test_frames_survive_any_cuts(frames, cuts):
     """A stream cut at arbitrary places gives back exactly the frames that were encoded."""
-    stream = b"".join(encode(frame.header, frame.tensors) for frame in frames)
+    stream = b"".join(encode(frame.header, frame.arrays) for frame in frames)
     decoder, decoded, place = Decoder(), [], 0
     while place < len(stream):
         for cut in cuts:
@@ -72,27 +72,27 @@ def test_a_garbled_header_is_refused(header, noise):
     assert all(isinstance(frame.header, dict) for frame in frames)
 
 
-def _raw(header, tensors=b"") -> bytes:
+def _raw(header, arrays=b"") -> bytes:
     packed = msgpack.packb(header)
-    return struct.pack("<II", len(packed), len(tensors)) + packed + tensors
+    return struct.pack("<II", len(packed), len(arrays)) + packed + arrays
 
 
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
         (struct.pack("<II", HEADER_LIMIT_BYTES + 1, 0), "header of 67108865 bytes"),
-        (struct.pack("<II", 1, TENSORS_LIMIT_BYTES + 1), "tensors of 268435457 bytes"),
+        (struct.pack("<II", 1, ARRAYS_LIMIT_BYTES + 1), "arrays of 268435457 bytes"),
         (_raw([1, 2]), "header of type list"),
         (struct.pack("<II", 1, 0) + b"\xc1", "not msgpack"),
         (_raw({1: 2}), "not msgpack"),
-        (_raw({"tensors": [["float32", [2]]]}, b"1234"), "tensors of 4 bytes, where the header describes 8"),
-        (_raw({}, b"1234"), "tensors of 4 bytes, where the header describes 0"),
-        (_raw({"tensors": [["float64", [1]]]}, b"12345678"), "describes no tensor"),
-        (_raw({"tensors": [["float32", [-1]]]}, b""), "describes no tensor"),
-        (_raw({"tensors": [["float32", [True]]]}, b"1234"), "describes no tensor"),
-        (_raw({"tensors": {"a": 1}}), "tensors must be a list"),
-        (_raw({"tensors": [["float32", [0] * 9]]}), "describes no tensor"),
-        (_raw({"tensors": [["float32", [0]]] * 65}), "at most 64"),
+        (_raw({"arrays": [["float32", [2]]]}, b"1234"), "arrays of 4 bytes, where the header describes 8"),
+        (_raw({}, b"1234"), "arrays of 4 bytes, where the header describes 0"),
+        (_raw({"arrays": [["float64", [1]]]}, b"12345678"), "describes no array"),
+        (_raw({"arrays": [["float32", [-1]]]}, b""), "describes no array"),
+        (_raw({"arrays": [["float32", [True]]]}, b"1234"), "describes no array"),
+        (_raw({"arrays": {"a": 1}}), "arrays must be a list"),
+        (_raw({"arrays": [["float32", [0] * 9]]}), "describes no array"),
+        (_raw({"arrays": [["float32", [0]]] * 65}), "at most 64"),
     ],
 )
 def test_a_lie_is_named(data, complaint):
@@ -107,10 +107,10 @@ def test_the_limits_are_refused_before_the_bytes_come():
         Decoder().feed(struct.pack("<II", 2**32 - 1, 2**32 - 1))
 
 
-def test_a_tensor_that_contradicts_its_shape_is_not_sent():
-    """Encoding checks each tensor, so that a mistake shows on the side that made it."""
+def test_an_array_that_contradicts_its_shape_is_not_sent():
+    """Encoding checks each array, so that a mistake shows on the side that made it."""
     with pytest.raises(FrameError, match="describes 8"):
-        encode({}, [Tensor(b"1234", (2,))])
+        encode({}, [Array(b"1234", (2,))])
 
 
 def test_what_msgpack_cannot_hold_is_not_sent():
@@ -125,6 +125,6 @@ def test_numpy_goes_through_without_conversion():
     """A float32 array's memory arrives as it was."""
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
 
-    [frame] = Decoder().feed(encode({"kind": "x"}, [Tensor(array.data.cast("B"), array.shape)]))
+    [frame] = Decoder().feed(encode({"kind": "x"}, [Array(array.data.cast("B"), array.shape)]))
 
-    assert np.frombuffer(frame.tensors[0].data, np.float32).reshape(frame.tensors[0].shape).tolist() == array.tolist()
+    assert np.frombuffer(frame.arrays[0].data, np.float32).reshape(frame.arrays[0].shape).tolist() == array.tolist()

@@ -182,10 +182,14 @@ async def test_a_cancellation_reaches_the_model(server, long_engine):
 
     with ours:
         await asyncio.to_thread(until, "ready", None)
-        ours.sendall(b"".join(messages.job_frame(number, ask(toys.ENDLESS)) for number in range(toys.MAX_BATCH)))
+        ours.sendall(
+            b"".join(
+                part for number in range(toys.MAX_BATCH) for part in messages.job_frame(number, ask(toys.ENDLESS), {})
+            )
+        )
         await asyncio.to_thread(until, "text", 0)
         ours.sendall(b"".join(messages.cancel_frame(number) for number in range(toys.MAX_BATCH)))
-        ours.sendall(messages.job_frame(99, ask("w9", max_tokens=2)))
+        ours.sendall(b"".join(messages.job_frame(99, ask("w9", max_tokens=2), {})))
         seen = await asyncio.to_thread(until, "finish", 99)
 
     assert [frame.header["id"] for frame in seen if frame.header["kind"] == "finish"] == [99]
@@ -277,7 +281,7 @@ async def test_a_busy_worker_is_no_hung_one(server, tmp_path):
     """A worker that is asked between the tokens of a long answer goes on with it."""
     engine = await OnnxEngine.open(toys.decoder(tmp_path, context=2048), server, threads=1, silence_s=0.5)
     replica = await engine.start()
-    replica._write(messages.ping_frame())
+    replica._write([messages.ping_frame()])
     pieces = [event async for event in replica.stream(ask(toys.ENDLESS)) if isinstance(event, Text)]
     await replica.close()
 

@@ -48,7 +48,8 @@ class Told:
             if frame.header["kind"] == "text":
                 self.text[number] = self.text.get(number, "") + frame.header["text"]
             else:
-                self.finish[number] = (frame.header["reason"], frame.header["tokens"])
+                [[reason, _]] = frame.header["choices"]
+                self.finish[number] = (reason, frame.header["tokens"])
 
 
 def finish(runner, **jobs: Job) -> Told:

@@ -41,7 +41,7 @@ class FakeRunner:
         """Answer everything."""
         done, self.waiting = self.waiting, []
         self.batches.append(len(done))
-        return [messages.text_frame(number, "x" * self._answer_bytes) for number in done]
+        return [messages.text_frame(number, 0, "x" * self._answer_bytes) for number in done]
 
 
 @pytest.fixture(name="pair")
@@ -53,7 +53,7 @@ def _pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def job(number, text="w") -> bytes:
     """Encode an embed job."""
-    return messages.job_frame(number, Job(Task.EMBED, inputs=(text,)))
+    return b"".join(messages.job_frame(number, Job(Task.EMBED, inputs=(text,)), {}))
 
 
 def answers(ours, theirs, runner, *sent: bytes) -> list[dict[str, object]]:

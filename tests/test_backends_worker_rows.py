@@ -38,8 +38,8 @@ def finish(runner, *jobs: tuple[Any, ...]) -> dict[int, object]:
             if frame.header["kind"] == "error":
                 found[frame.header["id"]] = frame.header["message"]
             else:
-                [tensor] = frame.tensors
-                found[frame.header["id"]] = np.frombuffer(tensor.data, np.float32).reshape(tensor.shape)
+                [array] = frame.arrays
+                found[frame.header["id"]] = np.frombuffer(array.data, np.float32).reshape(array.shape)
     return found
 
 

@@ -38,7 +38,7 @@ def _show(tokenizer, text, stop=(), *, tokens=None) -> tuple[list[str], bool]:
     shown = []
     for token in tokens if tokens is not None else tokenizer.encode(text, add_special_tokens=False).ids:
         shown.append(pieces.add(token))
-        if pieces.stopped:
+        if pieces.stopped is not None:
             return shown, True
     return [*shown, pieces.rest()], False
 
@@ -214,7 +214,7 @@ def test_overlap(text, stop, length):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("task: chat", "task: sing"), "task: 'sing'; one of embed, predict, chat is needed"),
+        (("task: chat", "task: sing"), "task: 'sing'; one of embed, predict, chat, infer is needed"),
         (("max_batch: 4", "max_batch: 0"), "max_batch: 0; a whole number above 0"),
         (("max_batch: 4", "max_rows: 4"), "limits: found max_tokens, max_rows; exactly max_batch, max_tokens"),
         (("{text}", ""), "must hold {text} once"),
@@ -234,7 +234,7 @@ def test_a_bad_manifest_is_named(tmp_path, change, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("make", [toys.decoder, toys.classifier, toys.embedder])
+@pytest.mark.parametrize("make", [toys.decoder, toys.classifier, toys.embedder, toys.simple])
 def test_a_spec_crosses_the_fork_server(tmp_path, make):
     """A worker's spec comes out of an order's frame as it went in."""
     spec = WorkerSpec(make(tmp_path), read_manifest(tmp_path), 3, ("A", "B"))

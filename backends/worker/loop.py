@@ -6,14 +6,15 @@ the model, and a cancellation takes effect, within one step, and nothing is hand
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from backends import messages
 from backends.contract import BackendError, Job
-from backends.frames import Decoder, Frame
+from backends.frames import Buffer, Decoder, Frame
 
 READ_BYTES = 1 << 18
+LARGE_BYTES = 1 << 16
 WRITE_DEADLINE_S = 30.0
 
 
@@ -33,8 +34,8 @@ class Runner(Protocol):
         """Drop a job; one that is over is no error."""
         ...
 
-    def step(self) -> list[bytes]:
-        """Do the smallest useful piece of work and return the frames to send."""
+    def step(self) -> list[Buffer]:
+        """Do the smallest useful piece of work and return the frames to send, in parts."""
         ...
 
 
@@ -75,17 +76,25 @@ def serve(connection: socket.socket, runner: Runner) -> None:
     inbox = Inbox(connection)
     while (received := inbox.receive(wait=not runner.busy)) is not None:
         # What needs no step is said before it, since one may take long: a ping asks whether the worker lives now.
-        _send(connection, [answer for frame in received if (answer := _obey(frame.header, runner)) is not None])
+        _send(connection, [answer for frame in received if (answer := _obey(frame, runner)) is not None])
         if runner.busy:
             _send(connection, runner.step())
 
 
-def _send(connection: socket.socket, answers: Sequence[bytes]) -> None:
-    if answers:
-        connection.sendall(b"".join(answers))
+def _send(connection: socket.socket, parts: Sequence[Buffer]) -> None:
+    """Send parts one after the other: the small ones joined, a large one from where it lies."""
+    start = 0
+    for place, part in enumerate(parts):
+        if len(part) >= LARGE_BYTES:
+            _send(connection, parts[start:place])
+            connection.sendall(part)
+            start = place + 1
+    if start < len(parts):
+        connection.sendall(b"".join(parts[start:]))
 
 
-def _obey(header: Any, runner: Runner) -> bytes | None:
+def _obey(frame: Frame, runner: Runner) -> bytes | None:
+    header: Mapping[str, Any] = frame.header
     if header["kind"] == "ping":
         return messages.pong_frame()
     number = header["id"]
@@ -93,7 +102,7 @@ def _obey(header: Any, runner: Runner) -> bytes | None:
         runner.cancel(number)
         return None
     try:
-        runner.add(number, messages.read_job(header))
+        runner.add(number, messages.read_job(frame))
     except BackendError as error:
         return messages.error_frame(number, error)
     return None

@@ -9,6 +9,7 @@ from backends.worker import loop, model
 from backends.worker.generate import GenerationRunner
 from backends.worker.rows import RowRunner
 from backends.worker.spec import WorkerSpec
+from backends.worker.tensors import TensorRunner
 
 
 def run(connection: socket.socket, spec: WorkerSpec) -> None:
@@ -19,15 +20,21 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
         loaded = model.load(spec)
         runner = _runner(loaded)
         loaded_at = time.perf_counter()
-        runner.warm()
+        doubt = runner.warm()
     except Exception as error:
         connection.sendall(messages.failed_frame(f"{spec.directory}: {error}"))
         raise
     ready_at = time.perf_counter()
     timings_s = {**loaded.timings_s, "warm": ready_at - loaded_at, "all": ready_at - began}
-    connection.sendall(messages.ready_frame(timings_s, loaded.session.get_providers()))
+    connection.sendall(messages.ready_frame(timings_s, loaded.session.get_providers(), doubt))
     loop.serve(connection, runner)
 
 
-def _runner(loaded: model.Model) -> GenerationRunner | RowRunner:
-    return GenerationRunner(loaded) if loaded.manifest.task is Task.CHAT else RowRunner(loaded)
+def _runner(loaded: model.Model) -> GenerationRunner | RowRunner | TensorRunner:
+    match loaded.manifest.task:
+        case Task.CHAT:
+            return GenerationRunner(loaded)
+        case Task.INFER:
+            return TensorRunner(loaded)
+        case _:
+            return RowRunner(loaded)

@@ -1,4 +1,4 @@
-"""Loads a model directory: manifest, tokenizer and session. Knows nothing of jobs."""
+"""Loads a model directory: tokenizer, where it has one, and session. Knows nothing of jobs."""
 
 import time
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import TypeVar
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
+from backends.contract import Task
 from backends.manifest import Manifest
 from backends.worker.spec import WorkerSpec
 
@@ -21,16 +22,19 @@ RUN_ERRORS = (_STATE.Fail, _STATE.InvalidArgument, _STATE.RuntimeException, _STA
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a worker runs; `timings_s` says what took how long to load."""
+    """What a worker runs; `timings_s` says what took how long to load. Only a model of tensors has no tokenizer."""
 
     manifest: Manifest
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     session: ort.InferenceSession
     timings_s: dict[str, float]
 
 
 def load(spec: WorkerSpec) -> Model:
     """Load everything. Raises what the runtime and the tokenizer raise."""
+    if spec.manifest.task is Task.INFER:
+        session, session_s = _timed(lambda: _session(spec))
+        return Model(spec.manifest, None, session, {"session": session_s})
     with ThreadPoolExecutor(1) as pool:
         # Neither holds the interpreter's lock for long, so on two cores the tokenizer costs no time.
         loading = pool.submit(_timed, lambda: Tokenizer.from_file(str(spec.directory / "tokenizer.json")))

@@ -19,25 +19,33 @@ class Pieces:
         self._stream = DecodeStream(ids=list(before), skip_special_tokens=True)
         self._stop = stop
         self._held = ""
-        self.stopped = False
+        self.decoded = 0
+        """Characters that the tokens so far stand for; the first `shown` of them may be shown."""
+        self.shown = 0
+        self.stopped: str | None = None
+        """The stop string that was completed."""
 
     def add(self, token: int) -> str:
-        """Take the next token and return what may be shown now; `stopped` says that a stop string was completed."""
-        self._held += self._stream.step(self._tokenizer, token) or ""
+        """Take the next token and return what may be shown now; `stopped` names a stop string that was completed."""
+        new = self._stream.step(self._tokenizer, token) or ""
+        self.decoded += len(new)
+        self._held += new
         if not self._stop:
             return self.rest()
-        found = [place for stop in self._stop if (place := self._held.find(stop)) >= 0]
+        found = [(place, stop) for stop in self._stop if (place := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            self._held = self._held[: min(found)]
+            place, self.stopped = min(found)
+            self._held = self._held[:place]
             return self.rest()
-        shown = len(self._held) - max(overlap(self._held, stop) for stop in self._stop)
-        piece, self._held = self._held[:shown], self._held[shown:]
-        return piece
+        return self._show(len(self._held) - max(overlap(self._held, stop) for stop in self._stop))
 
     def rest(self) -> str:
         """Return what was held back, once nothing can follow it; an unfinished character is dropped."""
-        piece, self._held = self._held, ""
+        return self._show(len(self._held))
+
+    def _show(self, count: int) -> str:
+        piece, self._held = self._held[:count], self._held[count:]
+        self.shown += count
         return piece
 
 

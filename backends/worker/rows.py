@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from backends import messages
 from backends.contract import BackendError, BadJob, Job
+from backends.frames import Buffer
 from backends.worker.encode import Ids, RowEncoder, pad
 from backends.worker.model import RUN_ERRORS, Model
 
@@ -47,6 +48,7 @@ class RowRunner:
     def __init__(self, model: Model) -> None:
         self._manifest = model.manifest
         self._session = model.session
+        assert model.tokenizer is not None
         self._encoder = RowEncoder(model.tokenizer, model.manifest.max_tokens)
         self._works: dict[int, _Work] = {}
 
@@ -55,9 +57,10 @@ class RowRunner:
         """Whether a step would do anything."""
         return bool(self._works)
 
-    def warm(self) -> None:
-        """Run one real inference."""
+    def warm(self) -> str:
+        """Run one real inference; nothing of it is in doubt."""
         self._run([self._encoder.rows(Job(self._manifest.task, inputs=("warm",)))[0]])
+        return ""
 
     def add(self, number: int, job: Job) -> None:
         """Take a job. Raises BadJob."""
@@ -69,7 +72,7 @@ class RowRunner:
         """Drop a job; one that is over is no error."""
         self._works.pop(number, None)
 
-    def step(self) -> list[bytes]:
+    def step(self) -> list[Buffer]:
         """Run one batch and return the frames of the jobs that it completes."""
         works = list(self._works.values())
         counts = share([len(work.rows) - work.done for work in works], self._manifest.max_batch)
@@ -79,7 +82,7 @@ class RowRunner:
             matrix = self._run(rows)
         except RUN_ERRORS as error:
             return self._isolate(chosen, error)
-        answers = []
+        answers: list[Buffer] = []
         start = 0
         for work, count in chosen:
             work.results.append(matrix[start : start + count])
@@ -89,13 +92,13 @@ class RowRunner:
                 answers.append(self._complete(work))
         return answers
 
-    def _isolate(self, chosen: Sequence[tuple[_Work, int]], error: Exception) -> list[bytes]:
+    def _isolate(self, chosen: Sequence[tuple[_Work, int]], error: Exception) -> list[Buffer]:
         """Fail the one job of a failed batch, or try its jobs one at a time, so that none fails for its neighbour."""
         if len(chosen) == 1:
             work, _ = chosen[0]
             del self._works[work.number]
             return [messages.error_frame(work.number, BackendError(f"the model failed: {error}"))]
-        answers = []
+        answers: list[Buffer] = []
         everything, self._works = self._works, {}
         for work, _ in chosen:
             self._works = {work.number: work}

@@ -1,12 +1,12 @@
 """What a worker is told when it is forked, in a form that crosses the fork server. Knows nothing of how it is used."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.contract import Task
+from backends.contract import Task, TensorSpec
 from backends.manifest import Manifest, Prompt
 
 
@@ -39,6 +39,12 @@ def read_order(order: Mapping[str, Any]) -> WorkerSpec:
             "task": Task(found["task"]),
             "labels": tuple(found["labels"]),
             "prompt": Prompt(**prompt) if prompt is not None else None,
+            "takes": _specs(found["takes"]),
+            "gives": _specs(found["gives"]),
         }
     )
     return WorkerSpec(Path(order["directory"]), manifest, order["threads"], tuple(order["providers"]))
+
+
+def _specs(found: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(each["name"], each["datatype"], tuple(each["shape"])) for each in found)

@@ -1,0 +1,149 @@
+"""Tensors of the Open Inference Protocol: datatypes, elements of BYTES, and whether a job's tensors are a model's.
+
+Knows neither the wire that they came over nor the runtime that takes them.
+"""
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+
+from backends.contract import BadJob, Job, Tensor, TensorSpec
+
+ITEM_BYTES: Mapping[str, int] = {
+    "BOOL": 1,
+    "UINT8": 1,
+    "UINT16": 2,
+    "UINT32": 4,
+    "UINT64": 8,
+    "INT8": 1,
+    "INT16": 2,
+    "INT32": 4,
+    "INT64": 8,
+    "FP16": 2,
+    "BF16": 2,
+    "FP32": 4,
+    "FP64": 8,
+}
+"""The size of one element of each datatype, but for BYTES, whose elements have any."""
+DATATYPES = (*ITEM_BYTES, "BYTES")
+
+_LENGTH = struct.Struct("<I")
+_BATCH_NOTE = "; the first dimension is the batch"
+
+
+def pack_elements(elements: Iterable[bytes]) -> bytes:
+    """Return the data of a BYTES tensor: each element behind its length."""
+    return b"".join([part for each in elements for part in (_LENGTH.pack(len(each)), each)])
+
+
+def unpack_elements(name: str, data: bytes | memoryview, count: int) -> list[bytes]:
+    """Return the `count` elements of a BYTES tensor's data. Raises BadJob where the data is not exactly those."""
+    view, elements, place = memoryview(data), [], 0
+    while place < len(view):
+        if len(view) - place < _LENGTH.size:
+            raise BadJob(
+                f"incomplete string length indicator for inference input '{name}', expecting 4 bytes but only "
+                f"{len(view) - place} bytes available",
+                "inputs",
+            )
+        (length,) = _LENGTH.unpack_from(view, place)
+        place += _LENGTH.size
+        if length > len(view) - place:
+            raise BadJob(
+                f"incomplete string data for inference input '{name}', expecting string of length {length} but only "
+                f"{len(view) - place} bytes available",
+                "inputs",
+            )
+        elements.append(bytes(view[place : place + length]))
+        place += length
+    if len(elements) != count:
+        raise BadJob(
+            f"unexpected number of string elements {len(elements)} for inference input '{name}', expecting {count}",
+            "inputs",
+        )
+    return elements
+
+
+def check(job: Job, takes: Sequence[TensorSpec], gives: Sequence[TensorSpec], max_batch: int) -> None:
+    """Raise BadJob, naming the tensor, where a job's are not those that a model takes and gives.
+
+    The elements of BYTES are not looked at: that takes a time that grows with them. `max_batch` of 0 says that the
+    model has no batch dimension.
+    """
+    _check_outputs(job.outputs, {spec.name for spec in gives})
+    known = {spec.name: spec for spec in takes}
+    names = [tensor.name for tensor in job.tensors]
+    for place, name in enumerate(names):
+        if name not in known:
+            raise BadJob(f"unexpected inference input '{name}'; the model takes {_listed(known)}", "inputs")
+        if name in names[:place]:
+            raise BadJob(f"input '{name}' already exists in request", "inputs")
+    if len(names) < len(known):
+        missing = _listed(name for name in known if name not in names)
+        raise BadJob(
+            f"expected {len(known)} inputs but got {len(names)} inputs; missing {missing}",
+            "inputs",
+        )
+    for tensor in job.tensors:
+        _check_tensor(tensor, known[tensor.name], batched=max_batch > 0)
+    if max_batch > 0:
+        _check_batch(job.tensors, max_batch)
+
+
+def fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
+    """Tell whether a shape is one of those that were declared, where -1 stands for any size."""
+    return len(shape) == len(declared) and all(
+        size == wanted or (wanted == -1 and size >= 0) for size, wanted in zip(shape, declared, strict=True)
+    )
+
+
+def shown(shape: Sequence[int]) -> str:
+    """Write a shape as the protocol's other servers do."""
+    return f"[{','.join(map(str, shape))}]"
+
+
+def _check_outputs(wanted: Sequence[str], known: set[str]) -> None:
+    for place, name in enumerate(wanted):
+        if name not in known:
+            raise BadJob(f"unexpected inference output '{name}'; the model gives {_listed(sorted(known))}", "outputs")
+        if name in wanted[:place]:
+            raise BadJob(f"output '{name}' already exists in request", "outputs")
+
+
+def _check_tensor(tensor: Tensor, spec: TensorSpec, *, batched: bool) -> None:
+    name, shape = tensor.name, tensor.shape
+    if tensor.datatype != spec.datatype:
+        raise BadJob(
+            f"inference input '{name}' data-type is '{tensor.datatype}', but the model expects '{spec.datatype}'",
+            "inputs",
+        )
+    if not fits(shape, spec.shape):
+        note = _BATCH_NOTE if batched else ""
+        raise BadJob(
+            f"unexpected shape for input '{name}'. Expected {shown(spec.shape)}, got {shown(shape)}{note}", "inputs"
+        )
+    if spec.datatype in ITEM_BYTES:
+        expected = math.prod(shape) * ITEM_BYTES[spec.datatype]
+        if expected != len(tensor.data):
+            raise BadJob(
+                f"input byte size mismatch for input '{name}'. Expected {expected}, got {len(tensor.data)}", "inputs"
+            )
+
+
+def _check_batch(tensors: Sequence[Tensor], max_batch: int) -> None:
+    first = tensors[0]
+    for tensor in tensors[1:]:
+        if tensor.shape[0] != first.shape[0]:
+            raise BadJob(
+                f"input '{tensor.name}' batch size does not match other inputs: {tensor.shape[0]}, where "
+                f"'{first.name}' has {first.shape[0]}",
+                "inputs",
+            )
+    if not 1 <= first.shape[0] <= max_batch:
+        raise BadJob(
+            f"inference request batch-size must be <= {max_batch} and at least 1, got {first.shape[0]}", "inputs"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
