@@ -41,7 +41,7 @@ async def server(way: Way) -> AsyncIterator[str]:
 
     listener = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
-        yield "http://127.0.0.1:{}/base".format(listener.sockets[0].getsockname()[1])
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/base"
     finally:
         listener.close()
         for task in tasks:
@@ -81,9 +81,9 @@ async def ask(client: HttpClient, *, whole: bool = True) -> Connection:
     return await client.post("/path", {"Content-Type": "a/b"}, b"question", whole=whole)
 
 
-async def body_of(reply: Connection) -> bytes:
-    """Read a reply to its end, and leave it."""
-    parts = []
+async def body_of(reply: Connection, parts: list[bytes] | None = None) -> bytes:
+    """Read a reply to its end, and leave it; `parts` gets what came."""
+    parts = [] if parts is None else parts
     try:
         while part := await reply.read():
             parts.append(part)
@@ -227,12 +227,10 @@ async def test_silence_is_a_failure():
 
     async with client_of(way, silence_s=0.15) as client:
         reply = await ask(client, whole=False)
-        got = b""
+        got: list[bytes] = []
         with pytest.raises(Silent):
-            while part := await reply.read():
-                got += part
-        reply.leave()
-        assert got == b"xxxxx"
+            await body_of(reply, got)
+        assert b"".join(got) == b"xxxxx"
 
 
 async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_once():

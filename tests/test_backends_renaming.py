@@ -62,7 +62,10 @@ def form(*parts: bytes) -> bytes:
     return b"".join(b"--b-1\r\n" + part + b"\r\n" for part in parts) + b"--b-1--\r\n"
 
 
-FILE = b'Content-Disposition: form-data; name="file"; filename="model"\r\nContent-Type: audio/wav\r\n\r\n\x00model\r\n--b\r\n'
+FILE = (
+    b'Content-Disposition: form-data; name="file"; filename="model"\r\nContent-Type: audio/wav\r\n\r\n'
+    b"\x00model\r\n--b\r\n"
+)
 
 
 @pytest.mark.parametrize(
