@@ -6,10 +6,9 @@ An edit is prepared beside what serves, and takes over at once or not at all.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -18,10 +17,11 @@ from backends.pool import Pool
 from backends.snapshot import ReplicaState
 from cache.flight import SingleFlight
 from config.settings import Settings
-from gateway import learned, readings
+from gateway import learned, readings, tls
 from gateway.building.caches import Caches, adjust, open_caches
 from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_engine
 from gateway.building.generation import Generation, Lasting, generation_of
+from gateway.building.reload import ConfigFile
 from gateway.limits import Limiter
 from gateway.pipeline import Item
 from gateway.server import Server
@@ -33,10 +33,11 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """A gateway that runs. `apply` gives it new settings; streams that flow go on under the old ones."""
 
-    def __init__(self, config_state: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, config: ConfigFile) -> None:
         flights: SingleFlight[Item] = SingleFlight()
-        self._lasting = Lasting(Keeper(None, time.monotonic), flights, Limiter(), Telemetry(), config_state)
+        self._lasting = Lasting(Keeper(None, time.monotonic), flights, Limiter(), Telemetry(), config.state)
         self._lasting.telemetry.read_from(self._readings)
+        self._lasting.telemetry.read_from(config.readings)
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._server: Server | None = None
@@ -123,20 +124,24 @@ class Gateway:
             name: sum(replica.state is ReplicaState.READY for replica in old.snapshot(time.monotonic()).replicas)
             for name, old in former.pools.items()
         }
-        async with asyncio.TaskGroup() as starts:
-            for name, pool in pools.items():
-                if pool is not former.pools.get(name) and (count := serving.get(name, 0)):
-                    count = min(count, pool.limits.max_replicas)
-                    starts.create_task(self._lasting.keeper.bring_up(pool, count, pool.limits.start_timeout_s))
+        starts = [
+            self._lasting.keeper.bring_up(pool, min(count, pool.limits.max_replicas), pool.limits.start_timeout_s)
+            for name, pool in pools.items()
+            if pool is not former.pools.get(name) and (count := serving.get(name, 0))
+        ]
+        for outcome in await asyncio.gather(*starts, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def _listen(self, settings: Settings, former: Generation | None, coming: Generation) -> None:
         server = self._server
         if server is None:
             front = coming.front
             server = Server(front.serve, front.refuse, max_body_bytes=settings.server.max_body_bytes)
-        if former is None or former.settings.server.listen != settings.server.listen:
-            listen = settings.server.listen
-            self.host, self.port = await server.listen(listen.host, listen.port)
+        at, was_at = settings.server, former.settings.server if former is not None else None
+        if was_at is None or (was_at.listen, was_at.tls) != (at.listen, at.tls):
+            context = None if at.tls is None else await asyncio.to_thread(tls.context, at.tls.certificate, at.tls.key)
+            self.host, self.port = await server.listen(at.listen.host, at.listen.port, context)
         self._server = server
 
     def _take_over(self, coming: Generation, former: Generation | None) -> None:
@@ -150,7 +155,8 @@ class Gateway:
         for name, pool in former.pools.items() if former is not None else ():
             if name not in coming.pools:
                 keeper.retire(pool)
-        self._server.exchange(coming.front.serve, coming.front.refuse, settings.server.max_body_bytes)
+        front, admit = coming.front, coming.gatekeeper.identify
+        self._server.exchange(front.serve, front.refuse, settings.server.max_body_bytes, admit)
         self._generation = coming
         if former is None:
             keeper.start()
@@ -203,9 +209,9 @@ def _learned_file(settings: Settings) -> Path | None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, config_state: Callable[[], dict[str, Any]] = dict) -> AsyncIterator[Gateway]:
+async def running(settings: Settings, config: ConfigFile) -> AsyncIterator[Gateway]:
     """Run a gateway for as long as the context lasts. Raises what `Gateway.apply` raises."""
-    gateway = Gateway(config_state)
+    gateway = Gateway(config)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateway.close)
         await gateway.apply(settings)

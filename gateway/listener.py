@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 _BACKLOG = 1024
 _HANDSHAKE_DEADLINE_S = 10.0
@@ -47,7 +48,7 @@ class Listener:
             server.close()
 
 
-def _deadlines(tls: ssl.SSLContext | None) -> dict[str, float]:
+def _deadlines(tls: ssl.SSLContext | None) -> dict[str, Any]:
     """Return the deadlines of TLS, which the loop refuses where there is none."""
     if tls is None:
         return {}

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from backends.contract import StartFailed
 from config.load import load
@@ -40,7 +41,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells at each start which builds of itself it lacks
-    return _serve_until_stopped(settings)
+    return _serve_until_stopped(Path(options.config), settings)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,11 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve_until_stopped(settings: Settings) -> int:
+def _serve_until_stopped(path: Path, settings: Settings) -> int:
     import uvloop  # noqa: PLC0415 - `warmgate check` has no use for it
 
     try:
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(path, settings))
     except TimeoutError:
         sys.stderr.write("warmgate: what did not stop in time was cut off\n")
         return _CUT_OFF
@@ -72,22 +73,27 @@ def _serve_until_stopped(settings: Settings) -> int:
     return 0
 
 
-async def _serve(settings: Settings) -> None:
-    from gateway.app import running  # noqa: PLC0415 - heavy; a faulty config should be told of at once
+async def _serve(path: Path, settings: Settings) -> None:
+    # Heavy; a faulty config should be told of at once.
+    from gateway.app import running  # noqa: PLC0415
+    from gateway.building.reload import ConfigFile  # noqa: PLC0415
 
+    file = ConfigFile(path, settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     # One deadline for the whole stop; the children of a gateway that misses it end with it all the same.
-    async with asyncio.timeout(None) as limit, running(settings) as gateway:
+    async with asyncio.timeout(None) as limit, running(settings, file) as gateway:
         gc.freeze()  # what the start made is here to stay: to visit it at each full collection pauses everybody
         sys.stderr.write(f"warmgate serves on http://{gateway.host}:{gateway.port}\n")
+        following = asyncio.create_task(file.follow(gateway), name="config file")
         await stop.wait()
-        limit.reschedule(loop.time() + settings.server.shutdown_timeout_s + _CLEAN_UP_S)
+        following.cancel()
+        limit.reschedule(loop.time() + gateway.generation.settings.server.shutdown_timeout_s + _CLEAN_UP_S)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends it at once
-        await gateway.drain(settings.server.shutdown_timeout_s)
+        await gateway.drain(gateway.generation.settings.server.shutdown_timeout_s)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Pages:
             ("GET", "/readyz"): self._readyz,
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/models"): self._models,
+            ("GET", "/v1/models/{model}"): self._model,
             ("GET", "/admin/pools"): self._admin_pools,
             ("GET", "/admin/config"): self._admin_config,
             ("POST", "/admin/explain"): self._admin_explain,
@@ -83,6 +84,11 @@ class Pages:
         caller = self._gatekeeper.identify(call.headers, call.peer)
         names = [name for name in self._routes.names if caller.may_call(name)]
         return Reply(200, {"Content-Type": JSON}, openai.models(names, self._started_s))
+
+    async def _model(self, call: Call) -> Reply:
+        caller = self._gatekeeper.identify(call.headers, call.peer)
+        route = self._routes.resolve(call.names["model"], caller)
+        return Reply(200, {"Content-Type": JSON}, openai.model(route.name, self._started_s))
 
     async def _admin_pools(self, call: Call) -> Reply:
         _only_loopback(call)

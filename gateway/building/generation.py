@@ -11,7 +11,7 @@ from backends.pool import Pool
 from cache.flight import SingleFlight
 from config.settings import KeySettings, RouteSettings, Settings
 from gateway.analyze import CachePolicy
-from gateway.auth import Gatekeeper
+from gateway.auth import Gatekeeper, Key
 from gateway.building.caches import Caches, recall_of
 from gateway.explain import Explainer
 from gateway.front import Front
@@ -19,9 +19,12 @@ from gateway.limits import Limiter
 from gateway.pages import Pages
 from gateway.paths import Paths
 from gateway.pipeline import Item, Pipeline
+from gateway.request import Limits
 from gateway.routes import Route, Routes
+from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.wire import Surface
 from gateway.telemetry import Telemetry
 
@@ -45,6 +48,7 @@ class Generation:
     forks: ForkServer
     pools: Mapping[str, Pool]
     caches: Caches | None
+    gatekeeper: Gatekeeper
     pipeline: Pipeline
     front: Front
 
@@ -67,7 +71,12 @@ def generation_of(
         deadline_s=deadline_s,
     )
     gatekeeper = _gatekeeper(settings.server.keys)
-    surfaces: Sequence[Surface] = (OpenAISurface(), NativeSurface())
+    surfaces: Sequence[Surface] = (
+        OpenAISurface(),
+        RelaySurface(),
+        AnthropicSurface(),
+        NativeSurface(),
+    )
     pages = Pages(
         routes=routes,
         pools=pools,
@@ -80,7 +89,7 @@ def generation_of(
         clock=time.monotonic,
     )
     front = Front(surfaces, pages.table(), pipeline, gatekeeper, lasting.telemetry)
-    return Generation(settings, forks, pools, caches, pipeline, front)
+    return Generation(settings, forks, pools, caches, gatekeeper, pipeline, front)
 
 
 def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
@@ -89,7 +98,17 @@ def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
 
 
 def _gatekeeper(keys: Sequence[KeySettings]) -> Gatekeeper:
-    return Gatekeeper([(key.name, key.sha256, key.models) for key in keys])
+    return Gatekeeper(
+        [
+            Key(
+                key.name,
+                key.sha256,
+                key.models,
+                Limits(key.requests_per_minute, key.tokens_per_minute, key.concurrency),
+            )
+            for key in keys
+        ]
+    )
 
 
 def _routes(settings: Settings) -> Routes:

@@ -1,0 +1,104 @@
+"""Follows the config file: a sound edit is applied, a bad one is told of and changes nothing. Knows no HTTP."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from backends.contract import StartFailed
+from config.difference import difference
+from config.load import load
+from config.plain import plain
+from config.problems import ConfigError
+from config.settings import Settings
+from config.watch import Watch
+from gateway.telemetry import Reading
+from gateway.tls import TlsFilesError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an edit was not applied, and where in the file that is."""
+
+    file: str
+    line: int | None
+    key: str
+    message: str
+
+
+class Applies(Protocol):
+    """What takes settings into force."""
+
+    async def apply(self, settings: Settings) -> None:
+        """Serve what these settings say, or raise and leave all as it is."""
+        ...
+
+
+class ConfigFile:
+    """The file as it was last read, and what became of it."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self._path = path
+        self._settings = settings
+        self._loaded_at = time.time()
+        self._generation = 1
+        self._faults: tuple[Fault, ...] = ()
+        self._refused = 0
+
+    def state(self) -> dict[str, Any]:
+        """Tell which settings are in force, and what is wrong with the last edit where it is not."""
+        return {
+            "generation": self._generation,
+            "loaded_at": self._loaded_at,
+            "file": os.fspath(self._path),
+            "faults": [
+                {"file": fault.file, "line": fault.line, "key": fault.key, "message": fault.message}
+                for fault in self._faults
+            ],
+            "settings": plain(self._settings),
+        }
+
+    def readings(self) -> Iterable[Reading]:
+        """Read how the edits went."""
+        yield Reading("warmgate_config_generation", "Edits in force since the start.", (), (), self._generation)
+        yield Reading(
+            "warmgate_config_in_force", "1 where the file is in force as it stands.", (), (), not self._faults
+        )
+        yield Reading(
+            "warmgate_config_refused", "Edits that could not be applied.", (), (), self._refused, counter=True
+        )
+
+    async def follow(self, gateway: Applies) -> None:
+        """Apply the edits one after the other, for as long as the gateway runs."""
+        watch = Watch(self._path)
+        async for _ in watch.changes():
+            await self._edit(gateway)
+
+    async def _edit(self, gateway: Applies) -> None:
+        try:
+            settings = await asyncio.to_thread(load, self._path, os.environ)
+            changes = difference(self._settings, settings)
+            await gateway.apply(settings)
+        except ConfigError as error:
+            problems = error.problems
+            self._refuse([Fault(error.source, problem.line, problem.key, str(problem)) for problem in problems])
+        except (StartFailed, OSError, TlsFilesError) as error:
+            self._refuse([Fault(os.fspath(self._path), None, "", str(error))])
+        else:
+            self._settings, self._loaded_at, self._faults = settings, time.time(), ()
+            self._generation += 1
+            for change in changes:
+                _log.info("%s", change)
+
+    def _refuse(self, faults: list[Fault]) -> None:
+        self._faults = tuple(faults)
+        self._refused += 1
+        for fault in faults:
+            where = fault.file if fault.line is None else f"{fault.file}:{fault.line}"
+            _log.error("%s: %s; what was in force before stays", where, fault.message)
