@@ -1,22 +1,35 @@
 """Who calls: API keys, or the loopback interface where the operator set none. Knows no wire's error shape."""
 
 import hashlib
+import hmac
 import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from gateway.errors import Forbidden, Unauthorized
-from gateway.request import Caller
+from gateway.request import UNLIMITED, Caller, Limits
 
 _LOOPBACK = Caller(scope="")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that the operator gave out: its SHA-256 in hex, and what it opens. `name` becomes the cache's scope."""
+
+    name: str
+    sha256: str
+    models: tuple[str, ...] = ("*",)
+    limits: Limits = UNLIMITED
 
 
 class Gatekeeper:
     """Tells callers apart. Keys are kept as SHA-256 digests; the key itself is neither stored nor written anywhere."""
 
-    def __init__(self, keys: Sequence[tuple[str, str, tuple[str, ...]]]) -> None:
-        """Take (name, SHA-256 in hex, models) of each key; the name becomes the caller's cache scope."""
-        self._callers: Mapping[str, Caller] = {
-            digest.lower(): Caller(scope=f"key:{name}", models=models) for name, digest, models in keys
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._callers: Mapping[bytes, tuple[bytes, Caller]] = {
+            digest: (digest, Caller(f"key:{key.name}", key.models, _limits(key.limits)))
+            for key in keys
+            for digest in [bytes.fromhex(key.sha256)]
         }
 
     def identify(self, headers: Mapping[str, str], peer: str | None) -> Caller:
@@ -28,16 +41,26 @@ class Gatekeeper:
         key = _presented(headers)
         if key is None:
             raise Unauthorized("no API key: send it as 'Authorization: Bearer <key>'")
-        # Comparing digests tells an attacker nothing: to choose a digest is to invert SHA-256.
-        caller = self._callers.get(hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest())
-        if caller is None:
+        digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+        # Where the look-up goes depends on the digest alone, and to choose a digest is to invert SHA-256.
+        found = self._callers.get(digest)
+        if found is None or not hmac.compare_digest(found[0], digest):
             raise Unauthorized("the API key is not known here")
-        return caller
+        return found[1]
 
 
 def is_loopback(peer: str | None) -> bool:
     """Tell whether an address is this machine's own; a Unix socket's peer has none, and is."""
-    return peer is None or peer == "127.0.0.1" or ipaddress.ip_address(peer.partition("%")[0]).is_loopback
+    if peer is None or peer == "127.0.0.1":
+        return True
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _limits(limits: Limits) -> Limits:
+    """Return the one value that stands for no limits, so that it is known by itself."""
+    return UNLIMITED if limits == UNLIMITED else limits
 
 
 def _presented(headers: Mapping[str, str]) -> str | None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.auth import Gatekeeper
+from gateway.auth import Gatekeeper, Key
 from gateway.front import Front
 from gateway.pipeline import Pipeline
 from gateway.surfaces.openai import OpenAISurface
@@ -19,7 +19,7 @@ async def ping(_: Call) -> Reply:
     return Reply(200, {}, b"pong")
 
 
-def front(pipeline: Pipeline, keys: list[tuple[str, str, tuple[str, ...]]] | None = None) -> Front:
+def front(pipeline: Pipeline, keys: list[Key] | None = None) -> Front:
     """Make a front of one surface and one page."""
     return Front((OpenAISurface(),), {("GET", "/ping"): ping}, pipeline, Gatekeeper(keys or []), Telemetry())
 
@@ -59,7 +59,7 @@ async def test_who_may_call(peer, headers, with_keys, status):
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     body = b'{"model": "a", "messages": [{"role": "user", "content": "hi"}]}'
     async with house({"a": FakeEngine()}) as built:
-        served = front(built.pipeline, [("k", digest, ("*",))] if with_keys else None)
+        served = front(built.pipeline, [Key("k", digest)] if with_keys else None)
         reply = await served.serve(Call("POST", "/v1/chat/completions", headers, body, peer))
 
     assert reply.status == status

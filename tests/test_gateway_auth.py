@@ -1,0 +1,81 @@
+"""Who calls: keys by their digests, loopback where there are none."""
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.auth import Gatekeeper, Key, is_loopback
+from gateway.errors import Forbidden, Unauthorized
+from gateway.request import UNLIMITED, Limits
+
+SECRET = "sk-warmgate-5ecre7"
+LIMITS = Limits(requests_per_minute=5)
+
+
+def gatekeeper() -> Gatekeeper:
+    """Make one that knows one key."""
+    return Gatekeeper([Key("team-a", hashlib.sha256(SECRET.encode()).hexdigest().upper(), ("m",), LIMITS)])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": f"Bearer {SECRET}"},
+        {"authorization": f"bearer  {SECRET} "},
+        {"x-api-key": SECRET},
+        {"authorization": "Basic eDp5", "x-api-key": SECRET},
+    ],
+)
+def test_key_is_known_by_its_digest(headers: dict[str, str]) -> None:
+    """However a client sends its key, it is the caller of the key's name, with its models and limits."""
+    caller = gatekeeper().identify(headers, "192.0.2.1")
+
+    assert (caller.scope, caller.models, caller.limits) == ("key:team-a", ("m",), LIMITS)
+
+
+@given(text=st.text(st.characters(codec="utf-8") | st.just("\udcff"), max_size=50))
+def test_no_other_text_is_a_key(text: str) -> None:
+    """Anything else is refused without being repeated, bytes that are no UTF-8 included."""
+    with pytest.raises(Unauthorized) as caught:
+        gatekeeper().identify({"x-api-key": text, "authorization": f"Bearer {text}"}, "127.0.0.1")
+
+    assert str(caught.value) == "the API key is not known here"
+
+
+def test_key_without_limits_is_known_as_such() -> None:
+    """Limits that limit nothing are the one value that costs nothing."""
+    keeper = Gatekeeper([Key("a", hashlib.sha256(b"x").hexdigest(), limits=Limits())])
+
+    assert keeper.identify({"x-api-key": "x"}, None).limits is UNLIMITED
+
+
+@pytest.mark.parametrize(
+    ("peer", "own"),
+    [
+        (None, True),
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("fe80::1%eth0", False),
+        ("10.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("0.0.0.0", False),
+    ],
+)
+def test_without_keys_only_this_machine_may_call(peer: str | None, own: bool) -> None:
+    """Loopback in all its spellings is served, every other address is told why not."""
+    assert is_loopback(peer) is own
+    if own:
+        assert Gatekeeper([]).identify({}, peer).scope == ""
+    else:
+        with pytest.raises(Forbidden, match="only loopback may call"):
+            Gatekeeper([]).identify({}, peer)
+
+
+def test_with_keys_loopback_needs_one_too() -> None:
+    """Once there are keys, being on the same machine opens nothing."""
+    with pytest.raises(Unauthorized, match="no API key"):
+        gatekeeper().identify({}, "127.0.0.1")
