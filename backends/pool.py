@@ -17,6 +17,7 @@ from backends.contract import (
     Job,
     QueueFull,
     StartFailed,
+    Task,
     UpstreamFailed,
     Usage,
     WorkerDied,
@@ -34,6 +35,8 @@ HOPELESS_FAILURES = 2
 STABLE_S = 60.0
 
 LEAST_RETRY_S = 0.1
+
+_NO_JOB = Job(Task.INFER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Pool:
     """The replicas of one model version and the jobs that wait for them.
 
     All times are of `clock`, which must run at the pace of the event loop's. `wake_keeper` is called when something
-    happened that may change the keeper's mind. The keeper owns the tasks that run `live`.
+    happened that may change the keeper's mind. The keeper owns the tasks that run `live`. `resting`: see `rest`.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Pool:
         self._retry_at = 0.0
         self._last_failure = ""
         self._closing = False
+        self.resting = False
         self._calm = asyncio.Event()
         self._empty = asyncio.Event()
 
@@ -117,6 +121,19 @@ class Pool:
             raise
         finally:
             await self._finish(replica, events)
+
+    async def warm_up(self, deadline: float) -> None:
+        """Return when a replica is up; ask for one as a job would. Raises what `stream` raises before an event."""
+        self._release(await self._bind(_NO_JOB, self._clock(), deadline, again=False))
+
+    def rest(self, *, resting: bool) -> None:
+        """Let every replica end, and take no jobs and start none until it rests no more."""
+        self.resting = resting
+        if resting:
+            for replica in self._replicas:
+                self.stop_replica(replica.name)
+            self.refuse_waiting("it is being unloaded")
+        self._wake_keeper()
 
     def start_replica(self) -> Replica:
         """Add a replica that is starting; a task must run `live` with it."""
@@ -168,8 +185,8 @@ class Pool:
         waits_since = [line.oldest for line in (self._line, self._background) if line.oldest is not None]
         return PoolSnapshot(
             model=self.model,
-            min_replicas=self.limits.min_replicas,
-            max_replicas=self.limits.max_replicas,
+            min_replicas=0 if self.resting else self.limits.min_replicas,
+            max_replicas=0 if self.resting else self.limits.max_replicas,
             slots_per_replica=self.engine.concurrency,
             replicas=replicas,
             queued=self._waiting(),
@@ -211,8 +228,8 @@ class Pool:
     async def _bind(self, job: Job, arrived: float, deadline: float | None, *, again: bool) -> Replica:
         """Return a replica with one slot taken for the caller, after a wait in line where none is free."""
         now = self._clock()
-        if self._closing and not again:
-            raise StartFailed(f"{self.model} is being shut down")
+        if (self._closing or self.resting) and not again:
+            raise StartFailed(f"{self.model} is {'being shut down' if self._closing else 'unloaded'}")
         if (error := self._hopeless(deadline)) is not None:
             raise error
         line = self._background if job.background else self._line

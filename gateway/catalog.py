@@ -1,0 +1,166 @@
+"""What the models are, as a client sees them: their tensors, their state, and bringing one up or taking it down.
+
+Knows no wire; reads the pools, and tells them to rest or to start.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from backends.contract import Engine, Task, TensorSpec
+from backends.pool import Pool
+from gateway.errors import UnknownModel
+from gateway.fields import cut
+
+VERSION = "1"
+"""The version that clients see: a model has one at a time. Its content has a name of its own, the engine's version."""
+
+_PLATFORM = "onnxruntime_onnx"
+_TEXT = (TensorSpec("text_input", "BYTES", (1,)),), (TensorSpec("text_output", "BYTES", (1,)),)
+_SPECS: Mapping[Task, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
+    Task.CHAT: _TEXT,
+    Task.COMPLETION: _TEXT,
+    Task.EMBED: ((TensorSpec("text", "BYTES", (-1,)),), (TensorSpec("embedding", "FP32", (-1, -1)),)),
+}
+
+
+class ModelState(StrEnum):
+    """What a client may expect: READY answers, though the first answer may wait for a start."""
+
+    READY = "READY"
+    LOADING = "LOADING"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One model, or a route under its own name with the tensors of the first model behind it.
+
+    `max_batch` is 0 where the first size of its tensors is no batch; `engine_version` names exactly what answers;
+    `cached` says that answers may come from a cache.
+    """
+
+    name: str
+    task: Task
+    engine_version: str
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int
+    state: ModelState
+    reason: str
+    cached: bool
+
+    def has_version(self, version: str) -> bool:
+        """Tell whether a client that asks for this version means this model."""
+        return version in ("", VERSION, self.engine_version)
+
+
+class Catalog:
+    """All models and routes. `tasks` says what each model does, `routes` which models stand behind each name.
+
+    `cached` says that answers are remembered.
+    """
+
+    def __init__(
+        self,
+        pools: Mapping[str, Pool],
+        tasks: Mapping[str, Task],
+        routes: Mapping[str, Sequence[str]],
+        *,
+        cached: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pools = pools
+        self._tasks = tasks
+        self._routes = {name: tuple(models) for name, models in routes.items() if name not in pools}
+        self._cached = cached
+        self._clock = clock
+
+    def find(self, name: str) -> ModelInfo | None:
+        """Return what is known of a name that stands for a model; None where none does, or it is unloaded."""
+        models = self._behind(name)
+        loaded = [model for model in models if not self._pools[model].resting]
+        return replace(self._info(loaded[0]), name=name) if loaded else None
+
+    def check(self, name: str) -> None:
+        """Raise `UnknownModel` where all models behind a name are unloaded; a name that nobody knows is passed."""
+        models = self._behind(name)
+        if models and all(self._pools[model].resting for model in models):
+            raise UnknownModel(f"Request for unknown model: '{cut(name)}' is not found", "model")
+
+    def max_batch(self, model: str) -> int:
+        """Return how many rows one job may have; 0 where its tensors have no rows, or nobody knows the model."""
+        pool = self._pools.get(model)
+        return 0 if pool is None else _max_batch(self._tasks[model], pool.engine)
+
+    def index(self) -> tuple[ModelInfo, ...]:
+        """Return every model, unloaded ones too."""
+        return tuple([self._info(model) for model in self._pools])
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model has as many replicas up as its settings promise."""
+        states = [pool.snapshot(self._clock()) for pool in self._pools.values()]
+        return all(len(state.ready) >= state.min_replicas for state in states)
+
+    async def load(self, model: str) -> None:
+        """Return when the model has a replica up. Raises `UnknownModel`, and `BackendError` where none comes up."""
+        pool = self._known(model, "load")
+        pool.rest(resting=False)
+        await pool.warm_up(self._clock() + pool.limits.start_timeout_s)
+
+    def unload(self, model: str) -> None:
+        """Let the model's replicas end and refuse its requests until it is loaded. Raises `UnknownModel`."""
+        self._known(model, "unload").rest(resting=True)
+
+    def _known(self, model: str, verb: str) -> Pool:
+        pool = self._pools.get(model)
+        if pool is None:
+            raise UnknownModel(f"failed to {verb} '{cut(model)}', the configuration has no such model", "model")
+        return pool
+
+    def _behind(self, name: str) -> tuple[str, ...]:
+        return (name,) if name in self._pools else self._routes.get(name, ())
+
+    def _info(self, model: str) -> ModelInfo:
+        pool, task = self._pools[model], self._tasks[model]
+        inputs, outputs = _specs(task, pool.engine)
+        state, reason = _state(pool, self._clock())
+        return ModelInfo(
+            name=model,
+            task=task,
+            engine_version=pool.engine.version,
+            platform=_PLATFORM if hasattr(pool.engine, "inputs") else "",
+            inputs=inputs,
+            outputs=outputs,
+            max_batch=_max_batch(task, pool.engine),
+            state=state,
+            reason=reason,
+            cached=self._cached,
+        )
+
+
+def _specs(task: Task, engine: Engine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return what an engine says of its tensors, or what all models of the task have."""
+    inputs, outputs = getattr(engine, "inputs", ()), getattr(engine, "outputs", ())
+    return (inputs, outputs) if inputs else _SPECS.get(task, ((), ()))
+
+
+def _max_batch(task: Task, engine: Engine) -> int:
+    """Texts have no rows to count: a model of theirs cuts a long list into batches itself."""
+    return int(getattr(engine, "max_batch", 0)) if task is Task.INFER else 0
+
+
+def _state(pool: Pool, now: float) -> tuple[ModelState, str]:
+    """Return a model's state. One that nobody started yet is ready: a request starts it."""
+    state = pool.snapshot(now)
+    if pool.resting:
+        return (ModelState.UNLOADING, "") if state.replicas else (ModelState.UNAVAILABLE, "unloaded")
+    if not state.alive and state.failures:
+        return ModelState.UNAVAILABLE, state.last_failure
+    if state.alive and not state.ready and state.min_replicas:
+        return ModelState.LOADING, ""
+    return ModelState.READY, ""
