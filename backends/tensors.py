@@ -93,7 +93,7 @@ def check(job: Job, takes: Sequence[TensorSpec], gives: Sequence[TensorSpec], ma
 def fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
     """Tell whether a shape is one of those that were declared, where -1 stands for any size."""
     return len(shape) == len(declared) and all(
-        size == wanted or (wanted == -1 and size >= 0) for size, wanted in zip(shape, declared, strict=True)
+        size >= 0 and wanted in (-1, size) for size, wanted in zip(shape, declared, strict=True)
     )
 
 
