@@ -23,6 +23,11 @@ BUILDERS = ("gateway/app.py", "gateway/building/", "gateway/main.py")
 # Each library's only homes, and why it must not spread.
 HOMES = {
     "httptools": ("gateway/", "backends/http_connection.py"),  # one HTTP server, and one client
+    # The connector of the batch queue's client checks the very address that it connects to: it is here to stay.
+    "aiohttp": ("gateway/batch/", "backends/"),
+    "boto3": ("gateway/batch/",),  # slow to load: only who reads from S3 does it
+    "botocore": ("gateway/batch/",),
+    "sqlite3": ("gateway/batch/", "cache/disk/"),  # a disk must not make the event loop wait
     "aiohttp.web": (),  # nor is there a second one; aiohttp is a client here
     "onnxruntime": ("backends/worker/", "backends/forkserver/"),  # a session's creation holds the interpreter lock
     "tokenizers": ("backends/worker/", "backends/zoo/"),  # it starts threads, and the parent of forks must not have any

@@ -19,7 +19,7 @@ from gateway.surfaces.wire import Call, Encoder, Failure
 
 _ROLES = ("system", "developer", "user", "assistant")
 _MAX_INPUTS = 2048
-_SAMPLING = ("max_tokens", "temperature", "top_p", "seed", "stop")
+SAMPLING = ("max_tokens", "temperature", "top_p", "seed", "stop")
 
 
 class NativeSurface:
@@ -71,14 +71,14 @@ def _embed(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
 
 
 def _generate(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
-    only(body, "model", "prompt", "messages", *_SAMPLING, "stream")
+    only(body, "model", "prompt", "messages", *SAMPLING, "stream")
     streamed = body.get("stream", True)
     if not isinstance(streamed, bool):
         raise refuse("stream", streamed, "true or false")
     messages = _asked(body)
     job = Job(Task.CHAT, messages=messages, sampling=sampling(body), stream=streamed)
     spoken = [{"role": message.role, "content": message.content} for message in messages]
-    fields = identity({"messages": spoken, **{name: body.get(name) for name in _SAMPLING}}, Task.CHAT)
+    fields = identity({"messages": spoken, **{name: body.get(name) for name in SAMPLING}}, Task.CHAT)
     last = messages[-1]
     request = Request(text(body, "model"), job, fields, asked=last.content if last.role == "user" else None)
     return request, GenerationEncoder(streamed=streamed)
