@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from backends.anthropic_wire import AnthropicWire
 from backends.command import CommandEngine
 from backends.contract import Engine
 from backends.costs import CostSeed, ModelCosts
@@ -13,8 +14,12 @@ from backends.keeper import Keeper
 from backends.onnx import OnnxEngine
 from backends.pool import Pool, PoolLimits
 from backends.upstream import HttpEngine
+from backends.upstream_wire import OpenAIWire
+from backends.wire import Wire
 from config.fields import Gpus
-from config.settings import ModelSettings, PoolSettings, Settings
+from config.settings import Api, ModelSettings, PoolSettings, Settings
+
+_WIRES: Mapping[Api, Callable[[], Wire]] = {"openai": OpenAIWire, "anthropic": AnthropicWire}
 
 
 def fork_server(gpus: Gpus) -> ForkServer:
@@ -60,6 +65,7 @@ async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gp
         http.model or name,
         key=None if http.key is None else http.key.get_secret_value(),
         concurrency=http.concurrency,
+        wire=_WIRES[http.api](),
     )
 
 

@@ -27,6 +27,7 @@ from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.wire import Surface
 from gateway.telemetry import Telemetry
+from gateway.token_counts import TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,11 @@ def generation_of(
         deadline_s=deadline_s,
     )
     gatekeeper = _gatekeeper(settings.server.keys)
+    anthropic = AnthropicSurface()
     surfaces: Sequence[Surface] = (
         OpenAISurface(),
         RelaySurface(),
-        AnthropicSurface(),
+        anthropic,
         NativeSurface(),
     )
     pages = Pages(
@@ -88,7 +90,10 @@ def generation_of(
         surfaces=Paths({path: surface for surface in surfaces for path in surface.paths}),
         clock=time.monotonic,
     )
-    front = Front(surfaces, pages.table(), pipeline, gatekeeper, lasting.telemetry)
+    counting = [name for name, model in settings.models.items() if model.http and model.http.api == "anthropic"]
+    counts = TokenCounts(routes, pipeline, gatekeeper, anthropic, counting)
+    table = {**pages.table(), ("POST", "/v1/messages/count_tokens"): counts.page}
+    front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
     return Generation(settings, forks, pools, caches, gatekeeper, pipeline, front)
 
 
