@@ -10,10 +10,13 @@ from config.units import (
     SIZE_UNITS,
     TIME_UNITS_S,
     Allowance,
+    allowance_text,
+    duration_text,
     parse_allowance,
     parse_duration,
     parse_share,
     parse_size,
+    size_text,
 )
 
 PARSERS = [parse_size, parse_duration, parse_share, parse_allowance]
@@ -68,6 +71,39 @@ def test_every_time_within_bounds_reads_back(number: int, unit: str) -> None:
     else:
         with pytest.raises(ValueError, match="more than 365d"):
             parse_duration(f"{number}{unit}")
+
+
+@given(st.integers(0, MAX_SIZE_BYTES))
+def test_a_written_size_reads_back(size_bytes: int) -> None:
+    """What a size is written as is read as exactly that size."""
+    # the reader takes 18 digits, which is what a size in bytes alone may not have
+    if len(size_text(size_bytes)) <= 18:
+        assert parse_size(size_text(size_bytes)) == size_bytes
+
+
+@given(st.floats(0, MAX_TIME_S))
+def test_a_written_time_reads_back(duration_s: float) -> None:
+    """What a time is written as is read as that time, to the millionth of a millisecond."""
+    assert parse_duration(duration_text(duration_s)) == pytest.approx(duration_s, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (size_text(2**28), "256MiB"),
+        (size_text(1500), "1500B"),
+        (size_text(0), "0B"),
+        (duration_text(90.0), "90s"),
+        (duration_text(600.0), "10m"),
+        (duration_text(1.5), "1500ms"),
+        (duration_text(0.0), "0s"),
+        (allowance_text(Allowance(share=0.8)), "80%"),
+        (allowance_text(Allowance(size_bytes=2**33)), "8GiB"),
+    ],
+)
+def test_quantities_are_written_as_operators_write_them(written: str, expected: str) -> None:
+    """The largest unit that needs no fraction is taken."""
+    assert written == expected
 
 
 @pytest.mark.parametrize("parser", PARSERS)
