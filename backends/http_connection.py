@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._whole = False
         self._used = False
-        self._lost = False
+        self._lost = True  # it has not been made yet
         self._reset()
 
     def _reset(self) -> None:
@@ -171,6 +171,7 @@ class Connection(asyncio.Protocol):
         """Keep the transport."""
         # uvloop's transports are no subclass of asyncio's, so this cannot be asserted.
         self._transport = cast("asyncio.Transport", transport)
+        self._lost = False
 
     def data_received(self, data: bytes) -> None:
         """Read what came, and wake who waits for it."""
