@@ -101,6 +101,7 @@ class Fault:
     """An error on its way to a wire. `retry` tells clients whether to try again; `retry_after_s` when.
 
     `allow` names the methods that the path has, where the wrong one was used. `headers` go out with the response.
+    `request_id` is that of the reply, for the wires that say it in the body too.
     """
 
     status: int
@@ -112,6 +113,7 @@ class Fault:
     retry_after_s: float | None
     allow: str | None
     headers: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
 
 
 # status, kind and code as OpenAI names them (other surfaces translate the status), and whether a retry can help
@@ -141,13 +143,15 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
 }
 _UNEXPECTED = (500, "api_error", "internal_error", False)
 _OWN_WORDS = 500
+# What only waiting cures keeps its meaning for the client; 529 is Anthropic's word for an upstream that is overloaded.
+_KEPT = {429: 429, 503: 503, 529: 503}
 
 
 def fault(error: Exception) -> Fault:
     """Translate any error: one that the table does not know is a 500 whose text stays in the log."""
     status, kind, code, retry = _TABLE.get(type(error), _UNEXPECTED)
-    if isinstance(error, UpstreamFailed) and error.status in (429, 503):
-        status = error.status  # what only waiting cures keeps its meaning for the client
+    if isinstance(error, UpstreamFailed):
+        status = _KEPT.get(error.status or 0, status)
     elif isinstance(error, BadJob):
         status, kind, code = error.status, error.kind or kind, error.code or code
     return Fault(

@@ -86,4 +86,8 @@ def _read(body: bytes, asked: Asked) -> _Decoded:
 
 def _error(fault: Fault, status: int) -> dict[str, object]:
     kind = _TYPES.get(status) or ("api_error" if status >= _SERVER_ERROR else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": fault.message}}
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": fault.message},
+        "request_id": fault.request_id or None,
+    }
