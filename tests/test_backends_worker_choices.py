@@ -163,12 +163,21 @@ def test_nothing_added_costs_nothing():
     assert slant.apply(logits) is logits
 
 
+def repetition() -> tuple[str, list[int], int]:
+    """Return a question, what the toy answers, and the place of the first token that it says again."""
+    for word in (f"w{number}" for number in range(toys.WORDS)):
+        plain = toys.continuation(toys.question(word), 29)
+        for place, token in enumerate(plain):
+            if token in plain[:place]:
+                return word, plain, place
+    raise AssertionError("the toy never repeats itself")
+
+
 @pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
 def test_a_penalty_reaches_the_draw(runner, penalty):
     """Where the model would say a token again, a penalty makes it say the next best; until then nothing changes."""
-    plain = toys.continuation(toys.question("w9"), 29)
-    again = next(place for place, token in enumerate(plain) if token in plain[:place])
-    [events] = run(runner, chat(extra={penalty: 2}, max_tokens=again + 1))
+    text, plain, again = repetition()
+    [events] = run(runner, chat(text, {penalty: 2}, max_tokens=again + 1))
     said = texts(events)[0].split()
 
     assert said[:-1] == toys.words(plain[:again]).split()
