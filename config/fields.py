@@ -4,7 +4,7 @@ from hashlib import blake2s
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
+from pydantic import Field, JsonValue, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
 
 from config import parsing
 from config.problems import suggestion
@@ -78,6 +78,11 @@ def one_of(*words: str) -> PlainValidator:
         return value
 
     return PlainValidator(parse, json_schema_input_type=Annotated[str, Field(json_schema_extra={"enum": [*words]})])
+
+
+def exactly_one(*keys: str) -> dict[str, JsonValue]:
+    """Return what a JSON Schema says of a section that has exactly one of these keys."""
+    return {"oneOf": [{"required": [key]} for key in keys]}
 
 
 def _text_or_zero(pattern: str, minimum: str) -> Any:

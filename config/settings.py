@@ -31,6 +31,7 @@ from config.fields import (
     UrlPath,
     Variable,
     duration_from,
+    exactly_one,
     one_of,
     size_from,
     whole,
@@ -214,6 +215,8 @@ class PoolSettings(Section):
 class ModelSettings(Section):
     """A model: its task, exactly one engine (`onnx`, `command` or `http`), and its pool."""
 
+    model_config = ConfigDict(json_schema_extra=exactly_one("onnx", "command", "http"))
+
     task: Annotated[Task, one_of(*get_args(Task))] = Field(
         description="`chat`, `completion`, `embed`, `predict`, `infer` (tensors alone, with `onnx`) or `relay`"
         " (what is passed through, such as images and audio; with `command` or `http`)."
@@ -239,6 +242,8 @@ class RouteCacheSettings(Section):
 
 class RouteSettings(Section):
     """A name that clients use like a model, and the models that answer for it: exactly one of `split`, `candidates`."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("split", "candidates"))
 
     split: Mapping[Name, Annotated[int, whole(1)]] | None = Field(
         default=None, description="Models with their weights: each gets its part of the requests."
