@@ -14,6 +14,7 @@ from backends.contract import StartFailed
 from config.load import load
 from config.problems import ConfigError
 from config.settings import Settings
+from gateway.tls import TlsFilesError
 
 _BAD_CONFIG = 2
 _CANNOT_START = 1
@@ -67,7 +68,7 @@ def _serve_until_stopped(path: Path, settings: Settings) -> int:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error  # a resolver's errors are below 0
         sys.stderr.write(f"warmgate: cannot listen on {settings.server.listen}: {why}\n")
         return _CANNOT_START
-    except StartFailed as error:
+    except (StartFailed, TlsFilesError) as error:
         sys.stderr.write(f"warmgate: {error}\n")
         return _CANNOT_START
     return 0
@@ -86,7 +87,8 @@ async def _serve(path: Path, settings: Settings) -> None:
     # One deadline for the whole stop; the children of a gateway that misses it end with it all the same.
     async with asyncio.timeout(None) as limit, running(settings, file) as gateway:
         gc.freeze()  # what the start made is here to stay: to visit it at each full collection pauses everybody
-        sys.stderr.write(f"warmgate serves on http://{gateway.host}:{gateway.port}\n")
+        scheme = "http" if settings.server.tls is None else "https"
+        sys.stderr.write(f"warmgate serves on {scheme}://{gateway.host}:{gateway.port}\n")
         following = asyncio.create_task(file.follow(gateway), name="config file")
         await stop.wait()
         following.cancel()

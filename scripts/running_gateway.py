@@ -21,7 +21,7 @@ STOP_DEADLINE_S = 40.0
 
 _R = TypeVar("_R")
 _POLL_S = 0.01
-_SERVES = re.compile(r"^warmgate serves on (http://\S+)$", re.MULTILINE)
+_SERVES = re.compile(r"^warmgate serves on (https?://\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
