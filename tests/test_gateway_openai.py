@@ -1,15 +1,13 @@
 """OpenAI's wire: what is understood, what is refused and how, what comes back."""
 
-import base64
 import contextlib
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.contract import BadJob, Finish, Task, Text, Usage, Vectors
+from backends.contract import BadJob, Finish, Task, Text, Usage
 from gateway.answer import Answer, Head
 from gateway.errors import InvalidRequest, fault
 from gateway.fields import parse_object
@@ -60,6 +58,81 @@ def test_conversation_that_ends_with_the_assistant_has_nothing_to_vary():
     assert request.asked is None
 
 
+def test_content_that_is_more_than_text_is_kept_whole():
+    """Parts that are no text stay beside the text, and such a message is never matched by meaning."""
+    parts = [{"type": "text", "text": "what is "}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+
+    request, _ = chat(messages=[{"role": "user", "content": parts}])
+
+    assert request.job.messages[0].content == "what is "
+    assert request.job.messages[0].extra == {"content": parts}
+    assert request.asked is None
+
+
+@pytest.mark.parametrize("kind", ["input_audio", "file", "image_url"])
+def test_pictures_sounds_and_files_are_taken(kind):
+    """Every kind of part that OpenAI knows goes on to the backend; so does one that is not known here."""
+    for name in (kind, "video_url"):
+        request, _ = chat(messages=[{"role": "user", "content": [{"type": name, name: {"data": "x"}}]}])
+        assert request.job.messages[0].extra["content"] == [{"type": name, name: {"data": "x"}}]
+
+
+def test_turns_with_tools_are_read():
+    """An assistant's calls without content, and what the tools answered, keep their fields."""
+    calls = [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    request, _ = chat(
+        messages=[
+            {"role": "developer", "content": "be brief"},
+            *HELLO,
+            {"role": "assistant", "content": None, "tool_calls": calls, "refusal": None},
+            {"role": "tool", "content": "4", "tool_call_id": "c1"},
+        ]
+    )
+
+    *_, called, answered = request.job.messages
+    assert (called.content, called.extra) == ("", {"tool_calls": calls})
+    assert (answered.content, answered.extra) == ("4", {"tool_call_id": "c1"})
+    assert request.asked is None
+
+
+def test_fields_of_the_answer_reach_the_backend():
+    """What shapes the answer is in the job in OpenAI's own words, and makes another request."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    asked = {
+        "tools": tools, "tool_choice": "required", "parallel_tool_calls": False, "n": 2, "logprobs": True,
+        "top_logprobs": 2, "logit_bias": {"5": -100}, "response_format": {"type": "json_object"},
+        "frequency_penalty": 0.5, "reasoning_effort": "low", "top_k": 5,
+    }  # fmt: skip
+
+    request, _ = chat(**asked)
+
+    assert request.job.extra == asked
+    for name in asked:
+        assert chat(**{name: asked[name]})[0].fields != chat()[0].fields
+
+
+def test_the_same_said_in_two_ways_is_one_request():
+    """The older name of the limit, one stop text, and a single part of text are the same question."""
+    part = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+
+    assert chat(max_tokens=5)[0].fields == chat(max_completion_tokens=5)[0].fields
+    assert chat(stop="x")[0].fields == chat(stop=["x"])[0].fields
+    assert chat(messages=part)[0].fields == chat()[0].fields
+
+
+def test_a_request_is_kept_as_it_came():
+    """A backend that speaks the same wire gets the client's bytes; what shapes the reply alone tells replies apart."""
+    kinds = []
+    for more in ({}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}, {"user": "u"}):
+        request, _ = chat(**more)
+        verbatim = request.job.verbatim
+        assert json.loads(verbatim.body) == {"model": "atlas", "messages": HELLO, **more}
+        kinds.append(verbatim.kind)
+
+    assert kinds[:2] == ["openai /chat/completions", "openai /chat/completions stream"]
+    assert len(set(kinds)) == 4
+
+
 def test_identity_leaves_out_what_only_shapes_the_reply():
     """Stream, user and metadata are no part of identity; unknown fields are, and go to upstreams untouched."""
     plain, _ = chat()
@@ -69,6 +142,7 @@ def test_identity_leaves_out_what_only_shapes_the_reply():
     assert plain.fields == dressed.fields
     assert unknown.fields != plain.fields
     assert unknown.job.extra == {"num_ctx": 5}
+    assert dressed.job.extra == {}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +152,23 @@ def test_identity_leaves_out_what_only_shapes_the_reply():
         ({"messages": "hi"}, "messages", '"hi"'),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "system, developer, user, assistant"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "null"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]", "text"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "non-empty list of parts"),
+        ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages[0].content[0]", "'type'"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "a string"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].image_url",
+            "an object",
+        ),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content", "null"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "the call that is answered"),
+        ({"messages": [{"role": "assistant", "tool_calls": {}}]}, "messages[0].tool_calls", "a list"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls[0]", "'id'"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f"}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+            "a string of JSON",
+        ),
         ({"messages": [3]}, "messages[0]", "3"),
         ({"temperature": "hot"}, "temperature", "from 0 to 2"),
         ({"temperature": True}, "temperature", "true"),
@@ -90,9 +180,29 @@ def test_identity_leaves_out_what_only_shapes_the_reply():
         ({"stop": ["a"] * 5}, "stop", "at most 4"),
         ({"stream": "yes"}, "stream", "true or false"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "can only be used when `stream` is True"),
-        ({"n": 2}, "n", "not supported"),
-        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"logprobs": True}, "logprobs", "not supported"),
+        ({"n": 0}, "n", "from 1"),
+        ({"n": "2"}, "n", "whole number"),
+        ({"tools": {}}, "tools", "a list"),
+        ({"tools": ["f"]}, "tools[0]", "'type'"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "'name'"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": "x"}}]},
+            "tools[0].function.parameters",
+            "JSON Schema",
+        ),
+        ({"functions": [{}]}, "functions[0]", "'name'"),
+        ({"tool_choice": 1}, "tool_choice", "names a tool"),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls", "true or false"),
+        ({"response_format": "json"}, "response_format", "an object"),
+        ({"response_format": {}}, "response_format.type", "json_schema"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "'schema'"),
+        ({"logprobs": 3}, "logprobs", "true or false"),
+        ({"top_logprobs": -1}, "top_logprobs", "from 0"),
+        ({"logit_bias": {"5": "much"}}, "logit_bias", "from -100 to 100"),
+        ({"logit_bias": []}, "logit_bias", "an object"),
+        ({"presence_penalty": 3}, "presence_penalty", "from -2 to 2"),
+        ({"user": 5}, "user", "a string"),
+        ({"metadata": "x"}, "metadata", "an object"),
         ({"model": 5}, "model", "5"),
         ({"model": ""}, "model", "non-empty"),
     ],
@@ -126,55 +236,6 @@ def test_any_json_object_decodes_or_is_refused(body):
         assert request.model
 
 
-def test_whole_chat_reply():
-    """A complete answer is one `chat.completion` with usage."""
-    _, encoder = chat()
-
-    body = json.loads(encoder.whole(SPOKEN).body)
-
-    assert body["object"] == "chat.completion"
-    assert body["choices"][0]["message"]["content"] == "Paris."
-    assert body["choices"][0]["finish_reason"] == "stop"
-    assert body["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-    assert body["id"] == "chatcmpl-0123456789abcdef01234567"
-
-
-def stream_of(encoder) -> list[object]:
-    """Encode an answer as a stream, and parse its data lines."""
-    frames = encoder.frames
-    raw = frames.opening(HEAD) + b"".join(frames.frame(event) for event in SPOKEN.events) + frames.closing()
-    assert raw.endswith(b"data: [DONE]\n\n")
-    return [json.loads(line[6:]) for line in raw.decode().split("\n\n")[:-2]]
-
-
-def test_streamed_chat_reply():
-    """Chunks say the role first, then the text, then why it ended; without `include_usage` none has a usage."""
-    _, encoder = chat(stream=True)
-
-    chunks = stream_of(encoder)
-
-    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Paris."
-    assert chunks[-1]["choices"][0] == {"index": 0, "delta": {}, "finish_reason": "stop"}
-    assert all("usage" not in chunk for chunk in chunks)
-    assert len({chunk["id"] for chunk in chunks}) == 1
-
-
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_include_usage_adds_exactly_one_chunk(path):
-    """The usage comes in one last chunk with no choices; all others carry a null usage."""
-    _, encoder = decode(
-        path,
-        {"model": "m", "messages": HELLO, "prompt": "p", "stream": True, "stream_options": {"include_usage": True}},
-    )
-
-    *others, last = stream_of(encoder)
-
-    assert last["choices"] == []
-    assert last["usage"]["total_tokens"] == 9
-    assert all(chunk["usage"] is None for chunk in others)
-
-
 def test_completion_request_and_reply():
     """A prompt may be text or token ids; the reply is a `text_completion`."""
     request, encoder = decode("/v1/completions", {"model": "m", "prompt": [1, 2]})
@@ -185,15 +246,24 @@ def test_completion_request_and_reply():
     assert json.loads(encoder.whole(SPOKEN).body)["choices"][0]["text"] == "Paris."
 
 
-@pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [1, "a"], 5, [True], [-1]])
-def test_prompts_that_cannot_be_served(prompt):
-    """Several prompts at once, and what is no prompt, are refused by name; an empty text is a prompt."""
-    if prompt == "":
-        assert decode("/v1/completions", {"model": "m", "prompt": prompt})[0].job.prompt == ""
-        return
+@pytest.mark.parametrize("prompt", [None, [], [""] * 2049, [1, "a"], 5, [True], [-1], [[]], [["a"]]])
+def test_bad_prompts_are_refused(prompt):
+    """What is no prompt is refused by name."""
     with pytest.raises(InvalidRequest) as caught:
         decode("/v1/completions", {"model": "m", "prompt": prompt})
-    assert caught.value.param == "prompt"
+    assert str(caught.value.param).startswith("prompt")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"), [(["a", "b"], ("a", "b")), ([[1], [2, 3]], ((1,), (2, 3))), ("", None), ([""], None)]
+)
+def test_several_prompts_are_one_job(prompt, expected):
+    """Several prompts are the job's inputs; a single one is its prompt, be it empty, and however it was written."""
+    request, _ = decode("/v1/completions", {"model": "m", "prompt": prompt})
+
+    assert (request.job.inputs or None) == expected
+    assert request.job.prompt == (None if expected else "")
+    assert decode("/v1/completions", {"model": "m", "prompt": [""]})[0].fields["prompt"] == ""
 
 
 @pytest.mark.parametrize(
@@ -213,22 +283,6 @@ def test_bad_embedding_inputs(given_input):
     with pytest.raises(InvalidRequest) as caught:
         decode("/v1/embeddings", {"model": "m", "input": given_input})
     assert str(caught.value.param).startswith("input")
-
-
-def test_embeddings_as_numbers_and_as_base64():
-    """Both encodings carry the same little-endian float32 values."""
-    rows = np.array([[0.5, -1.0], [0.25, 2.0]], dtype="<f4")
-    answer = Answer(HEAD, (Vectors(rows.tobytes(), (2, 2)), Usage(3), Finish("stop")))
-    _, numbers = decode("/v1/embeddings", {"model": "m", "input": "a", "encoding_format": "float"})
-    _, packed = decode("/v1/embeddings", {"model": "m", "input": "a", "encoding_format": "base64"})
-
-    as_numbers = json.loads(numbers.whole(answer).body)
-    as_base64 = json.loads(packed.whole(answer).body)
-
-    assert [item["embedding"] for item in as_numbers["data"]] == rows.tolist()
-    decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4").tolist() for item in as_base64["data"]]
-    assert decoded == rows.tolist()
-    assert as_numbers["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
 def test_errors_have_openai_s_shape():

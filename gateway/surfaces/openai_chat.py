@@ -82,7 +82,7 @@ def _message(item: object, name: str) -> Message:
     if role not in _ROLES:
         raise refuse(f"{name}.role", role, f"one of {', '.join(_ROLES)}")
     content = item.get("content")
-    if type(content) is str and len(item) == 2:  # noqa: PLR2004 - nothing but role and content
+    if type(content) is str and len(item) == 2 and role != "tool":  # noqa: PLR2004 - nothing but role and content
         return Message(role, content)
     extra = {key: value for key, value in item.items() if key not in ("role", "content") and value is not None}
     _check_calls(role, item, name)

@@ -88,7 +88,7 @@ class ChatFrames(Chunks):
 
     def __init__(self, reply_id: str, *, include_usage: bool) -> None:
         super().__init__(reply_id, include_usage=include_usage)
-        self._opened = {0}
+        self._opened = 1
         self._calls: set[tuple[int, int]] = set()
 
     def opening(self, head: Head) -> bytes:
@@ -97,13 +97,12 @@ class ChatFrames(Chunks):
         return self.chunk(_delta(0, {"role": "assistant", "content": ""}))
 
     def opened(self, choice: Mapping[str, object]) -> bytes:
-        """Say the role of a further choice."""
+        """Say the role of a further choice, and of those before it, since clients count choices as they come."""
         index = choice["index"]
         assert type(index) is int
-        if index in self._opened:
-            return b""
-        self._opened.add(index)
-        return self.chunk(_delta(index, {"role": "assistant", "content": ""}))
+        fresh = range(self._opened, index + 1)
+        self._opened = max(self._opened, index + 1)
+        return b"".join([self.chunk(_delta(each, {"role": "assistant", "content": ""})) for each in fresh])
 
     def choice(self, event: Event) -> dict[str, object] | None:
         """Return the choice of an event's chunk."""

@@ -19,6 +19,7 @@ _MAX_TOKENS = 2**20
 _MAX_STOPS = 4
 _MAX_SEED = 2**63 - 1
 _MAX_CHOICES = 128
+_MAX_BIAS = 100
 _MAX_LOGPROBS = 1000
 
 # These shape the reply or describe the client, never the answer: no part of a request's identity.
@@ -50,16 +51,17 @@ def tools(body: Mapping[str, Any], name: str) -> None:
         if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
             raise refuse(where, tool, "an object with a 'type'")
         if tool["type"] == "function":
-            _function(tool.get("function"), f"{where}.function")
+            function(tool.get("function"), f"{where}.function")
 
 
 def functions(body: Mapping[str, Any], name: str) -> None:
     """Check the functions of the older way to name tools."""
-    for place, function in enumerate(listed(body, name)):
-        _function(function, f"{name}[{place}]")
+    for place, value in enumerate(listed(body, name)):
+        function(value, f"{name}[{place}]")
 
 
-def _function(value: object, where: str) -> None:
+def function(value: object, where: str) -> None:
+    """Check a function that a model may call."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
         raise refuse(where, value, "an object with a 'name'")
     if not isinstance(value.get("parameters"), dict | None):
@@ -87,8 +89,9 @@ def response_format(body: Mapping[str, Any], name: str) -> None:
 
 def logit_bias(body: Mapping[str, Any], name: str) -> None:
     """Check the biases: numbers by token."""
-    for token in mapping(body, name) or ():
-        number(body[name], token, -100, 100)
+    for bias in (mapping(body, name) or {}).values():
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -_MAX_BIAS <= bias <= _MAX_BIAS:
+            raise refuse(name, body[name], f"an object with a number from -{_MAX_BIAS} to {_MAX_BIAS} for each token")
 
 
 def listed(body: Mapping[str, Any], name: str) -> list[Any]:

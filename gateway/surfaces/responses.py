@@ -104,9 +104,8 @@ def _tool(tool: object, name: str) -> dict[str, Any]:
     if not isinstance(tool, dict) or tool.get("type") != "function":
         raise refuse(f"{name}.type", tool.get("type") if isinstance(tool, dict) else tool, "'function'")
     function = {key: tool[key] for key in ("name", "description", "parameters", "strict") if tool.get(key) is not None}
-    nested = {"type": "function", "function": function}
-    fields.tools({name: [nested]}, name)
-    return nested
+    fields.function(function, name)
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(value: object) -> object:
@@ -132,9 +131,8 @@ def _text(asked: Mapping[str, Any]) -> dict[str, Any]:
         return chat
     if form.get("type") == "json_schema":
         form = {"type": "json_schema", "json_schema": {key: form[key] for key in form if key != "type"}}
-    chat["response_format"] = form
-    fields.response_format(chat, "response_format")
-    return chat
+    fields.response_format({"text.format": form}, "text.format")
+    return {**chat, "response_format": form}
 
 
 def _logprobs(body: Mapping[str, Any]) -> dict[str, Any]:
