@@ -17,7 +17,7 @@ class Listener:
 
     def __init__(self, connect: Callable[[], asyncio.Protocol]) -> None:
         self._connect = connect
-        self._asked: tuple[str, int] | None = None
+        self._addresses: set[tuple[str, int]] = set()
         self._servers: list[asyncio.Server] = []
 
     async def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
@@ -28,7 +28,7 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         former = self._servers
-        if (host, port) == self._asked:
+        if (host, port) in self._addresses:
             copies = [socket.socket(fileno=os.dup(each.fileno())) for server in former for each in server.sockets]
             self._servers = [
                 await loop.create_server(self._connect, sock=copy, ssl=tls, backlog=_BACKLOG, **_deadlines(tls))
@@ -36,11 +36,12 @@ class Listener:
             ]
         else:
             opened = await loop.create_server(self._connect, host, port, ssl=tls, backlog=_BACKLOG, **_deadlines(tls))
-            self._asked, self._servers = (host, port), [opened]
+            self._addresses, self._servers = {(host, port)}, [opened]
         for server in former:
             server.close()
-        address = self._servers[0].sockets[0].getsockname()
-        return address[0], address[1]
+        address: tuple[str, int] = self._servers[0].sockets[0].getsockname()[:2]
+        self._addresses.add(address)
+        return address
 
     def close(self) -> None:
         """Accept nobody any more."""

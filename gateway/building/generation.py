@@ -25,6 +25,7 @@ from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.relays import RelaySurface
+from gateway.surfaces.responses import ResponsesSurface
 from gateway.surfaces.wire import Surface
 from gateway.telemetry import Telemetry
 from gateway.token_counts import TokenCounts
@@ -75,6 +76,7 @@ def generation_of(
     anthropic = AnthropicSurface()
     surfaces: Sequence[Surface] = (
         OpenAISurface(),
+        ResponsesSurface(),
         RelaySurface(),
         anthropic,
         NativeSurface(),

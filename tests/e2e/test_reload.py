@@ -5,12 +5,13 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scripts.benchmarks.programs import free_port
 from scripts.running_gateway import ROOT, RunningGateway
 from tests.e2e.program import SERVER, Stream, call, chat, config, connect, metric, needs, pool, started, text_of, until
 
@@ -116,7 +117,7 @@ def test_limits_of_a_pool_change_without_a_restart(edited: Edited) -> None:
 @pytest.mark.parametrize(
     ("bad", "line", "words"),
     [
-        ("models:\n  echo: {task: chat, command: {run: x}, pool: {max: two}}\n", 2, "max"),
+        ("models:\n  echo: {task: chat, command: {run: \"x {port}\"}, pool: {max: two}}\n", 2, "max"),
         ("models: {unclosed\n", 2, ""),
         ("models:\n  none: {task: chat, onnx: {path: no/where}}\n", None, "no/where"),
     ],
@@ -139,25 +140,27 @@ def test_a_bad_edit_changes_nothing_and_is_told(edited: Edited, bad: str, line: 
     assert metric(edited.url, "warmgate_config_in_force") == 1
 
 
+def answers(url: str) -> bool:
+    """Tell whether anybody listens there."""
+    try:
+        return call(url, "GET", "/healthz").status == 200
+    except ConnectionRefusedError:
+        return False
+
+
 def test_listening_elsewhere_and_connections_that_stay(edited: Edited) -> None:
     """A new address is listened at, the old one no more; a connection made before goes on."""
-    kept = connect(edited.url)
-    kept.request("GET", "/healthz")
-    assert kept.getresponse().read()
-    elsewhere = edited.text(ECHO).replace(edited.url.removeprefix("http://"), "127.0.0.1:0")
-    edited.rename_over(elsewhere)
+    address = f"127.0.0.1:{free_port()}"
+    with closing(connect(edited.url)) as kept:
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
 
-    def moved() -> bool:
-        with pytest.MonkeyPatch.context():
-            try:
-                return not call(edited.url, "GET", "/healthz")
-            except ConnectionRefusedError:
-                return True
+        edited.rename_over(edited.text(ECHO).replace(edited.url.removeprefix("http://"), address))
 
-    until(moved, "the old address is left")
-    kept.request("GET", "/admin/config")
-    assert json.loads(kept.getresponse().read())["faults"] == []
-    kept.close()
+        until(lambda: answers(f"http://{address}"), "the new address is listened at")
+        until(lambda: not answers(edited.url), "the old address is left")
+        kept.request("GET", "/admin/config")
+        assert json.loads(kept.getresponse().read())["faults"] == []
 
 
 def test_symlinks_are_followed_to_where_they_lead_now(tmp_path: Path) -> None:
