@@ -49,13 +49,18 @@ def quickstart_config(directory: Path) -> str:
 
 @contextmanager
 def running(
-    config: str, directory: Path, *, environ: Mapping[str, str] | None = None, wait_for: str = "/readyz"
+    config: str,
+    directory: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    wait_for: str = "/readyz",
+    log_level: str = "info",
 ) -> Iterator[RunningGateway]:
     """Serve a config until the context ends; `directory` gets the config and the log.
 
     Raises `RuntimeError` with the log where the gateway ends before it is ready, and `TimeoutError`.
     """
-    process, log = launch(config, directory, environ=environ)
+    process, log = launch(config, directory, environ=environ, log_level=log_level)
     try:
         gateway = RunningGateway(process, log, find_url(process, log))
         _until(lambda: _answers(gateway.url + wait_for) or _fail_if_ended(process, log), f"{wait_for} answers 200")
@@ -65,12 +70,12 @@ def running(
 
 
 def launch(
-    config: str, directory: Path, *, environ: Mapping[str, str] | None = None
+    config: str, directory: Path, *, environ: Mapping[str, str] | None = None, log_level: str = "info"
 ) -> tuple["subprocess.Popen[bytes]", Path]:
     """Start a gateway and return its process and its log at once. `environ` None: this process's own."""
     file, log = directory / "config.yaml", directory / "gateway.log"
     file.write_text(config, encoding="utf-8")
-    command = [sys.executable, "-m", "gateway.main", "serve", "--config", str(file)]
+    command = [sys.executable, "-m", "gateway.main", "serve", "--config", str(file), "--log-level", log_level]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=output)
     return process, log

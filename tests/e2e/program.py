@@ -231,11 +231,13 @@ class Family:
 
 
 @contextmanager
-def started(text: str, directory: Path, wait_for: str = "/readyz") -> Iterator[tuple[RunningGateway, Family]]:
+def started(
+    text: str, directory: Path, wait_for: str = "/readyz", log_level: str = "info"
+) -> Iterator[tuple[RunningGateway, Family]]:
     """Serve a config, for a test that ends the gateway its own way; whatever is left of it dies in the end."""
     family = Family(uuid.uuid4().hex)
     try:
-        with running(text, directory, environ=family.environ, wait_for=wait_for) as gateway:
+        with running(text, directory, environ=family.environ, wait_for=wait_for, log_level=log_level) as gateway:
             yield gateway, family
     finally:
         for process in marked(family.mark):
