@@ -84,6 +84,26 @@ class BeyondLimit(RequestRefused):
         self.headers = headers
 
 
+class UnknownBatch(RequestRefused):
+    """No batch of the caller's has this id."""
+
+
+class Conflict(RequestRefused):
+    """The idempotency key belongs to a request with another body."""
+
+
+class BatchTooLarge(RequestRefused):
+    """The batch alone is more than the queue may hold."""
+
+
+class BatchQueueFull(RequestRefused):
+    """The queue of batches has no room now; `retry_after_s` is the estimate of when it will."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, "inputs")
+        self.retry_after_s = retry_after_s
+
+
 class Unsupported(RequestRefused):
     """The path is of a known wire, and nothing here does what it asks."""
 
@@ -124,11 +144,15 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     Forbidden: (403, "invalid_request_error", "model_not_allowed", False),
     UnknownModel: (404, "invalid_request_error", "model_not_found", False),
     UnknownPath: (404, "invalid_request_error", "unknown_url", False),
+    UnknownBatch: (404, "invalid_request_error", "batch_not_found", False),
     WrongMethod: (405, "invalid_request_error", "method_not_allowed", False),
     BodyTooSlow: (408, "invalid_request_error", "body_too_slow", False),
+    Conflict: (409, "invalid_request_error", "idempotency_key_reused", False),
+    BatchTooLarge: (413, "invalid_request_error", "batch_too_large", False),
     BodyTooLarge: (413, "invalid_request_error", "body_too_large", False),
     UnsupportedMediaType: (415, "invalid_request_error", "unsupported_media_type", False),
     BeyondLimit: (429, "rate_limit_error", "request_too_large", False),
+    BatchQueueFull: (429, "rate_limit_error", "batch_queue_full", True),
     RateLimited: (429, "rate_limit_error", "rate_limit_exceeded", True),
     HeadTooLarge: (431, "invalid_request_error", "head_too_large", False),
     Unsupported: (501, "invalid_request_error", "unsupported", False),

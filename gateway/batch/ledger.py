@@ -30,6 +30,8 @@ from gateway.batch.contract import (
 _PAGE_BYTES = 8 * 2**20
 # Rows that one transaction removes, so that nobody waits long for it.
 _REMOVED_AT_A_TIME = 5000
+# Batches that may be open: each is looked at when turns are taken.
+MAX_BATCHES = 1000
 
 
 class Ledger:
@@ -71,8 +73,8 @@ class Ledger:
             total, waiting_bytes = held[0] + len(items), held[1] + size
             if total > max_items or waiting_bytes > max_bytes:
                 raise TooLarge
-            all_items, all_bytes = self.waiting_in_all()
-            if all_items + len(items) > max_items or all_bytes + size > max_bytes:
+            batches, all_items, all_bytes = self._db.execute(tables.WAITING_IN_ALL).fetchone()
+            if batches > MAX_BATCHES or all_items + len(items) > max_items or all_bytes + size > max_bytes:
                 raise QueueFullNow(all_items)
             rows = [(number, held[0] + place, body) for place, body in enumerate(items)]
             self._db.executemany("INSERT INTO item VALUES (?, ?, 'waiting', ?)", rows)
@@ -114,11 +116,6 @@ class Ledger:
             (number, from_place, limit),
         )
         return [Item(row["batch"], row["place"], row["body"]) for row in rows]
-
-    def waiting_in_all(self) -> tuple[int, int]:
-        """Return how many items wait in all batches, and their bytes."""
-        items, size = self._db.execute(tables.WAITING_IN_ALL).fetchone()
-        return items, size
 
     def rows(self, number: int, offset: int, limit: int) -> list[Row]:
         """Return a page of a batch's items, in the order of the inputs."""

@@ -48,7 +48,7 @@ INSERT_DRAFT = (
 BY_KEY = "SELECT * FROM batch WHERE scope = ? AND idempotency_key = ? AND status != 'draft'"
 OPEN = "SELECT * FROM batch WHERE status = 'open' ORDER BY number"
 WAITING_IN_ALL = (
-    "SELECT coalesce(sum(total - done - failed), 0), coalesce(sum(waiting_bytes), 0) FROM batch"
+    "SELECT count(*), coalesce(sum(total - done - failed), 0), coalesce(sum(waiting_bytes), 0) FROM batch"
     " WHERE status IN ('draft', 'open')"
 )
 DUE = (
