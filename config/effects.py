@@ -1,5 +1,6 @@
 """What a changed key does to a gateway that runs: one line for each key of the file. Knows no values of settings."""
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -27,64 +28,90 @@ class Effect(Enum):
     UNKNOWN = "unknown"  # a key that only another version of this program knows
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a change of these keys does; `added` and `removed` where that is other words than `words`.
+
+    In `keys`, `*` stands for any one step, and `**` at the end for any steps or none.
+    """
+
+    keys: str
+    effect: Effect
+    words: str
+    added: str | None = None
+    removed: str | None = None
+
+
 _AT_ONCE = "takes effect at once, for new requests"
+_NOT_YET_READ = "takes effect at once, for inputs that were not read yet"
+_RESIZED = "takes effect at once; answers that do not fit any more are dropped"
 _ANEW = "restarts the replicas of {name}; the old ones serve until the new ones are ready"
 _UPSTREAM = "sends new requests for {name} to the changed upstream; those in flight end at the old one"
-_STORES = "opens the caches anew"
 
-# The first that fits counts. `*` stands for any one step, and `**` at the end for any steps or none.
-_RULES: tuple[tuple[str, Effect, str], ...] = (
-    ("server.listen", Effect.LISTEN, "listens there, and at the old address no more; connections that are open stay"),
-    ("server.grpc", Effect.GRPC, "opens, moves or closes the listener of gRPC"),
-    ("server.tls.**", Effect.TLS, "counts for new connections"),
-    ("server.max_body", Effect.NOW, _AT_ONCE),
-    ("server.request_timeout", Effect.NOW, _AT_ONCE),
-    ("server.shutdown_timeout", Effect.NOW, "counts for the next stop"),
-    ("server.keys.**", Effect.KEYS, _AT_ONCE),
-    ("cache", Effect.STORES, "opens or closes the caches"),
-    ("cache.directory", Effect.STORES, "opens the caches in another directory; what is in the old one stays there"),
-    ("cache.exact.memory", Effect.CACHE, "takes effect at once; answers that do not fit any more are dropped"),
-    ("cache.exact.disk", Effect.CACHE, "takes effect at once; answers that do not fit any more are dropped"),
-    ("cache.exact.ttl", Effect.CACHE, "takes effect at once, for new answers"),
-    ("cache.semantic", Effect.MEANINGS, "opens or closes the semantic cache"),
-    ("cache.semantic.embedder", Effect.MEANINGS, "opens the semantic cache anew, for the new embedder's vectors"),
-    ("cache.semantic.ttl", Effect.CACHE, "takes effect at once, for new answers"),
-    ("cache.semantic.threshold", Effect.CACHE, _AT_ONCE),
-    ("devices.gpus", Effect.GPUS, "restarts every replica on this machine; the old ones serve until then"),
-    ("devices.host_memory", Effect.NOW, "takes effect at once; replicas above it are stopped when they are idle"),
-    ("models.*.task", Effect.ENGINE, _ANEW),
-    ("models.*.onnx.**", Effect.ENGINE, _ANEW),
-    ("models.*.command.**", Effect.ENGINE, _ANEW),
-    ("models.*.http.**", Effect.ENGINE, _UPSTREAM),
-    ("models.*.pool.**", Effect.POOL, "takes effect at once, without a restart"),
-    ("routes.**", Effect.ROUTES, _AT_ONCE),
-    ("batch", Effect.QUEUE, "opens or closes the queue; what waits stays in its directory"),
-    ("batch.directory", Effect.QUEUE, "opens the queue in another directory; what waits in the old one stays there"),
-    ("batch.max_items", Effect.NOW, "takes effect at once, for new batches"),
-    ("batch.max_bytes", Effect.NOW, "takes effect at once, for new batches"),
-    ("batch.concurrency", Effect.NOW, "takes effect at once"),
-    ("batch.keep", Effect.NOW, "takes effect at once"),
-    ("batch.file_roots", Effect.NOW, "takes effect at once, for inputs that were not read yet"),
-    ("batch.callback_secret", Effect.NOW, "signs the callbacks from now on"),
-    ("batch.allow_private", Effect.NOW, "takes effect at once, for inputs and callbacks to come"),
-    ("batch.s3_endpoint", Effect.NOW, "takes effect at once, for inputs that were not read yet"),
+# The first that fits counts.
+_RULES = (
+    _Rule("server.listen", Effect.LISTEN, "listens there, and at the old address no more; open connections stay"),
+    _Rule("server.grpc", Effect.GRPC, "moves the listener of gRPC", "listens for gRPC", "listens for gRPC no more"),
+    _Rule("server.tls", Effect.TLS, "", "new connections must be HTTPS", "new connections are not encrypted"),
+    _Rule("server.tls.**", Effect.TLS, "counts for new connections"),
+    _Rule("server.max_body", Effect.NOW, _AT_ONCE),
+    _Rule("server.request_timeout", Effect.NOW, _AT_ONCE),
+    _Rule("server.shutdown_timeout", Effect.NOW, "counts for the next stop"),
+    _Rule("server.keys", Effect.KEYS, _AT_ONCE),
+    _Rule("server.keys.*", Effect.KEYS, "", "may call at once", "is refused at once"),
+    _Rule("server.keys.**", Effect.KEYS, _AT_ONCE),
+    _Rule("cache", Effect.STORES, "", "opens the caches", "closes the caches; what is on disk stays there"),
+    _Rule("cache.directory", Effect.STORES, "opens the caches there; what is in the old directory stays"),
+    _Rule("cache.exact.memory", Effect.CACHE, _RESIZED),
+    _Rule("cache.exact.disk", Effect.CACHE, _RESIZED),
+    _Rule("cache.exact.ttl", Effect.CACHE, "takes effect at once, for new answers"),
+    _Rule("cache.semantic", Effect.MEANINGS, "", "opens the semantic cache", "closes the semantic cache"),
+    _Rule("cache.semantic.embedder", Effect.MEANINGS, "opens the semantic cache anew, for other vectors"),
+    _Rule("cache.semantic.ttl", Effect.CACHE, "takes effect at once, for new answers"),
+    _Rule("cache.semantic.threshold", Effect.CACHE, _AT_ONCE),
+    _Rule("devices.gpus", Effect.GPUS, "restarts every replica on this machine; the old ones serve until then"),
+    _Rule("devices.host_memory", Effect.NOW, "takes effect at once; idle replicas that exceed it are stopped"),
+    _Rule(
+        "models.*",
+        Effect.ENGINE,
+        "",
+        "serves {name} as soon as its engine is sound",
+        "takes no new requests for {name}; those in flight end first",
+    ),
+    _Rule("models.*.task", Effect.ENGINE, _ANEW),
+    _Rule("models.*.onnx.**", Effect.ENGINE, _ANEW),
+    _Rule("models.*.command.**", Effect.ENGINE, _ANEW),
+    _Rule("models.*.http.**", Effect.ENGINE, _UPSTREAM),
+    _Rule("models.*.pool.**", Effect.POOL, "takes effect at once, without a restart"),
+    _Rule("routes.*", Effect.ROUTES, "", "may be called at once", "takes no new requests; those in flight end first"),
+    _Rule("routes.**", Effect.ROUTES, _AT_ONCE),
+    _Rule("batch", Effect.QUEUE, "", "opens the queue", "closes the queue; what waits stays in its directory"),
+    _Rule("batch.directory", Effect.QUEUE, "opens the queue there; what waits in the old directory stays"),
+    _Rule("batch.max_items", Effect.NOW, "takes effect at once, for new batches"),
+    _Rule("batch.max_bytes", Effect.NOW, "takes effect at once, for new batches"),
+    _Rule("batch.concurrency", Effect.NOW, "takes effect at once"),
+    _Rule("batch.keep", Effect.NOW, "takes effect at once"),
+    _Rule("batch.file_roots", Effect.NOW, _NOT_YET_READ),
+    _Rule("batch.callback_secret", Effect.NOW, "takes effect at once, for callbacks to come"),
+    _Rule("batch.allow_private", Effect.NOW, "takes effect at once, for inputs and callbacks to come"),
+    _Rule("batch.s3_endpoint", Effect.NOW, _NOT_YET_READ),
 )
 
 
 def effect_of(path: Path, old: Any, new: Any) -> tuple[Effect, str]:
     """Return what a change at this path does, and in words; `old` or `new` is None where the key is not written."""
     steps = [str(step) for step in path]
-    name = steps[1] if len(steps) > 1 else ""
-    if steps[0] == "models" and len(steps) == 2:  # noqa: PLR2004 - a model's entry itself
-        if old is None:
-            return Effect.MODEL_ADDED, f"serves {name} as soon as its engine is sound"
-        return Effect.MODEL_REMOVED, f"takes no new requests for {name}; its streams end first"
-    if steps == ["cache", "exact", "disk"] and "0B" in (old, new):
-        return Effect.STORES, f"{_STORES}, with or without a disk"
-    for pattern, effect, words in _RULES:
-        if _fits(pattern.split("."), steps):
-            return effect, words.format(name=name)
-    return Effect.UNKNOWN, "is not known to this version of warmgate"
+    rule = next((rule for rule in _RULES if _fits(rule.keys.split("."), steps)), None)
+    if rule is None:
+        return Effect.UNKNOWN, "is not known to this version of warmgate"
+    if rule.keys == "models.*":
+        effect = Effect.MODEL_ADDED if old is None else Effect.MODEL_REMOVED
+    elif rule.keys == "cache.exact.disk" and "0B" in (old, new):
+        return Effect.STORES, "opens the caches anew, with or without a disk"
+    else:
+        effect = rule.effect
+    words = (old is None and rule.added) or (new is None and rule.removed) or rule.words
+    return effect, words.format(name=steps[1] if len(steps) > 1 else "")
 
 
 def _fits(pattern: list[str], steps: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: `warmgate serve` and `warmgate check`. Knows nothing of how the gateway is built."""
+"""The command line: `warmgate serve`, `check` and `schema`. Knows nothing of how the gateway is built."""
 
 import argparse
 import asyncio
@@ -8,17 +8,25 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from backends.contract import StartFailed
+from config.difference import Difference, difference, difference_of_plain
 from config.load import load
+from config.parsing import ListenAddress
+from config.plain import plain
 from config.problems import ConfigError
+from config.schema import schema_text
 from config.settings import Settings
+from gateway.asking import CannotAsk, in_force
 from gateway.tls import TlsFilesError
 
 _BAD_CONFIG = 2
 _CANNOT_START = 1
 _CUT_OFF = 3
+_CANNOT_ASK = 1
+_ASK_TIMEOUT_S = 2.0
 # What a stop may take beyond `shutdown_timeout`: ending workers, and writing what the caches still hold.
 _CLEAN_UP_S = 15.0
 
@@ -30,30 +38,81 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
+    if options.command == "schema":
+        sys.stdout.write(schema_text())
+        return 0
     try:
         settings = load(options.config, os.environ)
+        if options.command == "check":
+            return _check(options, settings)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return _BAD_CONFIG
-    if options.command == "check":
-        sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults\n")
-        return 0
+    level = options.log_level.upper()
+    # Other people's debug logs may tell what ours never do: keys, and what clients sent.
     logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        level="INFO" if level == "DEBUG" else level,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
     )
+    for room in ("config", "cache", "backends", "gateway"):
+        logging.getLogger(room).setLevel(level)
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells at each start which builds of itself it lacks
     return _serve_until_stopped(Path(options.config), settings)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="warmgate", description="A gateway in front of AI models.")
+    parser.add_argument("--version", action="version", version=f"warmgate {version('warmgate')}")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve what a config file says")
     serve.add_argument("--config", required=True, metavar="FILE")
     serve.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    check = commands.add_parser("check", help="say whether a config file is sound, and where it is not")
+    check = commands.add_parser(
+        "check",
+        help="say whether a config file is sound, and where it is not; and what it would change",
+        description="Without an option, a gateway that serves FILE where FILE says that it listens is asked.",
+    )
     check.add_argument("config", metavar="FILE")
+    other = check.add_mutually_exclusive_group()
+    other.add_argument("--against", metavar="OTHER", help="tell what changes from this file to FILE")
+    other.add_argument("--url", help="tell what FILE would change in the gateway at this URL, on this machine")
+    commands.add_parser("schema", help="print the JSON Schema of config files, for editors")
     return parser
+
+
+def _check(options: argparse.Namespace, settings: Settings) -> int:
+    """Tell that the file is sound, and what it would change. Raises `ConfigError` where the other file is not."""
+    sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults\n")
+    if options.against is not None:
+        _tell(options.against, difference(load(options.against, os.environ), settings))
+        return 0
+    url = options.url or _own_url(settings)
+    if url is None:
+        return 0
+    try:
+        running = in_force(url, settings.server.tls.certificate if settings.server.tls else None, _ASK_TIMEOUT_S)
+    except CannotAsk as error:
+        if options.url is None:
+            return 0  # no gateway runs here, or none of ours
+        sys.stderr.write(f"warmgate: {error}\n")
+        return _CANNOT_ASK
+    if options.url is not None or Path(running.file).resolve() == Path(options.config).resolve():
+        _tell(f"{url} (generation {running.generation})", difference_of_plain(running.settings, plain(settings)))
+    return 0
+
+
+def _tell(old: str, changes: Difference) -> None:
+    lines = [f"  {change}\n" for change in changes] or ["  nothing changes\n"]
+    sys.stdout.write(f"against {old}:\n{''.join(lines)}")
+
+
+def _own_url(settings: Settings) -> str | None:
+    """Return where a gateway with these settings can be asked from this machine; None where that cannot be known."""
+    listen = settings.server.listen
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - all addresses, ours too
+    scheme = "http" if settings.server.tls is None else "https"
+    return f"{scheme}://{ListenAddress(host, listen.port)}" if listen.port else None
 
 
 def _serve_until_stopped(path: Path, settings: Settings) -> int:

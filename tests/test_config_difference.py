@@ -140,7 +140,12 @@ models:
     [
         ("path: x}, ", "path: y}, ", Effect.ENGINE, "models.a.onnx.path: 'x' → 'y': restarts the replicas of a"),
         ("max: 1", "max: 2", Effect.POOL, "models.a.pool.max: 1 → 2: takes effect at once, without a restart"),
-        ("  e:", "  f:", Effect.MODEL_ADDED, "models.e: removed: takes no new requests for e; its streams end first"),
+        (
+            "  e:",
+            "  f:",
+            Effect.MODEL_ADDED,
+            "models.e: removed: takes no new requests for e; those in flight end first",
+        ),
         ("very-secret", "other-secret", Effect.ENGINE, "models.h.http.key: changed: sends new requests for h"),
     ],
 )

@@ -1,0 +1,154 @@
+"""`warmgate check`, `schema` and `--version`: what they print, and how they ask a gateway that runs."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from config.load import load
+from config.plain import plain
+from config.schema import SCHEMA_FILE
+from gateway.asking import CannotAsk, in_force
+from gateway.main import main
+
+FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, onnx: {path: x}, pool: {max: %d}}}\n"
+
+
+@contextmanager
+def answering(body: bytes, status: int = 200) -> Iterator[int]:
+    """Answer every request with this, and give the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/admin/config" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+            """Stay silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def state(path: Path, file: Path) -> bytes:
+    """Return what a gateway says that runs with the settings of `path` and says that they are from `file`."""
+    return json.dumps({"generation": 4, "file": str(file), "settings": plain(load(path, {}))}).encode()
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
+    """Run the command line and return its exit status, output and errors."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code, *capsys.readouterr()
+
+
+def written(path: Path, port: int, maximum: int) -> Path:
+    """Write a config file."""
+    path.write_text(FILE % (port, maximum), encoding="utf-8")
+    return path
+
+
+def test_two_files_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--against` tells line by line what changes from the other file to this one, or that nothing does."""
+    one, other = written(tmp_path / "one.yaml", 1, 2), written(tmp_path / "other.yaml", 1, 3)
+    assert said(capsys, "check", str(one), "--against", str(other)) == (
+        0,
+        (
+            f"{one}: 1 models, 0 routes, no faults\n"
+            f"against {other}:\n"
+            "  models.a.pool.max: 3 → 2: takes effect at once, without a restart\n"
+        ),
+        "",
+    )
+    assert said(capsys, "check", str(one), "--against", str(one))[1].endswith(":\n  nothing changes\n")
+
+
+def test_a_fault_of_either_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A faulty file, or a faulty one to compare it with, ends with the faults and status 2."""
+    good, bad = written(tmp_path / "good.yaml", 1, 1), written(tmp_path / "bad.yaml", 1, 0)
+    for arguments in (("check", str(bad)), ("check", str(good), "--against", str(bad))):
+        status, _, errors = said(capsys, *arguments)
+        assert status == 2
+        assert errors == f"{bad}:2: models.a.pool.max: 0 is not a whole number ≥ 1\n"
+
+
+def test_a_gateway_that_serves_the_file_is_asked_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a gateway answers that was started from the same file, the check tells what the edit changes in it."""
+    before = written(tmp_path / "before.yaml", 1, 1)
+    file = tmp_path / "f.yaml"
+    with answering(state(before, file)) as port:
+        written(before, port, 1)
+        written(file, port, 2)
+        _, output, _ = said(capsys, "check", str(file))
+    assert output.splitlines()[1:] == [
+        f"against http://127.0.0.1:{port} (generation 4):",
+        (
+            f"  server.listen: '127.0.0.1:1' → '127.0.0.1:{port}': listens there, and at the old address no more;"
+            " open connections stay"
+        ),
+        "  models.a.pool.max: 1 → 2: takes effect at once, without a restart",
+    ]
+
+
+def test_another_gateway_is_asked_only_where_it_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gateway of another file is not compared with by itself, and is with `--url`."""
+    file, other = written(tmp_path / "f.yaml", 1, 2), written(tmp_path / "other.yaml", 1, 1)
+    with answering(state(other, other)) as port:
+        written(file, port, 2)
+        assert said(capsys, "check", str(file))[1] == f"{file}: 1 models, 0 routes, no faults\n"
+        assert "models.a.pool.max: 1 → 2" in said(capsys, "check", str(file), "--url", f"http://127.0.0.1:{port}/")[1]
+
+
+def test_no_gateway_is_a_fault_only_where_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody listens, a check is as good as ever; with `--url` it says so."""
+    with answering(b"") as port:
+        pass  # the port was free, and is again
+    file = written(tmp_path / "f.yaml", port, 1)
+    assert said(capsys, "check", str(file)) == (0, f"{file}: 1 models, 0 routes, no faults\n", "")
+    url = f"http://127.0.0.1:{port}"
+    assert said(capsys, "check", str(file), "--url", url)[::2] == (
+        1,
+        f"warmgate: {url} cannot be asked: Connection refused\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (403, b'{"error": "only loopback"}', 'answers with status 403: {"error": "only loopback"}'),
+        (200, b"<html>", "does not answer as a warmgate does"),
+        (200, b"\xff\xfe", "does not answer as a warmgate does"),
+        (200, b"[" * 100_000, "does not answer as a warmgate does"),
+        (200, b'{"file": "f", "generation": 1, "settings": []}', "does not answer as a warmgate does"),
+    ],
+)
+def test_what_is_no_gateway_of_ours_is_told_apart(status: int, body: bytes, words: str) -> None:
+    """Whatever answers in place of a gateway gives one error that says what it did."""
+    with answering(body, status) as port, pytest.raises(CannotAsk) as caught:
+        in_force(f"http://127.0.0.1:{port}", None, 5.0)
+    assert str(caught.value) == f"http://127.0.0.1:{port}/admin/config {words}"
+
+
+@pytest.mark.parametrize("url", ["ftp://h", "127.0.0.1:1", "http://", "http://h:99999", "http://[", "http://a b\n"])
+def test_what_is_no_url_is_told(url: str) -> None:
+    """A URL that cannot be asked is an error in words, whatever is wrong with it."""
+    with pytest.raises(CannotAsk, match="cannot be asked"):
+        in_force(url, None, 0.1)
+
+
+def test_the_schema_and_the_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`warmgate schema` prints config/schema.json, and `--version` the version."""
+    assert said(capsys, "schema")[1] == SCHEMA_FILE.read_text(encoding="utf-8")
+    assert said(capsys, "--version")[1].startswith("warmgate 0.")
