@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks import load, nginx, programs, report, serving
+from scripts.benchmarks import load, nginx, passing, programs, report, serving
 from scripts.benchmarks.cold_start import ColdStart
 from scripts.benchmarks.contests import GATEWAY, Contest, instant
 from scripts.benchmarks.load import BadRunError, Load, Post, Seen
@@ -120,8 +120,21 @@ def test_cold_start_is_a_multiple_of_the_session() -> None:
 
 def test_the_measured_gateway_has_everything_on(tmp_path: Path) -> None:
     """The configuration holds the digest of the key that the requests carry, never the key, and both caches."""
-    text = serving.config(tmp_path, Path("var/models"), "http://127.0.0.1:9")
+    text = serving.config(tmp_path, Path("var/models"))
     assert serving.KEY not in text
     assert "semantic:" in text
     assert "exact:" in text
     assert serving.chat("atlas", "x").headers["Authorization"] == f"Bearer {serving.KEY}"
+
+
+def test_passing_through_is_measured_without_a_cache() -> None:
+    """The key has limits, and the route's answers are neither kept nor shared between requests in flight."""
+    text = passing.config("http://127.0.0.1:9")
+    assert serving.KEY not in text
+    assert "requests_per_minute: 1000000000, tokens_per_minute: 1000000000" in text
+    assert "cache: {enabled: false}" in text
+
+
+def test_the_first_byte_is_compared_round_by_round() -> None:
+    """What the gateway adds is the median of the rounds' differences."""
+    assert passing.FirstBytes([0.1, 0.5, 0.2], [0.2, 0.6, 0.4]).added_s == pytest.approx(0.1)

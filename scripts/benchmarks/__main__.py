@@ -13,13 +13,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.benchmarks import cold_start, contests, programs, report, serving
+from scripts.benchmarks import cold_start, contests, passing, programs, report, serving
 from scripts.benchmarks.cold_start import ColdStart
 from scripts.benchmarks.contests import Bench, Contest
+from scripts.benchmarks.passing import FirstBytes
 from scripts.benchmarks.programs import Served
 from scripts.running_gateway import ROOT, running
 
-_MEASURES = ("exact", "streamed", "semantic", "pass", "cold")
+_HITS = ("exact", "streamed", "semantic")
+_MEASURES = (*_HITS, "pass", "first", "cold")
 _TERMINATED = 128 + signal.SIGTERM
 
 
@@ -31,22 +33,30 @@ def main() -> None:
         programs.find(program)
     conditions = _conditions(options)
     loads: list[Contest] = []
+    first: FirstBytes | None = None
     starts: list[ColdStart] = []
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(*programs.two_cores(), options.seconds, options.rounds, Path(directory))
-        if wanted := [measure for measure in options.only if measure != "cold"]:
-            loads = _under_load(bench, options.models, wanted)
+        if wanted := [measure for measure in options.only if measure in _HITS]:
+            loads = _hits(bench, options.models, wanted)
+        if "pass" in options.only:
+            with bench.nginx("upstream", bench.load_on, contests.instant) as upstream:
+                loads += passing.contests(bench, upstream)
+        if "first" in options.only:
+            first = passing.first_bytes(bench)
         if "cold" in options.only:
             starts = _from_cold(bench, options.models)
-    report.show(Console(), loads, starts)
+    report.show(Console(), loads, first, starts)
     if options.json is not None:
-        options.json.write_text(json.dumps(report.as_json(loads, starts, conditions), indent=2), encoding="utf-8")
+        options.json.write_text(
+            json.dumps(report.as_json(loads, first, starts, conditions), indent=2), encoding="utf-8"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measure the gateway on one core, with wrk on another, against bare aiohttp, nginx and a session.",
+        description="Measure the gateway on one core, the load on the other, against aiohttp, nginx, a router and ORT.",
     )
     parser.add_argument("--seconds", type=int, default=3, metavar="N", help="length of one run of wrk (default 3)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs of each, in turns (default 5)")
@@ -58,28 +68,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _under_load(bench: Bench, models: Path, wanted: Sequence[str]) -> list[Contest]:
-    """Measure with the gateway, its workers and each rival on one core, the load and the upstream on the other."""
+def _hits(bench: Bench, models: Path, wanted: Sequence[str]) -> list[Contest]:
+    """Measure with the gateway, its workers and each rival on one core, the load on the other."""
     place = bench.directory / "gateway"
     place.mkdir()
-    with bench.nginx("upstream", bench.load_on, contests.instant) as upstream:
-        config = serving.config(place, models, upstream.url)
-        with programs.pinned_to(bench.served_on), running(config, place) as runs:
-            gateway = Served(runs.url, runs.process.pid)
-            measures = {
-                "exact": lambda: contests.exact_hits(bench, gateway),
-                "streamed": lambda: contests.streamed_hits(bench, gateway),
-                "semantic": lambda: contests.semantic_hits(bench, gateway),
-                "pass": lambda: contests.passing_through(bench, gateway, upstream),
-            }
-            return [measures[name]() for name in wanted]
+    with programs.pinned_to(bench.served_on), running(serving.config(place, models), place) as runs:
+        gateway = Served(runs.url, runs.process.pid)
+        measures = {
+            "exact": lambda: contests.exact_hits(bench, gateway),
+            "streamed": lambda: contests.streamed_hits(bench, gateway),
+            "semantic": lambda: contests.semantic_hits(bench, gateway),
+        }
+        return [measures[name]() for name in wanted]
 
 
 def _from_cold(bench: Bench, models: Path) -> list[ColdStart]:
     """Measure with everything on all cores, as a cold start uses more than one."""
     place = bench.directory / "cold"
     place.mkdir()
-    with running(serving.config(place, models, upstream="http://127.0.0.1:9"), place) as gateway:
+    with running(serving.config(place, models), place) as gateway:
         return cold_start.measure(gateway.url, models / cold_start.MODEL / "model.onnx", bench.rounds)
 
 

@@ -122,17 +122,6 @@ def semantic_hits(bench: Bench, gateway: Served) -> Contest:
     return bench.contest("semantic hits, 1 client", post, {GATEWAY: gateway}, connections=1)
 
 
-def passing_through(bench: Bench, gateway: Served, upstream: Served) -> Contest:
-    """Measure requests that no cache answers, to an upstream that answers at once on the load's core."""
-    post = serving.chat("instant", QUESTION, headers={"Cache-Control": "no-store"})
-    serving.ask(gateway.url, post)
-    with ExitStack() as stack:
-        proxy = stack.enter_context(
-            bench.nginx("pass", bench.served_on, lambda directory, port: nginx.passing(directory, port, upstream.host))
-        )
-        return bench.contest("pass-through", post, {GATEWAY: gateway, "nginx proxy_pass": proxy})
-
-
 def _cached(gateway: Served, post: Post, tier: str) -> Answer:
     reply = serving.ask(gateway.url, post)
     if f"detail={tier}" not in reply.headers["cache-status"]:

@@ -30,8 +30,8 @@ class Answer:
     seconds: float
 
 
-def config(directory: Path, models: Path, upstream: str) -> str:
-    """Return the gateway's configuration; `upstream` is the instant one's address, `models` the directory of ours."""
+def config(directory: Path, models: Path) -> str:
+    """Return the gateway's configuration; `models` is the directory of ours."""
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     return f"""\
 server:
@@ -45,7 +45,6 @@ models:
   minilm: {{task: embed, onnx: {{path: {models}/minilm}}, pool: {{min: 1, max: 1}}}}
   atlas: {{task: chat, onnx: {{path: {models}/atlas}}, pool: {{min: 1, max: 1}}}}
   intents: {{task: predict, onnx: {{path: {models}/intents}}, pool: {{keep_warm: 1s}}}}
-  instant: {{task: chat, http: {{url: "{upstream}/v1"}}}}
 """
 
 
