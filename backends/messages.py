@@ -5,7 +5,7 @@ one `vectors`, `scores` or `tensors` (which finishes the job), or one `error`; f
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from backends.contract import (
     BackendError,
@@ -58,7 +58,7 @@ def read_job(frame: Frame) -> Job:
     header: Mapping[str, Any] = frame.header
     task = Task(header["task"])
     if task is Task.INFER:
-        return Job(task, tensors=_tensors(frame), outputs=tuple(header["outputs"]))
+        return Job(task, tensors=_tensors(frame, copied=False), outputs=tuple(header["outputs"]))
     inputs = tuple(map(_text_or_ids, header.get("inputs", ())))
     if task in RESULT_KINDS:
         return Job(task, inputs=inputs)
@@ -144,7 +144,7 @@ def read_events(frame: Frame, labels: tuple[str, ...]) -> tuple[Event, ...]:
         case "finish":
             return (Usage(*header["tokens"]), *_finishes(header["choices"]))
         case "tensors":
-            return (Tensors(_tensors(frame)), Finish("stop"))
+            return (Tensors(_tensors(frame, copied=True)), Finish("stop"))
         case "vectors":
             return (_vectors(frame.arrays[0]), Usage(header["prompt_tokens"]), Finish("stop"))
         case "scores":
@@ -178,10 +178,11 @@ def _array(data: Buffer) -> Array:
     return Array(data, (memoryview(data).nbytes,), "uint8")
 
 
-def _tensors(frame: Frame) -> tuple[Tensor, ...]:
+def _tensors(frame: Frame, *, copied: bool) -> tuple[Tensor, ...]:
+    """Return a frame's tensors; without a copy, `data` is the frame's memory, which reads like bytes."""
     header: Mapping[str, Any] = frame.header
     return tuple(
-        Tensor(name, datatype, tuple(shape), bytes(array.data))
+        Tensor(name, datatype, tuple(shape), bytes(array.data) if copied else cast("bytes", array.data))
         for (name, datatype, shape), array in zip(header["described"], frame.arrays, strict=True)
     )
 

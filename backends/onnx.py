@@ -149,7 +149,7 @@ class OnnxEngine:
             raise StartFailed(f"the files in {path} have changed since they were read; reload the configuration")
 
 
-class OnnxReplica(asyncio.Protocol):
+class OnnxReplica(asyncio.BufferedProtocol):
     """One worker process: many jobs over one socket, told apart by their numbers."""
 
     def __init__(self, manifest: Manifest, child: Child, output: OutputTail, silence_s: float) -> None:
@@ -240,11 +240,16 @@ class OnnxReplica(asyncio.Protocol):
         # uvloop's transports are no subclass of asyncio's, so this cannot be asserted.
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes belong."""
+        del sizehint
+        return self._decoder.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Hand each frame to its job."""
         self._pulse.heard()
         try:
-            for frame in self._decoder.feed(data):
+            for frame in self._decoder.took(nbytes):
                 self._take(frame)
         except FrameError as error:
             self._condemn(f"the worker sent what is no frame: {error}")

@@ -40,17 +40,34 @@ def _arrays(draw: st.DrawFn) -> Array:
 _frames = st.builds(Frame, _headers, st.lists(_arrays(), max_size=3).map(tuple))
 
 
-@given(st.lists(_frames, max_size=4), st.lists(st.integers(1, 200), min_size=1, max_size=8))
-def test_frames_survive_any_cuts(frames, cuts):
-    """A stream cut at arbitrary places gives back exactly the frames that were encoded."""
+_cuts = st.lists(st.integers(1, 200), min_size=1, max_size=8)
+
+
+@given(st.lists(_frames, max_size=4), _cuts, st.sampled_from([16, 50, 4096]))
+def test_frames_survive_any_cuts(frames, cuts, read_bytes):
+    """A stream cut at arbitrary places gives back exactly the frames that were encoded, small ones and large ones."""
     stream = b"".join(encode(frame.header, frame.arrays) for frame in frames)
-    decoder, decoded, place = Decoder(), [], 0
-    while place < len(stream):
-        for cut in cuts:
-            decoded += decoder.feed(stream[place : place + cut])
-            place += cut
+    decoded, place = [], 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backends.frames.READ_BYTES", read_bytes)
+        decoder = Decoder()
+        while place < len(stream):
+            for cut in cuts:
+                decoded += decoder.feed(stream[place : place + cut])
+                place += cut
 
     assert decoded == frames
+
+
+def test_a_large_frame_is_received_where_it_stays():
+    """The memory of a frame larger than a read is its arrays' own, and the next frame gets other memory."""
+    data = bytes(range(256)) * 4096
+    frames = [encode({"n": n}, [Array(data, (len(data),), "uint8")]) for n in range(2)]
+    decoder = Decoder()
+    first, second = decoder.feed(b"".join(frames))
+
+    assert isinstance(first.arrays[0].data, memoryview)
+    assert first.arrays[0].data == second.arrays[0].data == data
 
 
 @given(st.binary(max_size=200))

@@ -325,7 +325,8 @@ async def test_closing_fails_what_runs_and_ends_the_process(long_engine):
 async def test_a_worker_that_breaks_the_protocol_is_ended(chat_engine):
     """A reply that is no frame fails the jobs and ends the worker."""
     replica = await chat_engine.start()
-    replica.data_received(b"\xff" * 16)
+    replica.get_buffer(16)[:16] = b"\xff" * 16
+    replica.buffer_updated(16)
 
     with pytest.raises(WorkerDied, match="no frame"):
         await anext(replica.stream(ask("w9")))

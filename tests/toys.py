@@ -99,6 +99,13 @@ def nan_inf(directory: Path) -> Path:
     return tensor_model(directory, nodes, tensors, max_batch=0, constants=[_constant("odd", odd)])
 
 
+def zeros(directory: Path) -> Path:
+    """Write OUTPUT0 = as many zero UINT8 as the INT64 in INPUT0 says; no batch."""
+    value = helper.make_tensor("zero", TensorProto.UINT8, [1], [0])
+    nodes = [helper.make_node("ConstantOfShape", ["INPUT0"], ["OUTPUT0"], value=value)]
+    return tensor_model(directory, nodes, {"INPUT0": ("INT64", (1,)), "OUTPUT0": ("UINT8", (-1,))}, max_batch=0)
+
+
 def identity(directory: Path, datatype: str, shape: tuple[int, ...], max_batch: int = 8) -> Path:
     """Write OUTPUT0 = INPUT0."""
     nodes = [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])]

@@ -13,7 +13,6 @@ from backends import messages
 from backends.contract import BackendError, Job
 from backends.frames import Buffer, Decoder, Frame
 
-READ_BYTES = 1 << 18
 LARGE_BYTES = 1 << 16
 WRITE_DEADLINE_S = 30.0
 
@@ -51,16 +50,17 @@ class Inbox:
         received: list[Frame] = []
         flags = 0 if wait else socket.MSG_DONTWAIT
         while True:
+            room = self._decoder.room()
             try:
-                data = self._connection.recv(READ_BYTES, flags)
+                count = self._connection.recv_into(room, 0, flags)
             except BlockingIOError:
                 return received
             except ConnectionResetError:
                 return None
-            if not data:
+            if not count:
                 return None
-            received += self._decoder.feed(data)
-            if len(data) < READ_BYTES:
+            received += self._decoder.took(count)
+            if count < len(room):
                 return received
             flags = socket.MSG_DONTWAIT
 
