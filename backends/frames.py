@@ -117,7 +117,7 @@ class Decoder:
         left = self._filled - start
         if size > len(self._memory):
             # Not filled with zeros first, and in large pages: for 16 MiB half the time of a bytearray.
-            memory = memoryview(np.empty(size, np.uint8))
+            memory = np.empty(size, np.uint8).data
             memory[:left] = self._memory[start : self._filled]
             self._memory = memory
         elif start:
@@ -136,7 +136,8 @@ def _frame_end(view: memoryview, offset: int) -> int | None:
     """Return where the frame at `offset` will end, or None while not even that has come."""
     if len(view) - offset < _LENGTHS.size:
         return None
-    header_bytes, arrays_bytes = _LENGTHS.unpack_from(view, offset)
+    lengths: tuple[int, int] = _LENGTHS.unpack_from(view, offset)
+    header_bytes, arrays_bytes = lengths
     _check_limits(header_bytes, arrays_bytes)
     return offset + _LENGTHS.size + header_bytes + arrays_bytes
 
