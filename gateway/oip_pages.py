@@ -12,14 +12,15 @@ import orjson
 from backends.contract import BackendError
 from gateway.auth import Gatekeeper
 from gateway.catalog import Catalog, ModelInfo, ModelState
-from gateway.errors import Forbidden, InvalidRequest, RequestRefused, Unsupported, fault
+from gateway.errors import Forbidden, RequestRefused, Unsupported, fault
 from gateway.front import Page
+from gateway.model_statistics import ModelStatistics
 from gateway.request import Caller
-from gateway.statistics import ModelStatistics
 from gateway.surfaces.oip import descriptions
-from gateway.surfaces.oip.http import OipSurface
+from gateway.surfaces.oip.control import check_may_change, check_no_override
 from gateway.surfaces.oip.json_body import parameters_of, parse
 from gateway.surfaces.oip.questions import known
+from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.wire import JSON, Call, Reply
 
 _MODEL = "/v2/models/{model}"
@@ -102,7 +103,7 @@ class OipPages:
         return _json({"name": info.name, "ready": ready}, status=200 if ready else 400)
 
     async def _config(self, call: Call, caller: Caller) -> Reply:
-        return _json(descriptions.config(self._known(call, caller), decoupled=False))
+        return _json(descriptions.config(self._known(call, caller)))
 
     async def _stats(self, call: Call, caller: Caller) -> Reply:
         name = self._known(call, caller).name
@@ -120,7 +121,7 @@ class OipPages:
 
     async def _load(self, call: Call, caller: Caller) -> Reply:
         check_may_change(caller)
-        check_no_override(list(parameters_of(parse(call.body))))
+        check_no_override(parameters_of(parse(call.body)))
         await self._catalog.load(call.names["model"])
         return _empty()
 
@@ -155,20 +156,6 @@ class OipPages:
         if not caller.may_call(info.name):
             raise Forbidden(f"this key may not call '{info.name}'", "model")
         return info
-
-
-def check_may_change(caller: Caller) -> None:
-    """Raise `Forbidden` unless the caller's key opens all models: to unload one takes it from everybody."""
-    if "*" not in caller.models:
-        raise Forbidden("only a key for all models may load and unload them")
-
-
-def check_no_override(parameters: list[str]) -> None:
-    """Raise `InvalidRequest` where a load brings a configuration or files of its own."""
-    if parameters:
-        raise InvalidRequest(
-            f"a model is loaded as the configuration file says; '{parameters[0]}' cannot override it", parameters[0]
-        )
 
 
 def _json(value: Any, status: int = 200) -> Reply:

@@ -11,9 +11,11 @@ from backends.contract import Event, Finish, Job, Scores, Task, Tensor, Tensors,
 from gateway.auth import Gatekeeper, Key
 from gateway.catalog import Catalog
 from gateway.front import Front
+from gateway.model_statistics import ModelStatistics
 from gateway.oip_pages import OipPages
-from gateway.statistics import ModelStatistics
-from gateway.surfaces.oip.http import OipSurface
+from gateway.surfaces.oip.grpc_server import GrpcServer
+from gateway.surfaces.oip.service import Serving
+from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.wire import Call, Reply
 from tests.fakes import FakeBackend, FakeEngine
 from tests.test_gateway_pipeline import House, house
@@ -86,6 +88,17 @@ class OipHouse:
         surface = OipSurface(self.catalog.find)
         pages = OipPages(catalog=self.catalog, statistics=self.statistics, gatekeeper=self.gatekeeper, surface=surface)
         self.front = Front((surface,), pages.table(), built.pipeline, self.gatekeeper, built.telemetry)
+
+    @asynccontextmanager
+    async def grpc(self, **options: Any) -> AsyncIterator[str]:
+        """Serve gRPC; yield the address."""
+        serving = Serving(self.house.pipeline, self.gatekeeper, self.catalog)
+        server = GrpcServer(lambda: serving, self.statistics, self.house.telemetry, max_body_bytes=1 << 20)
+        host, port = await server.listen("127.0.0.1", 0, **options)
+        try:
+            yield f"{host}:{port}"
+        finally:
+            await server.drain(0.0)
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         """Make one call; a body that is no bytes is sent as JSON."""

@@ -35,6 +35,8 @@ HOMES = {
     "torch": (),  # only training scripts need it
     "faiss": ("cache/semantic/",),  # the index may be exchanged without another room knowing
     "diskcache": ("cache/disk/",),  # so may the disk's format
+    "grpc": ("gateway/surfaces/oip/",),  # one surface speaks it
+    "google.protobuf": ("gateway/surfaces/oip/",),
     "pydantic": ("config/",),  # other rooms take plain values
     "pydantic_core": ("config/",),
     "ruamel": ("config/", "backends/manifest.py", "backends/zoo/"),  # the operator's file, and a model's own model.yaml

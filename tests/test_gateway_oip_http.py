@@ -3,11 +3,9 @@
 import json
 
 import numpy as np
-import pytest
 
 from backends.contract import Task
-from tests.fakes import FakeEngine
-from tests.oip_house import SAID, SCORES, VECTORS, OipHouse, echo, oip_house, simple
+from tests.oip_house import oip_house, simple
 
 ONES, ROW = [1] * 16, list(range(16))
 INFER = "/v2/models/simple/infer"

@@ -6,9 +6,9 @@ The names of the fields are the same in JSON and in the messages of gRPC.
 from collections.abc import Sequence
 from typing import Any
 
-from backends.contract import TensorSpec
+from backends.contract import Task, TensorSpec
 from gateway.catalog import VERSION, ModelInfo
-from gateway.statistics import Duration, Executions, OfModel
+from gateway.model_statistics import Duration, Executions, OfModel
 
 SERVER_NAME = "warmgate"
 EXTENSIONS = (
@@ -44,8 +44,11 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def config(info: ModelInfo, *, decoupled: bool) -> dict[str, Any]:
-    """Describe a model's configuration; the sizes of a model with a batch are told without it."""
+def config(info: ModelInfo) -> dict[str, Any]:
+    """Describe a model's configuration; the sizes of a model with a batch are told without it.
+
+    Decoupled is what gives a reply for each piece of a text, where the client reads a stream.
+    """
     batched = info.max_batch > 0
     described: dict[str, Any] = {
         "name": info.name,
@@ -67,7 +70,7 @@ def config(info: ModelInfo, *, decoupled: bool) -> dict[str, Any]:
         "instance_group": [],
         "default_model_filename": "model.onnx" if info.platform else "",
         "parameters": {"engine_version": {"string_value": info.engine_version}},
-        "model_transaction_policy": {"decoupled": decoupled},
+        "model_transaction_policy": {"decoupled": info.task in (Task.CHAT, Task.COMPLETION)},
         "response_cache": {"enable": info.cached},
     }
     if batched:

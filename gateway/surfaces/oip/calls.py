@@ -1,0 +1,63 @@
+"""What every call of gRPC has in common: who calls, by when, and how an error is told. Knows no message."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from backends.contract import BackendError
+from gateway.errors import Fault, RequestRefused, fault
+
+_log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_LEAST_S = 0.001
+_CODES: Mapping[int, grpc.StatusCode] = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+def metadata(context: Context) -> dict[str, str]:
+    """Return the call's metadata, which are its headers; those whose values are bytes are none of ours."""
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def peer(context: Context) -> str | None:
+    """Return the client's address; None for a Unix socket's, which has none."""
+    kind, _, address = context.peer().partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return None
+    return unquote(address).rpartition(":")[0].strip("[]")
+
+
+def remaining_s(context: Context) -> float | None:
+    """Return how long the client waits, None where it did not say."""
+    left: float | None = context.time_remaining()
+    return None if left is None else max(_LEAST_S, left)
+
+
+def told(error: Exception) -> Fault:
+    """Translate an error; one that is nobody's intention is logged, and nothing of it is told."""
+    if not isinstance(error, RequestRefused | BackendError):
+        _log.error("unexpected error in a call of gRPC", exc_info=error)
+    return fault(error)
+
+
+def code(trouble: Fault) -> grpc.StatusCode:
+    """Return gRPC's word for an error: a full queue is a server that cannot now, not a client that asked too much."""
+    if trouble.code == "queue_full":
+        return grpc.StatusCode.UNAVAILABLE
+    return _CODES.get(trouble.status, grpc.StatusCode.INTERNAL)

@@ -1,0 +1,99 @@
+"""The server of gRPC: listens, gives each call to its service, and ends well. Knows no pipeline and no message."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from gateway.model_statistics import ModelStatistics
+from gateway.surfaces.oip.health import HealthService
+from gateway.surfaces.oip.proto.classes import service
+from gateway.surfaces.oip.service import InferenceService, Serving, guarded
+from gateway.telemetry import Telemetry
+
+INFERENCE = "inference.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
+_HEAD_BYTES = 64 * 2**10
+
+
+class GrpcServer:
+    """Serves the Open Inference Protocol and gRPC's health service at one address.
+
+    `serving` gives the parts that answer now. A message of more than `max_body_bytes` is refused.
+    """
+
+    def __init__(
+        self,
+        serving: Callable[[], Serving],
+        statistics: ModelStatistics,
+        telemetry: Telemetry,
+        *,
+        max_body_bytes: int,
+    ) -> None:
+        self._inference = InferenceService(serving, statistics, telemetry)
+        self._health = HealthService(self._inference.ready, lambda: self._inference.draining)
+        self._max_body_bytes = max_body_bytes
+        self._server: grpc.aio.Server | None = None
+
+    async def listen(self, host: str, port: int, tls: tuple[bytes, bytes] | None = None) -> tuple[str, int]:
+        """Begin to accept; return the address, with the port that a 0 became. Raises `OSError`.
+
+        `tls` is a certificate chain and its private key, as their PEM files say.
+        """
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self._max_body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", _HEAD_BYTES),
+                ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a share of somebody's calls
+            ]
+        )
+        server.add_generic_rpc_handlers((self._inference_handler(), self._health_handler()))
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if tls is None:
+                bound = server.add_insecure_port(address)
+            else:
+                certificate, key = tls
+                bound = server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen for gRPC at {address}: {error}") from error
+        await server.start()
+        self._server = server
+        return host, bound
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no new calls and let those in progress end within the deadline; what is left is cut off."""
+        self._inference.draining = True
+        if self._server is not None:
+            await self._server.stop(deadline_s)
+
+    def _inference_handler(self) -> grpc.GenericRpcHandler:
+        return _handler(INFERENCE, self._inference.unary() | {"ModelStreamInfer": self._inference.stream})
+
+    def _health_handler(self) -> grpc.GenericRpcHandler:
+        return _handler(HEALTH, {"Check": guarded(self._health.check), "Watch": self._health.watch})
+
+
+def _handler(name: str, calls: Mapping[str, Callable[..., Any]]) -> grpc.GenericRpcHandler:
+    """Bind a service's calls to its methods, each of which says which messages it reads and writes, and how many."""
+    handlers = {}
+    for method in service(name).methods:
+        reads, writes = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+        handler = _HANDLERS[method.client_streaming, method.server_streaming]
+        handlers[method.name] = handler(calls[method.name], reads.FromString, writes.SerializeToString)
+    return grpc.method_handlers_generic_handler(name, handlers)
+
+
+_HANDLERS: Mapping[tuple[bool, bool], Callable[..., Any]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def read_tls(certificate: Path, key: Path) -> tuple[bytes, bytes]:
+    """Read what `listen` wants of TLS. It blocks for the time of reading two small files."""
+    return certificate.read_bytes(), key.read_bytes()
