@@ -1,0 +1,401 @@
+"""Anthropic's wire: what is understood, what is refused and how, and that its questions are OpenAI's questions."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.contract import BadJob, DeadlineExceeded, QueueFull, StartFailed, Task, UpstreamFailed, WorkerDied
+from gateway.errors import (
+    BodyTooLarge,
+    Draining,
+    Forbidden,
+    InvalidRequest,
+    RateLimited,
+    Unauthorized,
+    UnknownModel,
+    fault,
+)
+from gateway.identity import compatibility, fingerprint
+from gateway.request import Request
+from gateway.surfaces.anthropic import AnthropicSurface
+from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.wire import Call
+
+SURFACE = AnthropicSurface()
+ID = "0123456789abcdef01234567"
+HELLO = [{"role": "user", "content": "hello"}]
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = {"name": "weather", "description": "Tells the weather.", "input_schema": SCHEMA}
+WEATHER_AS_FUNCTION = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Tells the weather.", "parameters": SCHEMA},
+}
+
+
+def decode(body: object, query: str = "", **headers: str):
+    """Decode a body."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return SURFACE.decode(Call("POST", "/v1/messages", names, raw, None, query), ID)
+
+
+def asked(**fields: object) -> Request:
+    """Decode a request with these fields over a minimal one."""
+    return decode({"model": "atlas", "max_tokens": 9, "messages": HELLO, **fields})[0]
+
+
+def openai_asked(**fields: object) -> Request:
+    """Decode a chat request over OpenAI's wire."""
+    body = json.dumps({"model": "atlas", "max_tokens": 9, "messages": HELLO, **fields}).encode()
+    return OpenAISurface().decode(Call("POST", "/v1/chat/completions", {}, body, None), ID)[0]
+
+
+def blocks(*content: dict[str, Any], role: str = "user") -> list[dict[str, Any]]:
+    """Make a conversation of one turn of blocks."""
+    return [{"role": role, "content": list(content)}]
+
+
+def text_block(text: str) -> dict[str, Any]:
+    """Make a block."""
+    return {"type": "text", "text": text}
+
+
+def test_request_becomes_a_job():
+    """Every sampling field reaches the job, the system text is its first message, and the last text may vary."""
+    request = asked(system="Be brief.", temperature=0.5, top_p=0.9, stop_sequences=["\n"], stream=True, top_k=4)
+
+    job = request.job
+    assert job.task is Task.CHAT
+    assert [(message.role, message.content) for message in job.messages] == [("system", "Be brief."), ("user", "hello")]
+    assert (job.sampling.max_tokens, job.sampling.temperature, job.sampling.top_p) == (9, 0.5, 0.9)
+    assert job.sampling.stop == ("\n",)
+    assert job.extra == {"top_k": 4}
+    assert job.stream
+    assert request.asked == "hello"
+
+
+def test_same_question_over_both_wires_has_one_fingerprint():
+    """System text, question, limits and tools identify a question, whatever wire it came over."""
+    ours = asked(
+        system=[text_block("Be brief.")],
+        messages=blocks(text_block("hello")),
+        temperature=0,
+        top_p=0.5,
+        stop_sequences=["END"],
+        stream=True,
+        metadata={"user_id": "u"},
+        tools=[WEATHER],
+        tool_choice={"type": "any", "disable_parallel_tool_use": True},
+    )
+    theirs = openai_asked(
+        messages=[{"role": "system", "content": "Be brief."}, *HELLO],
+        temperature=0,
+        top_p=0.5,
+        stop="END",
+        user="someone",
+        tools=[WEATHER_AS_FUNCTION],
+        tool_choice="required",
+        parallel_tool_calls=False,
+    )
+
+    assert fingerprint(ours.fields) == fingerprint(theirs.fields)
+    assert compatibility(ours) == compatibility(theirs)
+    assert ours.job.messages == theirs.job.messages
+    assert ours.job.extra == theirs.job.extra
+
+
+def test_round_of_a_tool_is_the_same_over_both_wires():
+    """Calls, and their results in turns of the user's, become OpenAI's messages, in the order in which they stand."""
+    ours = asked(
+        messages=[
+            *HELLO,
+            {
+                "role": "assistant",
+                "content": [
+                    text_block("I look."),
+                    {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Oslo"}},
+                    {"type": "tool_use", "id": "t2", "name": "clock", "input": {}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "t1", "content": "rain"},
+                    {"type": "tool_result", "tool_use_id": "t2", "content": [text_block("broken")], "is_error": True},
+                    text_block("And now?"),
+                ],
+            },
+        ],
+    )
+    calls = [
+        {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}},
+        {"id": "t2", "type": "function", "function": {"name": "clock", "arguments": "{}"}},
+    ]
+    theirs = openai_asked(
+        messages=[
+            *HELLO,
+            {"role": "assistant", "content": "I look.", "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "t1", "content": "rain"},
+            {"role": "tool", "tool_call_id": "t2", "content": "Error: broken"},
+            {"role": "user", "content": "And now?"},
+        ],
+    )
+
+    assert ours.job.messages == theirs.job.messages
+    assert fingerprint(ours.fields) == fingerprint(theirs.fields)
+    assert ours.asked == "And now?"
+
+
+def test_question_that_ends_with_a_tool_or_a_picture_has_nothing_to_vary():
+    """Only a last message that is the user's text alone may be matched by meaning."""
+    picture = {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}}
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "rain"}
+
+    assert asked(messages=[*HELLO, *blocks(call, role="assistant"), *blocks(result)]).asked is None
+    assert asked(messages=blocks(text_block("what?"), picture)).asked is None
+    assert asked(messages=[*HELLO, {"role": "assistant", "content": "It is"}]).asked is None
+
+
+@pytest.mark.parametrize(
+    ("block", "part"),
+    [
+        (
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+        ),
+        (
+            {"type": "image", "source": {"type": "url", "url": "https://e.org/a.png"}, "cache_control": {}},
+            {"type": "image_url", "image_url": {"url": "https://e.org/a.png"}},
+        ),
+        (
+            {"type": "image", "source": {"type": "file", "file_id": "f1"}},
+            {"type": "image", "source": {"type": "file", "file_id": "f1"}},
+        ),
+        (
+            {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}},
+            {"type": "file", "file": {"filename": "document.pdf", "file_data": "data:application/pdf;base64,AAAA"}},
+        ),
+        (
+            {"type": "document", "title": "T", "source": {"type": "text", "media_type": "text/plain", "data": "words"}},
+            text_block("T\n\nwords"),
+        ),
+        (
+            {"type": "search_result", "source": "s", "title": "t", "content": [], "cache_control": {}},
+            {"type": "search_result", "source": "s", "title": "t", "content": []},
+        ),
+    ],
+)
+def test_parts_that_are_more_than_text(block, part):
+    """A block becomes OpenAI's part where there is one, and else goes on as it came, without hints for caches."""
+    message = asked(messages=blocks(block, text_block("What is it?"))).job.messages[0]
+
+    if part["type"] == "text":
+        assert message.content == part["text"] + "What is it?"
+        assert not message.extra
+    else:
+        assert message.extra["content"] == [part, text_block("What is it?")]
+        assert message.content == "What is it?"
+
+
+def test_thoughts_of_earlier_turns_are_identity_and_go_to_no_other_model():
+    """What was thought before stays out of the job's messages; a question with other thoughts is another question."""
+    said = text_block("Oslo.")
+    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    sealed = {"type": "redacted_thinking", "data": "x"}
+    with_thoughts = asked(messages=[*HELLO, *blocks(thought, sealed, said, role="assistant"), *HELLO])
+    without = asked(messages=[*HELLO, *blocks(said, role="assistant"), *HELLO])
+
+    assert with_thoughts.job.messages == without.job.messages
+    assert with_thoughts.fields != without.fields
+
+
+def test_several_system_blocks_are_one_text():
+    """Blocks of a system prompt are parted by blank lines, and a system turn amid the others stays where it is."""
+    request = asked(
+        system=[text_block("One."), {**text_block("Two."), "cache_control": {"type": "ephemeral"}}],
+        messages=[*HELLO, {"role": "system", "content": "Three."}, *HELLO],
+    )
+
+    assert [message.content for message in request.job.messages] == ["One.\n\nTwo.", "hello", "Three.", "hello"]
+
+
+def test_what_has_another_name_in_openai_s_words():
+    """Schema and effort of the output, and a named tool, come in OpenAI's words; thinking keeps its own."""
+    schema = {"type": "object"}
+    extra = asked(
+        output_config={"effort": "low", "format": {"type": "json_schema", "schema": schema}, "new": 1},
+        tools=[WEATHER, {"type": "web_search_20250305", "name": "web_search"}],
+        tool_choice={"type": "tool", "name": "weather"},
+        thinking={"type": "enabled", "budget_tokens": 2000},
+        container="c1",
+    ).job.extra
+
+    assert extra == {
+        "output_config": {"new": 1},
+        "reasoning_effort": "low",
+        "response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": True}},
+        "tools": [WEATHER_AS_FUNCTION, {"type": "web_search_20250305", "name": "web_search"}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+        "container": "c1",
+    }
+    assert "thinking" not in asked(thinking={"type": "disabled"}).job.extra
+    assert asked(thinking={"type": "disabled"}).fields != asked().fields
+
+
+def test_request_travels_as_it_came():
+    """The job carries the client's own bytes, its version and its betas, and never its key."""
+    body = b'{"model": "m" , "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}], "stream": true}'
+    request, encoder = decode(
+        body, query="beta=true", anthropic_version="2026-10-21", anthropic_beta="b1", x_api_key="secret", host="h"
+    )
+
+    verbatim = request.job.verbatim
+    assert verbatim is not None
+    assert (verbatim.wire, verbatim.path, verbatim.body) == ("anthropic", "/messages?beta=true", body)
+    assert verbatim.headers == {"anthropic-version": "2026-10-21", "anthropic-beta": "b1"}
+    assert verbatim.streamed
+    assert encoder.frames is not None
+    assert request.fields["anthropic-beta"] == "b1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"max_tokens": None}, "max_tokens", "from 0"),
+        ({"max_tokens": "9"}, "max_tokens", '"9"'),
+        ({"messages": []}, "messages", "list of 1 to"),
+        ({"messages": [3]}, "messages[0]", "3"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "user, assistant, system"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "null"),
+        ({"messages": blocks({"text": "x"})}, "messages[0].content[0]", "'type'"),
+        ({"messages": blocks({"type": "text"})}, "messages[0].content[0]", "text"),
+        ({"messages": blocks({"type": "image"})}, "messages[0].content[0].source", "null"),
+        (
+            {"messages": blocks({"type": "image", "source": {"type": "base64", "data": "x"}})},
+            "messages[0].content[0].source.media_type",
+            "string",
+        ),
+        ({"messages": blocks({"type": "tool_result"})}, "messages[0].content[0].tool_use_id", "string"),
+        (
+            {"messages": blocks({"type": "tool_use", "id": "x", "name": "f"}, role="assistant")},
+            "messages[0].content[0].input",
+            "object",
+        ),
+        ({"system": 5}, "system", "text blocks"),
+        ({"system": [{"type": "image"}]}, "system[0]", "text"),
+        ({"temperature": 1.5}, "temperature", "from 0 to 1"),
+        ({"top_k": -1}, "top_k", "from 0"),
+        ({"stop_sequences": "x"}, "stop_sequences", "list"),
+        ({"stop_sequences": [""]}, "stop_sequences", "non-empty"),
+        ({"tools": {}}, "tools", "list"),
+        ({"tools": [{"name": "f"}]}, "tools[0].input_schema", "JSON Schema"),
+        ({"tools": [{"input_schema": {}}]}, "tools[0].name", "non-empty"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice", "'name'"),
+        ({"tool_choice": {"type": "some"}}, "tool_choice", "auto"),
+        ({"tool_choice": "auto"}, "tool_choice", "object"),
+        ({"thinking": {}}, "thinking.type", "string"),
+        ({"thinking": True}, "thinking", "object"),
+        ({"stream": 1}, "stream", "true or false"),
+        ({"model": None}, "model", "non-empty"),
+    ],
+)
+def test_bad_fields_are_named_with_what_is_allowed(fields, param, words):
+    """A refusal names the field and its value, and says what is allowed."""
+    with pytest.raises(InvalidRequest) as caught:
+        asked(**fields)
+
+    assert caught.value.param == param
+    assert words in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.sampled_from(["text", "tool_use", "image"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "text", "role", "content", "source", "data", "input", "id", "name"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+OTHERS = ("system", "tools", "tool_choice", "thinking", "output_config", "stream", "stop_sequences", "x")
+
+
+@given(
+    st.fixed_dictionaries(
+        {"model": st.just("m") | JSON, "max_tokens": st.just(5) | JSON, "messages": st.just(HELLO) | JSON},
+        optional=dict.fromkeys(OTHERS, JSON),
+            ("system", "tools", "tool_choice", "thinking", "output_config", "stream", "stop_sequences", "x"), JSON
+        ),
+    )
+)
+def test_any_json_object_decodes_or_is_refused(body):
+    """No JSON object raises anything but a refusal."""
+    with contextlib.suppress(InvalidRequest):
+        request, _ = decode(body)
+        assert request.model
+        fingerprint(request.fields)
+
+
+@given(st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": JSON}), min_size=1))
+def test_any_content_decodes_or_is_refused(messages):
+    """No content raises anything but a refusal."""
+    with contextlib.suppress(InvalidRequest):
+        assert asked(messages=messages).job.messages
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": NaN}', b"[" * 100_000])
+def test_bodies_that_are_no_json_object_are_refused(body):
+    """Whatever the bytes, the answer is an `InvalidRequest` and no other exception."""
+    with pytest.raises(InvalidRequest):
+        decode(body)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (InvalidRequest("m", "messages"), 400, "invalid_request_error"),
+        (BadJob("m"), 400, "invalid_request_error"),
+        (Unauthorized("m"), 401, "authentication_error"),
+        (Forbidden("m"), 403, "permission_error"),
+        (UnknownModel("m"), 404, "not_found_error"),
+        (BodyTooLarge("m"), 413, "request_too_large"),
+        (BadJob("m", status=422), 422, "invalid_request_error"),
+        (RateLimited("m", 3.0, {}), 429, "rate_limit_error"),
+        (QueueFull("m", 3.0), 529, "overloaded_error"),
+        (StartFailed("m"), 529, "overloaded_error"),
+        (Draining("m"), 529, "overloaded_error"),
+        (UpstreamFailed("m", 529), 529, "overloaded_error"),
+        (UpstreamFailed("m", 429), 429, "rate_limit_error"),
+        (WorkerDied("m"), 502, "api_error"),
+        (ValueError("m"), 500, "api_error"),
+        (DeadlineExceeded("m"), 504, "timeout_error"),
+    ],
+)
+def test_errors_have_anthropic_s_shape_and_statuses(error, status, kind):
+    """A full queue and a pool that cannot start are `overloaded`; in a stream an error is an event of its own."""
+    trouble = fault(error)
+
+    failure = SURFACE.failure(trouble)
+
+    body = json.loads(failure.body)
+    assert (failure.status, body["type"], body["error"]["type"]) == (status, "error", kind)
+    assert set(body) == {"type", "error", "request_id"}
+    name, data = SURFACE.failure_frame(trouble).decode().removesuffix("\n\n").split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: ")) == body
+
+
+def test_the_same_bytes_are_decoded_once_unless_their_headers_differ():
+    """A repeat shares the request of the first; the betas of a request are part of it."""
+    body = {"model": "m", "max_tokens": 5, "messages": HELLO}
+
+    assert decode(body)[0] is decode(body)[0]
+    assert decode(body, anthropic_beta="x")[0].fields != decode(body)[0].fields
