@@ -1,6 +1,6 @@
 """From a YAML file to settings, or to one error with all its faults. Knows nothing of what the settings drive."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -8,12 +8,15 @@ from pydantic_core import ErrorDetails
 
 from config.checks import conflicts
 from config.document import Node, read
+from config.holes import certain, hole_at, without
 from config.parsing import HIDDEN
 from config.problems import ConfigError, Path, Problem, dotted, shown, suggestion
 from config.settings import Settings, fields_of, section_at
 
 MAX_FILE_BYTES = 2**20
 MAX_FAULTS = 1000
+# Settings are nested less deep than this, so by then all that a fault makes unreadable is left out.
+MAX_ROUNDS = 8
 
 _KINDS = {"model_type": "a mapping", "mapping_type": "a mapping", "dict_type": "a mapping", "tuple_type": "a list"}
 
@@ -35,20 +38,45 @@ def parse(text: str, environ: Mapping[str, str], *, source: str) -> Settings:
         raise ConfigError(
             source, [Problem(root.line, "", None, "not a mapping: write keys such as server: and models:")]
         )
-    found = [*problems, *_without_value(root, ())]
-    try:
-        settings = Settings.model_validate(root.plain(), context=environ)
-    except ValidationError as error:
-        known = {problem.key for problem in found}
-        faults = (_fault(details, root) for details in error.errors(include_url=False)[:MAX_FAULTS])
-        found += [fault for fault in faults if fault.key not in known]
-        raise ConfigError(source, found) from None
-    for conflict in conflicts(settings):
+    empty = list(_without_value(root, ()))
+    found = [*problems, *(_empty_fault(root.line_of(path), path) for path in empty)]
+    holes = {hole_at(path) for path in empty}
+    settings, faults = _validated(root.plain(), holes, environ)
+    known = {problem.key for problem in found}
+    found += [fault for details in faults if (fault := _fault(details, root)).key not in known]
+    for conflict in certain(conflicts(settings) if settings else (), holes):
         value = None if conflict.value is None else shown(conflict.value)
         found.append(Problem(root.line_of(conflict.path), dotted(conflict.path), value, conflict.message))
     if found:
         raise ConfigError(source, found)
+    assert settings is not None, "without a fault there are settings"
     return settings
+
+
+def _validated(
+    data: object, holes: set[Path], environ: Mapping[str, str]
+) -> tuple[Settings | None, Sequence[ErrorDetails]]:
+    """Return the settings without what is faulty, and the faults; add to `holes` what had to be left out.
+
+    What is left out may be required by what is around it, which goes then as well. None: nothing useful is left.
+    """
+    faults: Sequence[ErrorDetails] | None = None
+    for _ in range(MAX_ROUNDS):
+        try:
+            return Settings.model_validate(without(data, holes), context=environ), faults or ()
+        except ValidationError as error:
+            details = error.errors(include_url=False)[:MAX_FAULTS]
+        faults = details if faults is None else faults
+        holes |= {hole_at(_place(fault)[:-1] if fault["type"] == "missing" else _place(fault)) for fault in details}
+        if () in holes:
+            break
+    return None, faults or ()
+
+
+def _place(details: ErrorDetails) -> Path:
+    """Return where pydantic found a fault; it marks one of a mapping's key by a last step "[key]"."""
+    path = tuple(details["loc"])
+    return path[:-1] if path[-1:] == ("[key]",) else path
 
 
 def _text_of(path: FilePath) -> str:
@@ -69,25 +97,26 @@ def _text_of(path: FilePath) -> str:
         raise ConfigError(str(path), [Problem(line, "", None, message)]) from None
 
 
-def _without_value(node: Node, path: Path) -> list[Problem]:
-    """Return a problem for each key or list item that has no value."""
+def _without_value(node: Node, path: Path) -> Iterator[Path]:
+    """Yield the path of each key or list item that has no value."""
     match node.value:
         case None:
-            return [Problem(node.line, dotted(path), None, "has no value: give it one, or remove the key")]
+            yield path
         case dict() as entries:
-            return [problem for key, child in entries.items() for problem in _without_value(child, (*path, key))]
+            for key, child in entries.items():
+                yield from _without_value(child, (*path, key))
         case tuple() as items:
-            return [problem for index, child in enumerate(items) for problem in _without_value(child, (*path, index))]
-        case _:
-            return []
+            for index, child in enumerate(items):
+                yield from _without_value(child, (*path, index))
+
+
+def _empty_fault(line: int, path: Path) -> Problem:
+    return Problem(line, dotted(path), None, "has no value: give it one, or remove the key")
 
 
 def _fault(details: ErrorDetails, root: Node) -> Problem:
     """Turn one error of pydantic into words of ours."""
-    # pydantic marks a fault of a mapping's key by a last step "[key]"
-    path = tuple(details["loc"])
-    if path[-1:] == ("[key]",):
-        path = path[:-1]
+    path = _place(details)
     line, key, kind = root.line_of(path), dotted(path), details["type"]
     if kind == "missing":
         return Problem(line, key, None, "is missing")

@@ -117,6 +117,53 @@ def test_all_faults_are_told_together() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "models:\n  a: {task: chat, onnx: {path: 1}, pool: {min: 3}}\nroutes:\n  r: {candidates: [a, b]}\n",
+            ["models.a.onnx.path", "models.a.pool.min", "routes.r.candidates[1]"],
+        ),
+        (
+            "models:\n  a: {task: chat, onnx: {path: x}, pool: {min: 3, max: 2}}\n  b: {task: chat, onxx: {path: x}}\n",
+            ["models.a.pool.min", "models.b.onxx"],
+        ),
+        (
+            "models:\n  a: {task: chat, onnx: {path: x}, pool: {min: 3, max: two}}\n",
+            ["models.a.pool.max"],
+        ),
+        (
+            (
+                "models:\n  a: {task: chats, onnx: {path: x}}\n  b: {task: chat, onnx: {path: x}}\n"
+                "routes:\n  a: {candidates: [a, b, c]}\n  r: {split: {b: 1}, candidates: [b]}\n"
+            ),
+            ["models.a.task", "routes.a.candidates[2]", "routes.r", "routes.r.candidates[0]"],
+        ),
+        (
+            MODELS + "cache: {semantic: {embedder: a, threshold: 2}}\nserver: {listen: x, grpc: 'localhost:1'}\n"
+            "batch: {file_roots: [x], keep: }\n",
+            [
+                "cache.semantic.threshold",
+                "cache.semantic.embedder",
+                "server.listen",
+                "batch.keep",
+                "batch.file_roots[0]",
+            ],
+        ),
+        (
+            (
+                "models:\n  a: {task: chat, onnx: {path: x}}\nserver:\n  keys:\n    - {name: k, models: [z]}\n"
+                "    - {name: k, sha256: x}\n"
+            ),
+            ["server.keys[0].sha256", "server.keys[1].sha256"],
+        ),
+    ],
+)
+def test_faults_between_settings_are_told_with_the_others(text: str, expected: list[str]) -> None:
+    """A fault of one value does not hide those between other values, and makes none up between what it touches."""
+    assert [line.split(": ")[1] for line in message(text).splitlines()] == expected
+
+
 def test_a_flood_of_faults_is_cut_short() -> None:
     """A file with thousands of unknown keys is told of the first ones, and of how many more there are."""
     lines = message("".join(f"k{index}: 1\n" for index in range(5000))).splitlines()
