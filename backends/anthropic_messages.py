@@ -22,7 +22,12 @@ def conversation(messages: Sequence[Message]) -> dict[str, Any]:
             system.append(message.content)
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = list(_blocks(message))
+        try:
+            blocks = list(_blocks(message))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadJob(
+                f"a message of the role {message.role} lacks what its kind has: {error!r}", "messages"
+            ) from error
         if turns and turns[-1][0] == role:
             turns[-1][1].extend(blocks)
         else:

@@ -72,10 +72,7 @@ class AnthropicWire:
             return Asking(path, {"anthropic-version": VERSION, **headers}, body)
         if job.task is not Task.CHAT:
             raise BadJob(f"an upstream of Anthropic's wire does not {job.task}; it does chat", "model")
-        try:
-            return Asking(_PATH, _JSON, orjson.dumps(_body(job, model)))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BadJob(f"the request cannot be put into Anthropic's words: {error!r}", "messages") from error
+        return Asking(_PATH, _JSON, orjson.dumps(_body(job, model)))
 
     def decoder(self, job: Job) -> StreamDecoder:
         """Return what reads the job's streamed answer."""
@@ -120,7 +117,7 @@ def _body(job: Job, model: str) -> dict[str, Any]:
     rest = {name: value for name, value in extra.items() if name not in _NO_WORDS and name not in _TRANSLATED}
     body = {**rest, "model": model, **conversation(job.messages), **_sampling(job.sampling)}
     if tools := extra.get("tools"):
-        body["tools"] = [_tool(tool) for tool in _list(tools)]
+        body["tools"] = [_tool(tool) for tool in _objects(tools)]
         body |= _choice(extra)
     if output := _output(extra):
         body["output_config"] = output
@@ -141,19 +138,20 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
     return {"max_tokens": limit, **{name: value for name, value in said.items() if value is not None}}
 
 
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadJob("'tools' must be a list", "tools")
-    return value
+def _objects(tools: object) -> list[Mapping[str, Any]]:
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise BadJob("'tools' must be a list of objects", "tools")
+    return tools
 
 
 def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a function in Anthropic's words; one of its own tools is in them already."""
     if tool.get("type") == "custom":
         raise BadJob("an upstream of Anthropic's wire has no tools of type 'custom'", "tools")
-    if tool.get("type") != "function":
+    described = tool.get("function")
+    if not isinstance(described, dict):
         return tool
-    function = {name: value for name, value in tool["function"].items() if value is not None}
+    function = {name: value for name, value in described.items() if value is not None}
     schema = function.pop("parameters", None) or {"type": "object", "properties": {}}
     return {**function, "input_schema": schema}
 
@@ -164,8 +162,8 @@ def _choice(extra: Mapping[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"type": "auto"}
     if isinstance(choice, str) and choice in _CHOICES:
         said["type"] = _CHOICES[choice]
-    elif isinstance(choice, dict) and choice.get("type") == "function":
-        said = {"type": "tool", "name": choice["function"]["name"]}
+    elif isinstance(choice, dict) and isinstance(function := choice.get("function"), dict):
+        said = {"type": "tool", "name": function.get("name")}
     elif choice is not None:
         raise BadJob("'tool_choice' must be auto, required, none, or name a function", "tool_choice")
     if extra.get("parallel_tool_calls") is False and said["type"] != "none":
@@ -176,10 +174,11 @@ def _choice(extra: Mapping[str, Any]) -> dict[str, Any]:
 def _output(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the output: its schema, and how hard to think."""
     output: dict[str, Any] = {}
-    form = extra.get("response_format")
-    if form is not None and form.get("type") == "json_schema":
-        output["format"] = {"type": "json_schema", "schema": form["json_schema"].get("schema") or {"type": "object"}}
-    elif form is not None and form.get("type") != "text":
+    form = extra.get("response_format") or {"type": "text"}
+    described = form.get("json_schema")
+    if isinstance(described, dict):
+        output["format"] = {"type": "json_schema", "schema": described.get("schema") or {"type": "object"}}
+    elif form != {"type": "text"}:
         raise BadJob("an upstream of Anthropic's wire has the response formats text and json_schema", "response_format")
     effort = extra.get("reasoning_effort")
     if effort is not None:
