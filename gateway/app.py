@@ -23,7 +23,7 @@ from gateway.building.engines import engine_of, fork_server, limits_of, pool_of,
 from gateway.building.generation import Generation, Lasting, generation_of
 from gateway.building.reload import ConfigFile
 from gateway.limits import Limiter
-from gateway.pipeline import Item
+from gateway.model_statistics import ModelStatistics
 from gateway.server import Server
 from gateway.telemetry import Reading, Telemetry
 
@@ -34,8 +34,14 @@ class Gateway:
     """A gateway that runs. `apply` gives it new settings; streams that flow go on under the old ones."""
 
     def __init__(self, config: ConfigFile) -> None:
-        flights: SingleFlight[Item] = SingleFlight()
-        self._lasting = Lasting(Keeper(None, time.monotonic), flights, Limiter(), Telemetry(), config.state)
+        self._lasting = Lasting(
+            keeper=Keeper(None, time.monotonic),
+            flights=SingleFlight(),
+            limiter=Limiter(),
+            telemetry=Telemetry(),
+            statistics=ModelStatistics(self._max_batch),
+            config_state=config.state,
+        )
         self._lasting.telemetry.read_from(self._readings)
         self._lasting.telemetry.read_from(config.readings)
         self._changing = asyncio.Lock()
@@ -186,6 +192,9 @@ class Gateway:
     async def _abandon(self, pool: Pool) -> None:
         self._lasting.keeper.retire(pool)
         await self._close_pool(pool, time.monotonic())
+
+    def _max_batch(self, model: str) -> int:
+        return self.generation.catalog.max_batch(model)
 
     def _readings(self) -> Iterable[Reading]:
         generation = self._generation

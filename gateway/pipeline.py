@@ -14,9 +14,11 @@ from cache.flight import Seat, SingleFlight
 from gateway.analyze import Features, analyze
 from gateway.answer import Answer, Head
 from gateway.cache_control import CacheStatus
+from gateway.catalog import Catalog
 from gateway.errors import NotCached
 from gateway.identity import scoped
 from gateway.limits import Limiter, Permit
+from gateway.model_statistics import ModelStatistics
 from gateway.recall import Hit, Recall, write_gate
 from gateway.request import Caller, Directives, Request
 from gateway.router import Candidate, Choice, plan
@@ -30,7 +32,8 @@ Item = Head | Event
 class Outcome:
     """What the pipeline found or began: a complete answer, or a seat in a flight whose `head` has come.
 
-    `lookup_s` is the time that the caches took. `permit` is settled by who reads the outcome to its end.
+    `lookup_s` is the time that the caches took. `permit` is settled by who reads the outcome to its end. `job` is what
+    was asked, at `arrived` (monotonic seconds).
     """
 
     head: Head
@@ -38,6 +41,8 @@ class Outcome:
     lookup_s: float
     features: Features
     permit: Permit
+    job: Job
+    arrived: float
     answer: Answer | None = None
     seat: Seat[Item] | None = None
 
@@ -54,6 +59,8 @@ class Pipeline:
         *,
         limiter: Limiter,
         telemetry: Telemetry,
+        statistics: ModelStatistics,
+        catalog: Catalog,
         deadline_s: float,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -64,6 +71,8 @@ class Pipeline:
         self._flights = flights
         self._limiter = limiter
         self._telemetry = telemetry
+        self._statistics = statistics
+        self._catalog = catalog
         self._deadline_s = deadline_s
         self._clock = clock
         self._wall_clock = wall_clock
@@ -79,14 +88,18 @@ class Pipeline:
         """
         arrived = self._clock()
         route = self._routes.resolve(request.model, caller)
+        self._catalog.check(request.model)
         limit_s = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         features = analyze(request, caller, directives, route.policy, arrived + limit_s)
         permit = self._limiter.admit(caller, features.tokens_in + (features.max_tokens_out or 0))
         self._answering += 1
         try:
             return await self._answer(request, directives, route, features, permit)
-        except BaseException:
+        except BaseException as error:
             permit.settle(0)
+            if isinstance(error, BackendError):
+                failed_s = self._clock() - arrived
+                self._statistics.record(route.candidates[0], request.job, total_s=failed_s, failed=True)
             raise
         finally:
             self._answering -= 1
@@ -109,7 +122,7 @@ class Pipeline:
         meanings: dict[str, Meaning] = {}
 
         if self._recall and reusable and (hit := await self._recall.same(features, directives, versions)):
-            return self._found(hit, features, permit, arrived)
+            return self._found(hit, features, permit, request.job, arrived)
         shared = scoped(features.fingerprint, features.scope, *versions) if reusable else None
         if self._recall and shared and not self._flights.waiters(shared):
             meanings = await self._recall.meanings(request, features, versions)
@@ -117,7 +130,7 @@ class Pipeline:
             if hit := await self._recall.alike(meanings.values(), directives) or self._recall.in_memory(
                 features, directives, versions
             ):
-                return self._found(hit, features, permit, arrived)
+                return self._found(hit, features, permit, request.job, arrived)
         if directives.only_if_cached:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
 
@@ -129,35 +142,58 @@ class Pipeline:
         )
         head = await _first(seat, features.deadline_s - looked_up)
         status = _missed(features, directives, seat)
-        return Outcome(head, status, looked_up - arrived, features, permit, seat=seat)
+        return Outcome(head, status, looked_up - arrived, features, permit, request.job, arrived, seat=seat)
 
     async def events(self, outcome: Outcome) -> AsyncGenerator[Event, None]:
         """Yield an outcome's events as they come, and settle its accounts at the end, whatever the end is."""
         spent = 0
+        if outcome.answer is not None:
+            self._settle(outcome, spent)
+            for event in outcome.answer.events:
+                yield event
+            return
+        assert outcome.seat is not None
+        failed: bool | None = None
         try:
-            if outcome.seat is None:
-                assert outcome.answer is not None
-                for event in outcome.answer.events:
-                    yield event
-                return
             async with outcome.seat as seat:
                 async for item in seat:
                     if type(item) is Usage:
                         spent = item.prompt_tokens + item.completion_tokens
                     if type(item) is not Head:
                         yield item
+            failed = False
+        except BackendError:
+            failed = True
+            raise
         finally:
-            outcome.permit.settle(spent)
+            self._settle(outcome, spent, failed=failed)
 
     async def collect(self, outcome: Outcome) -> Outcome:
         """Read an outcome's flight to its end: the same outcome with its complete answer."""
-        if outcome.seat is None:
-            outcome.permit.settle(0)
+        if outcome.answer is not None:
+            self._settle(outcome, 0)
             return outcome
         async with aclosing(self.events(outcome)) as events:
             answer = Answer(outcome.head, tuple([event async for event in events]))
         stored = self._recall is not None and write_gate(outcome.features, answer) is None
         return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
+
+    def _settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
+        """Close the accounts of a request that has ended; `failed` is None where its client left before."""
+        outcome.permit.settle(spent)
+        if failed is None:
+            return
+        head = outcome.head
+        self._statistics.record(
+            head.model,
+            outcome.job,
+            total_s=self._clock() - outcome.arrived,
+            hit=outcome.status.hit,
+            failed=failed,
+            lookup_s=outcome.lookup_s,
+            wait_s=head.queue_s + head.start_s,
+            infer_s=head.infer_s,
+        )
 
     def versions(self, models: Sequence[str]) -> list[str]:
         """Return what exactly answers for each model now."""
@@ -181,8 +217,9 @@ class Pipeline:
         tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
         return Candidate(pool.snapshot(now), pool.costs.service_s(features.tokens_in, tokens_out))
 
-    def _found(self, hit: Hit, features: Features, permit: Permit, arrived: float) -> Outcome:
-        return Outcome(hit.answer.head, hit.status, self._clock() - arrived, features, permit, answer=hit.answer)
+    def _found(self, hit: Hit, features: Features, permit: Permit, job: Job, arrived: float) -> Outcome:
+        lookup_s = self._clock() - arrived
+        return Outcome(hit.answer.head, hit.status, lookup_s, features, permit, job, arrived, answer=hit.answer)
 
     async def _run(self, job: Job, features: Features, models: Sequence[str]) -> AsyncIterator[Item]:
         """Run a job on the first candidate that begins to answer: its head, then its events."""

@@ -51,6 +51,10 @@ class Routes:
         """All names, in the order of the configuration."""
         return tuple(self._routes)
 
+    def named(self, name: str) -> Route:
+        """Return the route of a name that is known."""
+        return self._routes[name]
+
     def resolve(self, name: str, caller: Caller) -> Route:
         """Return the route of a name. Raises `UnknownModel` or `Forbidden`."""
         route = self._routes.get(name)

@@ -30,8 +30,10 @@ from cache.flight import SingleFlight
 from cache.memory import MemoryStore
 from cache.semantic.lookup import SemanticCache
 from gateway.analyze import CachePolicy
+from gateway.catalog import Catalog
 from gateway.errors import NotCached, UnknownModel
 from gateway.limits import Limiter
+from gateway.model_statistics import ModelStatistics
 from gateway.pipeline import Outcome, Pipeline
 from gateway.recall import Embedder, Recall
 from gateway.request import Caller, Directives, Request
@@ -71,6 +73,7 @@ class House:
             for name, engine in engines.items()
         }
         self.telemetry = Telemetry()
+        self.statistics = ModelStatistics(lambda _: 0)
         self.vectors: dict[str, np.ndarray] = {}
         self.exact = ExactCache(MemoryStore(1 << 20, clock=lambda: 1000.0), None)
         self.semantic: SemanticCache | None = None
@@ -98,6 +101,8 @@ class House:
             self.flights,
             limiter=Limiter(clock),
             telemetry=self.telemetry,
+            statistics=self.statistics,
+            catalog=Catalog(self.pools, {}, {}, cached=True, clock=clock),
             deadline_s=100.0,
             clock=clock,
         )

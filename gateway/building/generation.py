@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.contract import Task
 from backends.forkserver.client import ForkServer
 from backends.keeper import Keeper
 from backends.pool import Pool
@@ -13,9 +14,12 @@ from config.settings import KeySettings, RouteSettings, Settings
 from gateway.analyze import CachePolicy
 from gateway.auth import Gatekeeper, Key
 from gateway.building.caches import Caches, recall_of
+from gateway.catalog import Catalog
 from gateway.explain import Explainer
 from gateway.front import Front
 from gateway.limits import Limiter
+from gateway.model_statistics import ModelStatistics
+from gateway.oip_pages import OipPages
 from gateway.pages import Pages
 from gateway.paths import Paths
 from gateway.pipeline import Item, Pipeline
@@ -23,6 +27,7 @@ from gateway.request import Limits
 from gateway.routes import Route, Routes
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
+from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.responses import ResponsesSurface
@@ -39,6 +44,7 @@ class Lasting:
     flights: SingleFlight[Item]
     limiter: Limiter
     telemetry: Telemetry
+    statistics: ModelStatistics
     config_state: Callable[[], dict[str, Any]]
 
 
@@ -51,6 +57,7 @@ class Generation:
     pools: Mapping[str, Pool]
     caches: Caches | None
     gatekeeper: Gatekeeper
+    catalog: Catalog
     pipeline: Pipeline
     front: Front
 
@@ -63,6 +70,12 @@ def generation_of(
     recall = None if caches is None else recall_of(caches, embedder, lasting.telemetry)
     routes = _routes(settings)
     deadline_s = settings.server.request_timeout_s
+    catalog = Catalog(
+        pools,
+        {name: Task(model.task) for name, model in settings.models.items()},
+        {name: routes.named(name).candidates for name in routes.names},
+        cached=caches is not None,
+    )
     pipeline = Pipeline(
         routes,
         pools,
@@ -70,15 +83,18 @@ def generation_of(
         lasting.flights,
         limiter=lasting.limiter,
         telemetry=lasting.telemetry,
+        statistics=lasting.statistics,
+        catalog=catalog,
         deadline_s=deadline_s,
     )
     gatekeeper = _gatekeeper(settings.server.keys)
-    anthropic = AnthropicSurface()
+    anthropic, oip = AnthropicSurface(), OipSurface(catalog.find)
     surfaces: Sequence[Surface] = (
         OpenAISurface(),
         ResponsesSurface(),
         RelaySurface(),
         anthropic,
+        oip,
         NativeSurface(),
     )
     pages = Pages(
@@ -94,9 +110,10 @@ def generation_of(
     )
     counting = [name for name, model in settings.models.items() if model.http and model.http.api == "anthropic"]
     counts = TokenCounts(routes, pipeline, gatekeeper, anthropic, counting)
-    table = {**pages.table(), ("POST", "/v1/messages/count_tokens"): counts.page}
+    protocol = OipPages(catalog=catalog, statistics=lasting.statistics, gatekeeper=gatekeeper, surface=oip)
+    table = {**pages.table(), **protocol.table(), ("POST", "/v1/messages/count_tokens"): counts.page}
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
-    return Generation(settings, forks, pools, caches, gatekeeper, pipeline, front)
+    return Generation(settings, forks, pools, caches, gatekeeper, catalog, pipeline, front)
 
 
 def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
