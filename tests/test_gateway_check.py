@@ -1,6 +1,7 @@
 """`warmgate check`, `schema` and `--version`: what they print, and how they ask a gateway that runs."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 
 from config.load import load
 from config.plain import plain
@@ -19,7 +21,7 @@ FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, onnx: {path: 
 
 
 @contextmanager
-def answering(body: bytes, status: int = 200) -> Iterator[int]:
+def answering(body: bytes, status: int = 200, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Answer every request with this, and give the port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -33,6 +35,8 @@ def answering(body: bytes, status: int = 200) -> Iterator[int]:
             """Stay silent."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -139,6 +143,23 @@ def test_what_is_no_gateway_of_ours_is_told_apart(status: int, body: bytes, word
     with answering(body, status) as port, pytest.raises(CannotAsk) as caught:
         in_force(f"http://127.0.0.1:{port}", None, 5.0)
     assert str(caught.value) == f"http://127.0.0.1:{port}/admin/config {words}"
+
+
+def test_https_trusts_the_certificate_of_the_file_and_no_other(tmp_path: Path) -> None:
+    """A gateway with TLS is known by its own certificate, whatever its name; a stranger is not asked."""
+    file = written(tmp_path / "f.yaml", 1, 1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificates = []
+    for name in ("ours", "other"):
+        issued = trustme.CA().issue_cert("gateway.example")
+        certificates.append(tmp_path / f"{name}.pem")
+        issued.private_key_and_cert_chain_pem.write_to_path(certificates[-1])
+    context.load_cert_chain(certificates[0])
+    with answering(state(file, file), tls=context) as port:
+        assert in_force(f"https://127.0.0.1:{port}", certificates[0], 5.0).generation == 4
+        for stranger in (certificates[1], None):
+            with pytest.raises(CannotAsk, match="certificate verify failed"):
+                in_force(f"https://127.0.0.1:{port}", stranger, 5.0)
 
 
 @pytest.mark.parametrize("url", ["ftp://h", "127.0.0.1:1", "http://", "http://h:99999", "http://[", "http://a b\n"])
