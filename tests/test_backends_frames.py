@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.frames import (
+    ALIGNMENT,
     ARRAYS_LIMIT_BYTES,
     HEADER_LIMIT_BYTES,
     ITEM_BYTES,
@@ -68,6 +69,7 @@ def test_a_large_frame_is_received_where_it_stays():
 
     assert isinstance(first.arrays[0].data, memoryview)
     assert first.arrays[0].data == second.arrays[0].data == data
+    assert np.frombuffer(first.arrays[0].data, np.uint8).ctypes.data % ALIGNMENT == 0
 
 
 @given(st.binary(max_size=200))

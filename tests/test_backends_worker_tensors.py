@@ -197,6 +197,29 @@ def test_a_first_inference_that_fails_is_a_doubt(tmp_path):
     assert "empty texts, failed" in load(toys.simple_string(tmp_path)).warm()
 
 
+@pytest.mark.parametrize("count", [-1, 2**40, 2**62])
+def test_an_output_beyond_all_memory_is_a_failure(tmp_path, count):
+    """A model that asks for more memory than there is fails its job, and does the next."""
+    runner = load(toys.zeros(tmp_path))
+    found = finish(runner, one("INT64", (1,), np.int64(count).tobytes()), one("INT64", (1,), np.int64(2).tobytes()))
+
+    assert "the model failed" in found[0]
+    assert found[1]["OUTPUT0"].data == bytes(2)
+
+
+def test_text_beside_bf16_is_refused(tmp_path):
+    """The runtime's interface takes texts and BF16 by different ways, so a model of both is refused by name."""
+    nodes = [
+        helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"]),
+        helper.make_node("Identity", ["INPUT1"], ["OUTPUT1"]),
+    ]
+    kinds = {"INPUT0": "BYTES", "OUTPUT0": "BYTES", "INPUT1": "BF16", "OUTPUT1": "BF16"}
+    directory = toys.tensor_model(tmp_path, nodes, {name: (kind, (-1,)) for name, kind in kinds.items()}, 0)
+
+    with pytest.raises(ManifestError, match=r"inputs: INPUT0: BYTES beside BF16 \(INPUT1\)"):
+        load(directory)
+
+
 def test_outputs_that_were_not_declared_are_a_failure(tmp_path):
     """A model that gives another shape than model.yaml says fails the job, with both shapes, instead of lying."""
     nodes = [helper.make_node("Identity", ["INPUT0"], ["OUTPUT0"])]
@@ -230,6 +253,7 @@ def test_rows_that_get_lost_are_a_failure(tmp_path):
         ),
         (toys.simple_identity, one("BYTES", (1, 2), pack_elements([b"a"])), "string elements 1 .*, expecting 2"),
         (toys.identity_fp32, one("FP32", (0, 2**63), b""), "a shape that no array can have"),
+        (toys.simple_identity, one("BYTES", (1, 2**62), b""), "string elements 0 .*, expecting 4611686018427387904"),
         (toys.simple, Job(Task.EMBED, inputs=("w1",)), "task infer was asked for embed"),
     ],
 )

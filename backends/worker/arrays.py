@@ -44,11 +44,11 @@ def made_up(spec: TensorSpec) -> Values:
 
 
 def decode(tensor: Tensor) -> Values:
-    """Return a tensor's elements, in its own memory but for strings. Raises BadJob where they are none of its datatype.
+    """Return a tensor's elements, in its own memory where that is aligned. Its data is as long as its shape asks.
 
-    Its data has the length that its shape asks for.
+    Raises BadJob where they are none of its datatype.
     """
-    flat = _strings(tensor) if tensor.datatype == "BYTES" else np.frombuffer(tensor.data, _NUMPY[tensor.datatype])
+    flat = _strings(tensor) if tensor.datatype == "BYTES" else _numbers(tensor)
     if tensor.datatype == "BOOL" and np.any(flat.view(np.uint8) > 1):
         raise BadJob(f"input '{tensor.name}' of the datatype BOOL has bytes that are neither 0 nor 1", "inputs")
     try:
@@ -72,18 +72,27 @@ def run(
     if all(spec.datatype != "BF16" for spec in (*takes, *gives)):
         found: list[Values] = session.run(names, feed)
         return found
-    given = {
-        spec.name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(feed[spec.name], _BF16_OF_ONNX)
-        if spec.datatype == "BF16"
-        else ort.OrtValue.ortvalue_from_numpy(feed[spec.name])
-        for spec in takes
-    }
-    return list(map(_values, session.run_with_ort_values(names, given)))
+    # Only values that name their own type can be BF16; bound outputs come to the host, whatever device made them.
+    binding = session.io_binding()
+    for spec in takes:
+        kind = (_BF16_OF_ONNX,) if spec.datatype == "BF16" else ()
+        make = ort.OrtValue.ortvalue_from_numpy_with_onnx_type if kind else ort.OrtValue.ortvalue_from_numpy
+        binding.bind_ortvalue_input(spec.name, make(feed[spec.name], *kind))
+    for name in names:
+        binding.bind_output(name, "cpu")
+    session.run_with_iobinding(binding)
+    return list(map(_values, binding.get_outputs()))
+
+
+def _numbers(tensor: Tensor) -> Values:
+    return np.require(np.frombuffer(tensor.data, _NUMPY[tensor.datatype]), requirements="A")
 
 
 def _strings(tensor: Tensor) -> Values:
-    flat = np.empty(math.prod(tensor.shape), np.object_)
-    for place, each in enumerate(unpack_elements(tensor.name, tensor.data, len(flat))):
+    elements = unpack_elements(tensor.name, tensor.data, math.prod(tensor.shape))
+    # As large as the data is, whatever the shape said.
+    flat = np.empty(len(elements), np.object_)
+    for place, each in enumerate(elements):
         try:
             flat[place] = each.decode()
         except UnicodeDecodeError as error:

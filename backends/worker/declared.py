@@ -36,8 +36,10 @@ def check_declaration(session: ort.InferenceSession, manifest: Manifest) -> None
         )
     _check("inputs", manifest.takes, found)
     _check("outputs", manifest.gives, {each.name: each for each in session.get_outputs()})
-    if {"BYTES", "BF16"} <= {spec.datatype for spec in manifest.takes}:
-        raise ManifestError("inputs: BYTES and BF16 in one model are more than the runtime's interface can take")
+    bf16 = next((spec.name for spec in (*manifest.takes, *manifest.gives) if spec.datatype == "BF16"), None)
+    texts = next((spec.name for spec in manifest.takes if spec.datatype == "BYTES"), None)
+    if bf16 is not None and texts is not None:
+        raise ManifestError(f"inputs: {texts}: BYTES beside BF16 ({bf16}) are more than the runtime's interface takes")
 
 
 def _check(where: str, specs: Sequence[TensorSpec], graph: Mapping[str, ort.NodeArg]) -> None:

@@ -21,6 +21,10 @@ class OutputError(Exception):
     """The model gave something that it is not declared to give."""
 
 
+# The last are what the runtime's binding raises of itself: for an output that is no text, or beyond all memory.
+_FAILURES = (*RUN_ERRORS, OutputError, RuntimeError, ValueError, MemoryError)
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """A job that waits; `rows` is 0 where its first dimension is no batch. Jobs of one `key` can share a run."""
@@ -69,7 +73,7 @@ class TensorRunner:
         feed = {spec.name: made_up(spec) for spec in self._takes}
         try:
             self._run(feed, list(self._gives), rows=1 if self._max_batch else 0)
-        except (*RUN_ERRORS, OutputError) as error:
+        except _FAILURES as error:
             return f"the first inference, on zeros and empty texts, failed: {error}"
         return ""
 
@@ -103,7 +107,7 @@ class TensorRunner:
         wanted = [name for name in self._gives if any(name in work.wanted for work in works)]
         try:
             found = self._run(feed, wanted, sum(work.rows for work in works))
-        except (*RUN_ERRORS, OutputError) as error:
+        except _FAILURES as error:
             if len(works) > 1:
                 return [part for work in works for part in self._answer([work])]
             return [messages.error_frame(works[0].number, BackendError(f"the model failed: {error}"))]
