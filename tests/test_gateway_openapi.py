@@ -1,0 +1,86 @@
+"""The description of what is served: it is sound, and names exactly the routes that there are."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import jsonschema_rs
+import orjson
+
+from gateway.batch.pages import BatchPages
+from gateway.oip_pages import OipPages
+from gateway.openapi.document import document, operations
+from gateway.pages import Pages
+from gateway.surfaces.anthropic import AnthropicSurface
+from gateway.surfaces.native import NativeSurface
+from gateway.surfaces.oip.http import OipSurface
+from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.relays import RelaySurface
+from gateway.surfaces.responses import ResponsesSurface
+
+# Tables of routes are made without asking any of what answers them.
+NOTHING: Any = None
+DOCUMENT = orjson.loads(document())
+
+
+def served() -> set[tuple[str, str]]:
+    """Return the method and path of every route of every surface and page."""
+    surfaces = (
+        OpenAISurface(), ResponsesSurface(), RelaySurface(), AnthropicSurface(), OipSurface(NOTHING), NativeSurface()
+    )  # fmt: skip
+    pages = Pages(
+        routes=NOTHING, pools=NOTHING, keeper=NOTHING, telemetry=NOTHING, gatekeeper=NOTHING, explainer=NOTHING,
+        config_state=NOTHING, surfaces=NOTHING, clock=NOTHING,
+    )  # fmt: skip
+    oip = OipPages(catalog=NOTHING, statistics=NOTHING, gatekeeper=NOTHING, surface=NOTHING)
+    tables = [pages.table(), oip.table(), BatchPages(NOTHING, NOTHING, NOTHING).table()]
+    posts = {("POST", path) for surface in surfaces for path in cast("Any", surface).paths}
+    return posts | {route for table in tables for route in table} | {("POST", "/v1/messages/count_tokens")}
+
+
+def described() -> set[tuple[str, str]]:
+    """Return the method and path of every operation."""
+    return {(method.upper(), path) for path, methods in operations().items() for method in methods}
+
+
+def parts(value: object, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every object within a value, with where it stands."""
+    if isinstance(value, dict):
+        yield path, value
+        for name, item in value.items():
+            yield from parts(item, *path, name)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from parts(item, *path, str(place))
+
+
+def test_every_route_is_described_and_every_description_is_of_a_route() -> None:
+    """No surface and no page serves what is not in the description, which names nothing else."""
+    assert described() - {("GET", "/openapi.json")} == served() - {("GET", "/openapi.json")}
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """What is referred to is in the document."""
+    for where, part in parts(DOCUMENT):
+        if isinstance(reference := part.get("$ref"), str):
+            found = DOCUMENT
+            for name in reference.removeprefix("#/").split("/"):
+                assert name in found, f"{'/'.join(where)}: {reference}"
+                found = found[name]
+
+
+def test_every_schema_is_one() -> None:
+    """Each schema of a body or a parameter is a JSON Schema of the draft that OpenAPI 3.1 names."""
+    schemas = [part["schema"] for _, part in parts(DOCUMENT) if isinstance(part.get("schema"), dict)]
+    assert len(schemas) > 100
+    for schema in schemas:
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+
+
+def test_every_operation_has_a_name_of_its_own_and_its_parameters() -> None:
+    """Names do not repeat, and each part of a path that has a name is described."""
+    names = [operation["operationId"] for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    assert len(names) == len(set(names)) == len(described())
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            given = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"}
+            assert given == {part[1:-1] for part in path.split("/") if part.startswith("{")}, path
