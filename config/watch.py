@@ -23,6 +23,18 @@ def digest_of(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
+def digest_at(path: Path) -> str | None:
+    """Return the digest of what is at the path now, or None where nothing can be read. Blocks.
+
+    Taken before the file is loaded, and given to a `Watch` as `seen`, it lets no edit slip through in between.
+    """
+    try:
+        with path.open("rb") as file:
+            return digest_of(file.read(MAX_FILE_BYTES + 1))
+    except (OSError, ValueError):  # a path with a null character is a ValueError
+        return None
+
+
 class Watch:
     """Looks at one file by its path: through symlinks, and whatever was renamed to it.
 
@@ -62,12 +74,4 @@ class Watch:
 
 
 async def _look(path: Path) -> str | None:
-    return await asyncio.to_thread(_digest, path)
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return digest_of(file.read(MAX_FILE_BYTES + 1))
-    except OSError:
-        return None
+    return await asyncio.to_thread(digest_at, path)

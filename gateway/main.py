@@ -19,6 +19,7 @@ from config.plain import plain
 from config.problems import ConfigError
 from config.schema import schema_text
 from config.settings import Settings
+from config.watch import digest_at
 from gateway.asking import CannotAsk, in_force
 from gateway.tls import TlsFilesError
 
@@ -41,6 +42,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if options.command == "schema":
         sys.stdout.write(schema_text())
         return 0
+    seen = digest_at(Path(options.config))
     try:
         settings = load(options.config, os.environ)
         if options.command == "check":
@@ -58,7 +60,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     for room in ("config", "cache", "backends", "gateway"):
         logging.getLogger(room).setLevel(level)
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells at each start which builds of itself it lacks
-    return _serve_until_stopped(Path(options.config), settings)
+    return _serve_until_stopped(Path(options.config), settings, seen)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,11 +117,11 @@ def _own_url(settings: Settings) -> str | None:
     return f"{scheme}://{ListenAddress(host, listen.port)}" if listen.port else None
 
 
-def _serve_until_stopped(path: Path, settings: Settings) -> int:
+def _serve_until_stopped(path: Path, settings: Settings, seen: str | None) -> int:
     import uvloop  # noqa: PLC0415 - `warmgate check` has no use for it
 
     try:
-        uvloop.run(_serve(path, settings))
+        uvloop.run(_serve(path, settings, seen))
     except TimeoutError:
         sys.stderr.write("warmgate: what did not stop in time was cut off\n")
         return _CUT_OFF
@@ -133,12 +135,12 @@ def _serve_until_stopped(path: Path, settings: Settings) -> int:
     return 0
 
 
-async def _serve(path: Path, settings: Settings) -> None:
+async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
     # Heavy; a faulty config should be told of at once.
     from gateway.app import running  # noqa: PLC0415
     from gateway.building.reload import ConfigFile  # noqa: PLC0415
 
-    file = ConfigFile(path, settings)
+    file = ConfigFile(path, settings, seen)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

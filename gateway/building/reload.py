@@ -41,10 +41,11 @@ class Applies(Protocol):
 
 
 class ConfigFile:
-    """The file as it was last read, and what became of it."""
+    """The file as it was last read, and what became of it. `seen` is the digest of what the settings are from."""
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: Settings, seen: str | None) -> None:
         self._path = path
+        self._seen = seen
         self._settings = settings
         self._loaded_at = time.time()
         self._generation = 1
@@ -56,7 +57,7 @@ class ConfigFile:
         return {
             "generation": self._generation,
             "loaded_at": self._loaded_at,
-            "file": os.fspath(self._path),
+            "file": os.fspath(self._path.absolute()),
             "faults": [
                 {"file": fault.file, "line": fault.line, "key": fault.key, "message": fault.message}
                 for fault in self._faults
@@ -76,7 +77,7 @@ class ConfigFile:
 
     async def follow(self, gateway: Applies) -> None:
         """Apply the edits one after the other, for as long as the gateway runs."""
-        watch = Watch(self._path)
+        watch = Watch(self._path, self._seen)
         async for _ in watch.changes():
             await self._edit(gateway)
 
