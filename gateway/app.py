@@ -6,9 +6,10 @@ An edit is prepared beside what serves, and takes over at once or not at all.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -17,14 +18,14 @@ from backends.pool import Pool
 from backends.snapshot import ReplicaState
 from cache.flight import SingleFlight
 from config.settings import Settings
-from gateway import learned, readings, tls
+from gateway import learned, readings
 from gateway.building.caches import Caches, adjust, open_caches
 from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_engine
 from gateway.building.generation import Generation, Lasting, generation_of
+from gateway.building.listeners import Listeners
 from gateway.building.reload import ConfigFile
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
-from gateway.server import Server
 from gateway.telemetry import Reading, Telemetry
 
 _log = logging.getLogger(__name__)
@@ -46,9 +47,8 @@ class Gateway:
         self._lasting.telemetry.read_from(config.readings)
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._server: Server | None = None
         self._generation: Generation | None = None
-        self.host, self.port = "", 0
+        self.listeners = Listeners(lambda: self.generation, self._lasting)
 
     @property
     def generation(self) -> Generation:
@@ -69,16 +69,15 @@ class Gateway:
             if coming.caches is not None:
                 await adjust(coming.caches)
             if former is not None:
-                self._retire(former, coming)
+                self._in_background(self._end(former, coming), "end of a generation")
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new requests and let those in progress end within the deadline."""
-        if self._server is not None:
-            await self._server.drain(deadline_s)
+        await self.listeners.drain(deadline_s)
 
     async def close(self) -> None:
         """End everything at once; `drain` first where requests matter."""
-        await self.drain(0.0)
+        await self.listeners.close()
         await self._lasting.flights.close()
         await self._lasting.keeper.close()
         for task in self._retiring:
@@ -118,7 +117,8 @@ class Gateway:
             if former is None:
                 await learned.load(_learned_file(settings), pools)
             coming = generation_of(settings, forks, pools, caches, self._lasting)
-            await self._listen(settings, former, coming)
+            former_server = None if former is None else former.settings.server
+            await self.listeners.open(settings.server, former_server, coming)
             undo.pop_all()
             return coming
 
@@ -139,20 +139,8 @@ class Gateway:
             if outcome is not None:
                 raise outcome
 
-    async def _listen(self, settings: Settings, former: Generation | None, coming: Generation) -> None:
-        server = self._server
-        if server is None:
-            front = coming.front
-            server = Server(front.serve, front.refuse, max_body_bytes=settings.server.max_body_bytes)
-        at, was_at = settings.server, former.settings.server if former is not None else None
-        if was_at is None or (was_at.listen, was_at.tls) != (at.listen, at.tls):
-            context = None if at.tls is None else await asyncio.to_thread(tls.context, at.tls.certificate, at.tls.key)
-            self.host, self.port = await server.listen(at.listen.host, at.listen.port, context)
-        self._server = server
-
     def _take_over(self, coming: Generation, former: Generation | None) -> None:
         """Let the new generation serve: from here on nothing waits and nothing fails."""
-        assert self._server is not None
         settings, keeper = coming.settings, self._lasting.keeper
         keeper.set_budget(settings.devices.host_memory.of(psutil.virtual_memory().total))
         for name, pool in coming.pools.items():
@@ -161,14 +149,13 @@ class Gateway:
         for name, pool in former.pools.items() if former is not None else ():
             if name not in coming.pools:
                 keeper.retire(pool)
-        front, admit = coming.front, coming.gatekeeper.identify
-        self._server.exchange(front.serve, front.refuse, settings.server.max_body_bytes, admit)
+        self.listeners.exchange(coming)
         self._generation = coming
         if former is None:
             keeper.start()
 
-    def _retire(self, former: Generation, coming: Generation) -> None:
-        task = asyncio.create_task(self._end(former, coming), name="end of a generation")
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 

@@ -136,6 +136,8 @@ def _serve_until_stopped(path: Path, settings: Settings, seen: str | None) -> in
 
 
 async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
+    # Our forks go on to run another program at once; gRPC would prepare for those that do not, and warn of it.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # Heavy; a faulty config should be told of at once.
     from gateway.app import running  # noqa: PLC0415
     from gateway.building.reload import ConfigFile  # noqa: PLC0415
@@ -149,7 +151,9 @@ async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
     async with asyncio.timeout(None) as limit, running(settings, file) as gateway:
         gc.freeze()  # what the start made is here to stay: to visit it at each full collection pauses everybody
         scheme = "http" if settings.server.tls is None else "https"
-        sys.stderr.write(f"warmgate serves on {scheme}://{gateway.host}:{gateway.port}\n")
+        sys.stderr.write(f"warmgate serves on {scheme}://{_address(gateway.listeners.http_address)}\n")
+        if (grpc := gateway.listeners.grpc_address) is not None:
+            sys.stderr.write(f"warmgate serves gRPC on {_address(grpc)}\n")
         following = asyncio.create_task(file.follow(gateway), name="config file")
         await stop.wait()
         following.cancel()
@@ -157,6 +161,11 @@ async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends it at once
         await gateway.drain(gateway.generation.settings.server.shutdown_timeout_s)
+
+
+def _address(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 if __name__ == "__main__":
