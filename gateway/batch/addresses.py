@@ -10,8 +10,8 @@ _PORTS = frozenset({80, 443, 8080, 8443})
 
 # The IPv6 that is in use; all else is local, reserved, or an IPv4 address in disguise.
 _UNICAST_6 = ipaddress.ip_network("2000::/3")
-# Tunnels and translators: what they lead to is an IPv4 address of the sender's choice.
-_DISGUISES = tuple(map(ipaddress.ip_network, ("2001::/32", "2002::/16")))
+# Two tunnels, which lead to an IPv4 address of the sender's choice, and addresses for manuals.
+_NOT_PLAIN = tuple(map(ipaddress.ip_network, ("2001::/32", "2002::/16", "3fff::/20")))
 
 
 def trouble_of_address(text: str) -> str | None:
@@ -22,7 +22,7 @@ def trouble_of_address(text: str) -> str | None:
         return f"{text} is no address"
     public = address.is_global and not address.is_multicast and not address.is_reserved
     if public and address.version == 6:  # noqa: PLR2004 - the version of IP
-        public = address in _UNICAST_6 and not any(address in network for network in _DISGUISES)
+        public = address in _UNICAST_6 and not any(address in network for network in _NOT_PLAIN)
     return None if public else f"{text} is no public address"
 
 
