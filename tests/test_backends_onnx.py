@@ -19,6 +19,7 @@ from backends.contract import (
     BadJob,
     Finish,
     Job,
+    Logprobs,
     Message,
     Sampling,
     Scores,
@@ -451,3 +452,18 @@ async def test_atlas_through_a_worker(server):
 
     assert together == alone
     assert ["Vienna" in alone[0], "Canberra" in alone[1]] == [True, True]
+
+
+@pytest.mark.e2e
+async def test_atlas_tells_log_probabilities(server):
+    """The real chat model's tokens, as bytes, join to its text, and a greedy answer has the likeliest of each."""
+    question = Message("user", "What is the capital of Austria?")
+    job = Job(Task.CHAT, messages=(question,), extra={"logprobs": True, "top_logprobs": 2})
+    async with started(server, model_directory("atlas")) as replica:
+        events = [event async for event in replica.stream(job)]
+    entries = [entry for event in events if isinstance(event, Logprobs) for entry in event.tokens]
+
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    assert bytes(byte for entry in entries for byte in entry["bytes"]).decode() == text
+    assert len(entries) == next(event.completion_tokens for event in events if isinstance(event, Usage))
+    assert all(entry["top_logprobs"][0]["token"] == entry["token"] for entry in entries)

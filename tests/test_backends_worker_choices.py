@@ -114,6 +114,22 @@ def test_cancelling_a_job_ends_all_its_choices(runner):
     assert texts(run(runner, chat("w9"))[0])[0] == toys.words(toys.continuation(toys.question("w9"), 29))
 
 
+@pytest.mark.parametrize("step", ["prefill", "decode"])
+def test_a_step_that_fails_ends_its_jobs_whole(runner, monkeypatch, step):
+    """When a run fails, each job with a choice in it fails once, with all its choices; who waited is served after."""
+    runner.add(1, chat(extra={"n": 6}, max_tokens=3))
+    runner.add(2, chat("w3", max_tokens=3))
+    [failing] = model.RUN_ERRORS[:1]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._slots, step, lambda *_: (_ for _ in ()).throw(failing("no")))
+        frames = Decoder().feed(b"".join(runner.step()))
+    failed = [frame.header["id"] for frame in frames if frame.header["kind"] == "error"]
+
+    assert failed == [1, 2]
+    assert not runner.busy
+    assert texts(run(runner, chat("w3", max_tokens=3))[0])[0] == toys.words(toys.continuation(toys.question("w3"), 3))
+
+
 def test_too_many_choices_are_refused(runner):
     """Prompts times choices are bounded, and the error says by how many."""
     with pytest.raises(BadJob, match="17 prompts of 16 choices; at most 256"):
