@@ -12,7 +12,7 @@ from gateway.openapi.document import document, operations
 from gateway.pages import Pages
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
-from gateway.surfaces.oip.http import OipSurface
+from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.responses import ResponsesSurface
