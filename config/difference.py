@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from config.effects import Effect, effect_of
@@ -11,14 +10,6 @@ from config.plain import plain
 from config.problems import Path, dotted, shown
 from config.settings import Settings
 
-
-class _Missing(Enum):
-    """Stands for a value that is not there, which is another thing than one that is empty."""
-
-    MISSING = "missing"
-
-
-_MISSING = _Missing.MISSING
 # Lists whose items have names: an item that moves is no change.
 _LISTED_BY_NAME: tuple[Path, ...] = (("server", "keys"),)
 
@@ -64,14 +55,6 @@ class Difference:
     def __len__(self) -> int:
         return len(self.changes)
 
-    def names(self, effect: Effect) -> frozenset[str]:
-        """Return the models, routes or keys (the second step of the path) that a change has this effect on."""
-        return frozenset(str(change.path[1]) for change in self.changes if change.effect is effect)
-
-    def has(self, *effects: Effect) -> bool:
-        """Tell whether any change has one of these effects."""
-        return any(change.effect in effects for change in self.changes)
-
     def __str__(self) -> str:
         """Return one line for each change."""
         return "\n".join(map(str, self.changes))
@@ -89,22 +72,18 @@ def difference_of_plain(old: Mapping[str, Any], new: Mapping[str, Any]) -> Diffe
 
 def _changes(path: Path, old: Any, new: Any) -> Iterator[Change]:
     if path in _LISTED_BY_NAME:
-        old, new = ({item["name"]: item for item in items} for items in (old, new))
+        old, new = ({item["name"]: item for item in items or ()} for items in (old, new))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for step in (*old, *(key for key in new if key not in old)):
-            yield from _changes((*path, step), old.get(step, _MISSING), new.get(step, _MISSING))
+            yield from _changes((*path, step), old.get(step), new.get(step))
     elif old != new:
-        effect, words = effect_of(path, _or_none(old), _or_none(new))
+        effect, words = effect_of(path, old, new)
         yield Change(path, _text(old), _text(new), effect, words)
-
-
-def _or_none(value: Any) -> Any:
-    return None if value is _MISSING else value
 
 
 def _text(value: Any) -> str | None:
     """Return a value as the file has it, shortened; of a hidden one that it is there, and no more."""
-    if value is _MISSING:
+    if value is None:
         return None
     if isinstance(value, str) and value.startswith(HIDDEN_MARK):
         return "hidden"
