@@ -226,7 +226,7 @@ def test_models(client: openai.OpenAI) -> None:
     ("error", "request_", "words"),
     [
         (openai.BadRequestError, {"model": "atlas", "temperature": 9}, "'temperature' must be a number from 0 to 2"),
-        (openai.BadRequestError, {"model": "atlas", "n": 3}, "'n' is not supported yet"),
+        (openai.BadRequestError, {"model": "atlas", "n": 3.5}, "'n' must be a whole number from 1 to 128"),
         (openai.BadRequestError, {"model": "minilm"}, "the model does not do chat"),
         (openai.NotFoundError, {"model": "atlantis"}, "there are: minilm, atlas"),
         (openai.APIStatusError, {"model": "atlas", "user": "x" * 70_000}, "at most 65536 bytes"),
