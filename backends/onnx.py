@@ -192,7 +192,7 @@ class OnnxReplica(asyncio.BufferedProtocol):
             raise StartFailed(f"while it loaded the model, {await self.wait_exit()}")
 
     async def stream(self, job: Job) -> AsyncGenerator[Event]:
-        """Run a job. A worker makes at most `limits.max_tokens` pieces for one, which bounds what waits here."""
+        """Run a job. A worker makes at most `limits.max_tokens` pieces for a choice, which bounds what waits here."""
         if job.task not in self._tasks:
             able = ", ".join(sorted(self._tasks))
             raise BadJob(f"the model does not do {job.task}; it does {able}", "model")

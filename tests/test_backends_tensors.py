@@ -43,6 +43,11 @@ def test_no_bytes_are_misread(data, count):
         (b"\x01\x00", "incomplete string length indicator for inference input 'a', expecting 4 bytes but only 2 bytes"),
         (b"\x05\x00\x00\x00ab", "expecting string of length 5 but only 2 bytes available"),
         (pack_elements([b"x"]), "unexpected number of string elements 1 for inference input 'a', expecting 2"),
+        (pack_elements([b""] * 3), "unexpected number of string elements 3 for inference input 'a', expecting 2"),
+        (
+            pack_elements([b""] * 9),
+            "unexpected number of string elements 3 or more for inference input 'a', expecting 2",
+        ),
         (b"\xff\xff\xff\xff", "expecting string of length 4294967295 but only 0"),
     ],
 )
@@ -89,6 +94,13 @@ def test_sizes_beyond_all_memory_cost_nothing():
     spec = (TensorSpec("a", "FP32", (-1,) * 8),)
     with pytest.raises(BadJob, match="size mismatch"):
         check(Job(Task.INFER, tensors=(Tensor("a", "FP32", (2**64,) * 8, b""),)), spec, (), 0)
+
+
+def test_too_many_texts_are_refused_uncounted():
+    """A tensor of more texts than a worker may be held up by is refused for its shape, before its data is read."""
+    spec = (TensorSpec("a", "BYTES", (-1, -1)),)
+    with pytest.raises(BadJob, match="input 'a' has 2097152 elements; of BYTES at most 1048576 are taken"):
+        check(Job(Task.INFER, tensors=(Tensor("a", "BYTES", (2, 2**20), b""),)), spec, (), 8)
 
 
 @given(st.lists(st.integers(-2, 3), max_size=4), st.lists(st.integers(-1, 3), max_size=4))
