@@ -30,6 +30,7 @@ LINGER_S = 5.0
 _LOOK_S = 0.025
 _NEVER = float("inf")
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # Stands for a request that was refused before it came whole.
 _UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
 
@@ -288,7 +289,10 @@ class Connection(asyncio.Protocol):
 
 @lru_cache(maxsize=32)
 def _preamble(status: int, epoch_s: int) -> str:
-    """Return what a reply begins with: the same for all replies of one status in one second."""
+    """Return what a reply begins with: the same for all replies of one status in one second.
+
+    Statuses that no RFC knows (Anthropic's 529, an upstream's own) have no phrase.
+    """
     return (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nDate: {formatdate(epoch_s, usegmt=True)}\r\nServer: warmgate"
+        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\nDate: {formatdate(epoch_s, usegmt=True)}\r\nServer: warmgate"
     )
