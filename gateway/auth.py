@@ -31,6 +31,7 @@ class Gatekeeper:
             for key in keys
             for digest in [bytes.fromhex(key.sha256)]
         }
+        self._scopes = {caller.scope: caller for _, caller in self._callers.values()} or {_LOOPBACK.scope: _LOOPBACK}
 
     def identify(self, headers: Mapping[str, str], peer: str | None) -> Caller:
         """Return the caller. Raises `Unauthorized` or `Forbidden`."""
@@ -47,6 +48,16 @@ class Gatekeeper:
         if found is None or not hmac.compare_digest(found[0], digest):
             raise Unauthorized("the API key is not known here")
         return found[1]
+
+    def of_scope(self, scope: str) -> Caller | None:
+        """Return the caller that has this scope now, for work that it left behind; None where its key is gone."""
+        return self._scopes.get(scope)
+
+    def caller_of(self, scope: str) -> Caller | None:
+        """Return who has this scope by the keys of now, for work that goes on without him; None where nobody has."""
+        if not self._callers:
+            return _LOOPBACK if scope == _LOOPBACK.scope else None
+        return next((caller for _, caller in self._callers.values() if caller.scope == scope), None)
 
 
 def is_loopback(peer: str | None) -> bool:
