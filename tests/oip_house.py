@@ -11,7 +11,6 @@ from backends.contract import Event, Finish, Job, Scores, Task, Tensor, Tensors,
 from gateway.auth import Gatekeeper, Key
 from gateway.catalog import Catalog
 from gateway.front import Front
-from gateway.model_statistics import ModelStatistics
 from gateway.oip_pages import OipPages
 from gateway.surfaces.oip.grpc_server import GrpcServer
 from gateway.surfaces.oip.service import Serving
@@ -83,20 +82,26 @@ class OipHouse:
         self.house = built
         routes = {name: (*route.candidates, *route.fallback) for name, route in built.routes.items()}
         self.catalog = Catalog(built.pools, tasks, routes, cached=True, clock=built.keeper._clock)
-        self.statistics = ModelStatistics(self.catalog.max_batch, wall_clock=lambda: 1700000000.0)
+        self.statistics = built.statistics
+        self.statistics._max_batch = self.catalog.max_batch
         self.gatekeeper = Gatekeeper(keys)
         surface = OipSurface(self.catalog.find)
         pages = OipPages(catalog=self.catalog, statistics=self.statistics, gatekeeper=self.gatekeeper, surface=surface)
         self.front = Front((surface,), pages.table(), built.pipeline, self.gatekeeper, built.telemetry)
 
-    @asynccontextmanager
-    async def grpc(self, **options: Any) -> AsyncIterator[str]:
-        """Serve gRPC; yield the address."""
+    async def grpc_server(self, port: int = 0, tls: tuple[bytes, bytes] | None = None) -> tuple[GrpcServer, str]:
+        """Serve gRPC; return the server and its address."""
         serving = Serving(self.house.pipeline, self.gatekeeper, self.catalog)
         server = GrpcServer(lambda: serving, self.statistics, self.house.telemetry, max_body_bytes=1 << 20)
-        host, port = await server.listen("127.0.0.1", 0, **options)
+        host, bound = await server.listen("127.0.0.1", port, tls)
+        return server, f"{host}:{bound}"
+
+    @asynccontextmanager
+    async def grpc(self) -> AsyncIterator[str]:
+        """Serve gRPC for a while; yield the address."""
+        server, address = await self.grpc_server()
         try:
-            yield f"{host}:{port}"
+            yield address
         finally:
             await server.drain(0.0)
 
