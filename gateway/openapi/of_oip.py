@@ -2,6 +2,7 @@
 
 from gateway.openapi.shapes import (
     ANY_OBJECT,
+    EVENTS,
     FLAG,
     MODEL,
     TEXT,
@@ -74,7 +75,7 @@ def _inference(base: str, *names: Schema) -> Operations:
         "description": "The outputs; as bytes behind the JSON where they were asked for so.",
         "content": {"application/json": {"schema": _INFERRED}, "application/octet-stream": {"schema": TEXT}},
     }
-    events = {"description": "The pieces.", "content": {"text/event-stream": {"schema": TEXT}}}
+    events = {"description": "The pieces.", "content": EVENTS}
     return {
         f"{base}/infer": _post("Run a model on tensors.", inferred, _INFER, *names),
         f"{base}/generate": _post("Write a text.", answer(_GENERATED, "The text."), _GENERATE, *names),
