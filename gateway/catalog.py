@@ -18,10 +18,12 @@ VERSION = "1"
 
 _PLATFORM = "onnxruntime_onnx"
 _TEXT = (TensorSpec("text_input", "BYTES", (1,)),), (TensorSpec("text_output", "BYTES", (1,)),)
+_TEXTS = (TensorSpec("text", "BYTES", (-1,)),)
 _SPECS: Mapping[Task, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
     Task.CHAT: _TEXT,
     Task.COMPLETION: _TEXT,
-    Task.EMBED: ((TensorSpec("text", "BYTES", (-1,)),), (TensorSpec("embedding", "FP32", (-1, -1)),)),
+    Task.EMBED: (_TEXTS, (TensorSpec("embedding", "FP32", (-1, -1)),)),
+    Task.PREDICT: (_TEXTS, (TensorSpec("label", "BYTES", (-1,)), TensorSpec("probabilities", "FP32", (-1, -1)))),
 }
 
 
