@@ -53,12 +53,6 @@ class Gatekeeper:
         """Return the caller that has this scope now, for work that it left behind; None where its key is gone."""
         return self._scopes.get(scope)
 
-    def caller_of(self, scope: str) -> Caller | None:
-        """Return who has this scope by the keys of now, for work that goes on without him; None where nobody has."""
-        if not self._callers:
-            return _LOOPBACK if scope == _LOOPBACK.scope else None
-        return next((caller for _, caller in self._callers.values() if caller.scope == scope), None)
-
 
 def is_loopback(peer: str | None) -> bool:
     """Tell whether an address is this machine's own; a Unix socket's peer has none, and is."""

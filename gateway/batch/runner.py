@@ -92,10 +92,6 @@ class Runner:
             asyncio.create_task(self._write(), name="batch results"),
         ]
 
-    def look(self) -> None:
-        """See at once whether more may be begun."""
-        self._changed.set()
-
     def add(self, batch: Batch) -> None:
         """Take an open batch on; one that is known already stays as it is."""
         if batch.number not in self._lines:
@@ -147,6 +143,7 @@ class Runner:
             await self._write_some()
         except sqlite3.Error:
             _log.exception("the last results of batches could not be written; those items will be done again")
+            self._unwritten.clear()
 
     async def _dispatch(self) -> None:
         while True:
