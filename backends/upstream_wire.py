@@ -15,6 +15,8 @@ from backends.wire import Asking, as_it_came
 PATHS = {Task.CHAT: "/chat/completions", Task.COMPLETION: "/completions", Task.EMBED: "/embeddings"}
 
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+# The parts of a content that the wire has words for.
+_PARTS = frozenset({"text", "image_url", "input_audio", "file", "refusal", None})
 
 _SHOWN = 200
 
@@ -35,13 +37,14 @@ class OpenAIWire:
     def request_of(self, job: Job, model: str) -> Asking:
         """Return what asks for a job: the client's own words where they are OpenAI's, else the job in such words.
 
-        Raises `BadJob` for a task that the wire has no request for.
+        Raises `BadJob` for a task that the wire has no request for, and for tools and parts of another wire's own.
         """
         if job.verbatim is not None and job.verbatim.wire == self.name:
             return as_it_came(job.verbatim, model)
         path = PATHS.get(job.task)
         if path is None:
             raise BadJob(f"an upstream of OpenAI's wire does not {job.task}; it does {', '.join(PATHS)}", "model")
+        _refuse_untranslated(job)
         return Asking(path, _JSON, orjson.dumps(_body(job, model)))
 
     def decoder(self, job: Job) -> StreamDecoder:
@@ -82,6 +85,20 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         if value.isascii() and value.replace(".", "", 1).isdecimal():
             return float(value) * scale
     return None
+
+
+def _refuse_untranslated(job: Job) -> None:
+    """Refuse what came over another wire and has no counterpart here: servers may pass over what they do not know."""
+    tools = job.extra.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        if "function" not in tool and "custom" not in tool:
+            name, kind = tool.get("name"), tool.get("type")
+            raise BadJob(f"an upstream of OpenAI's wire has no tool '{name}' of the type '{kind}'", "tools")
+    for message in job.messages:
+        parts = message.extra.get("content")
+        for part in parts if isinstance(parts, list) else ():
+            if part.get("type") not in _PARTS:
+                raise BadJob(f"an upstream of OpenAI's wire has no parts of the type '{part.get('type')}'", "messages")
 
 
 def _body(job: Job, model: str) -> dict[str, Any]:

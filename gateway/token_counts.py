@@ -3,6 +3,7 @@
 Not a model request: no pool is asked for a guess, and none is started for it.
 """
 
+import math
 from collections.abc import Collection
 
 import orjson
@@ -41,8 +42,10 @@ class TokenCounts:
         except (RequestRefused, BackendError) as error:
             trouble = fault(error)
             failure = self._surface.failure(trouble)
-            retry = "true" if trouble.retry else "false"
-            return Reply(failure.status, {"Content-Type": JSON, "x-should-retry": retry}, failure.body)
+            headers = {"Content-Type": JSON, "x-should-retry": "true" if trouble.retry else "false"}
+            if trouble.retry_after_s is not None:
+                headers["Retry-After"] = str(max(1, math.ceil(trouble.retry_after_s)))
+            return Reply(failure.status, headers, failure.body)
 
     async def _count(self, call: Call) -> Reply:
         caller = self._gatekeeper.identify(call.headers, call.peer)

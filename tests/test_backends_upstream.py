@@ -384,3 +384,20 @@ def test_the_version_tells_upstreams_apart():
     """It changes with the URL and the model, and not with the key."""
     engines = [HttpEngine("http://a/v1", "m", key="k"), HttpEngine("http://a/v1/", "m"), HttpEngine("http://a/v1", "n")]
     assert engines[0].version == engines[1].version != engines[2].version
+
+
+@pytest.mark.parametrize(
+    ("job", "param"),
+    [
+        (chat("x", extra={"tools": [{"type": "web_search_20250305", "name": "web_search"}]}), "tools"),
+        (
+            Job(Task.CHAT, messages=(Message("user", "x", {"content": [{"type": "document", "source": {}}]}),)),
+            "messages",
+        ),
+    ],
+)
+def test_what_another_wire_has_for_itself_is_refused_by_name(job, param):
+    """A tool or a part that came over another wire as it is there never reaches a server that may pass it over."""
+    with pytest.raises(BadJob) as caught:
+        WIRE.request_of(job, "m")
+    assert caught.value.param == param

@@ -57,7 +57,7 @@ async def test_anthropic_counts_for_its_own():
 @virtual
 async def test_refusals_have_anthropic_s_shape():
     """Whatever cannot be counted is told in the wire's own words."""
-    async with house({"a": FakeEngine(), "claude": FakeEngine((UpstreamFailed("busy", 529),))}) as built:
+    async with house({"a": FakeEngine(), "claude": FakeEngine((UpstreamFailed("busy", 529, 6.5),))}) as built:
         replies = [
             await count(built, "nobody"),
             await count(built, "a", peer="10.0.0.9"),
@@ -68,4 +68,4 @@ async def test_refusals_have_anthropic_s_shape():
     kinds = ["not_found_error", "permission_error", "invalid_request_error", "overloaded_error"]
     assert [reply.status for reply in replies] == [404, 403, 400, 529]
     assert [told(reply)["error"]["type"] for reply in replies] == kinds  # type: ignore[index]
-    assert replies[-1].headers["x-should-retry"] == "true"
+    assert (replies[-1].headers["x-should-retry"], replies[-1].headers["Retry-After"]) == ("true", "7")

@@ -150,10 +150,10 @@ def _choice(choice: Mapping[str, Any]) -> dict[str, object]:
         raise refuse("tool_choice.type", kind, "auto, any, tool or none")
     if kind == "tool" and isinstance(choice.get("name"), str):
         extra["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
-    elif kind in _CHOICES:
-        extra["tool_choice"] = _CHOICES[kind]
+    elif kind == "tool":
+        raise refuse("tool_choice.name", choice.get("name"), "a string")
     else:
-        raise refuse("tool_choice", choice, "of the type auto, any or none, or of the type tool with a 'name'")
+        extra["tool_choice"] = _CHOICES.get(kind, choice)
     if flag(choice, "disable_parallel_tool_use"):
         extra["parallel_tool_calls"] = False
     return extra

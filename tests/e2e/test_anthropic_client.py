@@ -200,6 +200,21 @@ def test_counting_tokens(client: anthropic.Anthropic) -> None:
         (anthropic.BadRequestError, {"model": "atlas", "tools": [WEATHER]}, "cannot honour 'tools'"),
         (anthropic.BadRequestError, {"model": "atlas", "thinking": {"type": "adaptive"}}, "'thinking'"),
         (anthropic.BadRequestError, {"model": "claude", "extra_body": {"nonsense": 1}}, "Extra inputs"),
+        (
+            anthropic.BadRequestError,
+            {"model": "echo", "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            "no tool 'web_search'",
+        ),
+        (
+            anthropic.BadRequestError,
+            {
+                "model": "echo",
+                "messages": [
+                    {"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}
+                ],
+            },
+            "no parts of the type 'image'",
+        ),
         (anthropic.NotFoundError, {"model": "atlantis"}, "there are: atlas"),
         (anthropic.RateLimitError, {"model": "claude", "messages": asked("status-429")}, "told to refuse with 429"),
         (anthropic.OverloadedError, {"model": "claude", "messages": asked("status-529")}, "told to refuse with 529"),
