@@ -92,6 +92,10 @@ class Runner:
             asyncio.create_task(self._write(), name="batch results"),
         ]
 
+    def look(self) -> None:
+        """See at once whether more may be begun."""
+        self._changed.set()
+
     def add(self, batch: Batch) -> None:
         """Take an open batch on; one that is known already stays as it is."""
         if batch.number not in self._lines:

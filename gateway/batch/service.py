@@ -1,6 +1,6 @@
 """The batches of this gateway: accepted, worked on, told of, and forgotten in the end. Knows no wire.
 
-It outlives edits of the config: all that they may change is asked for when it is needed.
+It outlives edits of the config: `adjust` gives it a new policy, and it asks for the pipeline when it needs it.
 """
 
 import asyncio
@@ -52,13 +52,13 @@ _LONGEST_RETRY_S = 3600.0
 
 
 class Batches:
-    """Owns the queue in `directory`. `start` it before anything else and `close` it at the end."""
+    """Owns the queue in `directory`: `open` it, `start` the work when there is a pipeline, `close` it at the end."""
 
     def __init__(
         self,
         directory: Path,
+        policy: BatchPolicy,
         *,
-        policy: Callable[[], BatchPolicy],
         pipeline: Callable[[], Pipeline],
         caller_of: Callable[[str], Caller | None],
         clock: Callable[[], float] = time.monotonic,
@@ -66,17 +66,17 @@ class Batches:
         tls: ssl.SSLContext | None = None,
         thread: Executor | None = None,
     ) -> None:
-        """Take what gives the policy and the pipeline of now, and the caller of a scope as the keys of now know it."""
+        """Take what gives the pipeline of now, and the caller of a scope as the keys of now know it."""
         self._policy = policy
         self._wall_clock = wall_clock
         self._desk = Desk(directory, thread)
-        self._outbound = Outbound(lambda: policy().allow_private, tls)
-        self._sources = Sources(self._outbound, policy)
-        self._deliverer = Deliverer(self._desk, self._outbound.post, lambda: policy().callback_secret, wall_clock)
+        self._outbound = Outbound(lambda: self._policy.allow_private, tls)
+        self._sources = Sources(self._outbound, lambda: self._policy)
+        self._deliverer = Deliverer(self._desk, self._outbound.post, lambda: self._policy.callback_secret, wall_clock)
         self._runner = Runner(
             self._desk,
             Work(pipeline, caller_of).do,
-            lambda: policy().concurrency,
+            lambda: self._policy.concurrency,
             on_finished=self._deliverer.poke,
             clock=clock,
             wall_clock=wall_clock,
@@ -84,14 +84,22 @@ class Batches:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keeping: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Open the queue and go on with what an earlier life has left. Raises `OSError`."""
+    async def open(self) -> None:
+        """Open the queue and read what an earlier life has left. Raises `OSError`."""
         await self._desk.open()
         for batch in await self._desk.do(Ledger.open_batches):
             self._runner.add(batch)
+
+    def start(self) -> None:
+        """Begin to work."""
         self._runner.start()
         self._deliverer.start()
         self._keeping = asyncio.create_task(self._keep_house(), name="batch housekeeping")
+
+    def adjust(self, policy: BatchPolicy) -> None:
+        """Go on under another policy."""
+        self._policy = policy
+        self._runner.look()
 
     async def close(self, deadline_s: float) -> None:
         """Begin nothing more and let what runs end within the deadline; the rest waits for the next life."""
@@ -176,7 +184,7 @@ class Batches:
     async def _check_callback(self, url: str | None) -> None:
         if url is None:
             return
-        if self._policy().callback_secret is None:
+        if self._policy.callback_secret is None:
             raise InvalidRequest("there are no callbacks: 'batch.callback_secret' is not set", "callback_url")
         try:
             await self._outbound.check(url, ("http", "https"))
@@ -218,7 +226,7 @@ class Batches:
         yield items, True
 
     async def _put(self, draft: Draft, items: list[bytes], *, last: bool) -> Batch | None:
-        policy = self._policy()
+        policy = self._policy
         try:
             return await self._desk.do(Ledger.put, draft, items, policy.max_items, policy.max_bytes, last=last)
         except TooLarge:
@@ -258,7 +266,7 @@ class Batches:
         """Forget what finished long ago, and end what never will."""
         while True:
             try:
-                await self._forget(self._wall_clock() - self._policy().keep_s)
+                await self._forget(self._wall_clock() - self._policy.keep_s)
             except sqlite3.Error:
                 _log.exception("old batches could not be removed; trying again in %g s", _HOUSEKEEPING_S)
             await asyncio.sleep(_HOUSEKEEPING_S)

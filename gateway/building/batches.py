@@ -1,30 +1,42 @@
-"""The queue of batches as the settings want it. Knows no page."""
+"""The queue of batches as the settings want it: opened, taken over from the last generation, or none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from config.settings import BatchSettings
+from backends.contract import Task
+from config.settings import BatchSettings, Settings
+from gateway.auth import Gatekeeper
 from gateway.batch.contract import BatchPolicy
+from gateway.batch.pages import BatchPages
 from gateway.batch.service import Batches
-from gateway.building.generation import Generation
+from gateway.front import Page
+from gateway.pipeline import Pipeline
 from gateway.request import Caller
+from gateway.routes import Routes
 
 
-def batches_of(settings: BatchSettings, working: Callable[[], Generation]) -> Batches:
-    """Make the queue of a directory; all but the directory follows the generation that works when it is needed."""
+async def open_batches(
+    settings: BatchSettings | None,
+    former: Batches | None,
+    former_settings: BatchSettings | None,
+    *,
+    pipeline: Callable[[], Pipeline],
+    caller_of: Callable[[str], Caller | None],
+) -> Batches | None:
+    """Return the queue of these settings: the former one where it lies in the same directory. Raises `OSError`.
 
-    def caller_of(scope: str) -> Caller | None:
-        return working().gatekeeper.of_scope(scope)
+    It does no work before `start`; a former one goes on as it was until `adjust`.
+    """
+    if settings is None:
+        return None
+    if former is not None and former_settings is not None and former_settings.directory == settings.directory:
+        return former
+    batches = Batches(settings.directory, policy_of(settings), pipeline=pipeline, caller_of=caller_of)
+    await batches.open()
+    return batches
 
-    return Batches(
-        settings.directory,
-        # What the last generation without a queue leaves behind ends under the settings that it began with.
-        policy=lambda: _policy(working().settings.batch or settings),
-        pipeline=lambda: working().pipeline,
-        caller_of=caller_of,
-    )
 
-
-def _policy(settings: BatchSettings) -> BatchPolicy:
+def policy_of(settings: BatchSettings) -> BatchPolicy:
+    """Return what these settings allow."""
     secret = settings.callback_secret
     return BatchPolicy(
         max_items=settings.max_items,
@@ -37,3 +49,16 @@ def _policy(settings: BatchSettings) -> BatchPolicy:
         callback_secret=None if secret is None else secret.get_secret_value().encode(),
         allow_private=settings.allow_private,
     )
+
+
+def batch_table(
+    batches: Batches | None, settings: Settings, routes: Routes, gatekeeper: Gatekeeper
+) -> Mapping[tuple[str, str], Page]:
+    """Return the pages of the queue, none where there is no queue."""
+    if batches is None:
+        return {}
+
+    def task_of(name: str, caller: Caller) -> Task:
+        return Task(settings.models[routes.resolve(name, caller).candidates[0]].task)
+
+    return BatchPages(batches, gatekeeper, task_of).table()
