@@ -41,7 +41,8 @@ def pack_elements(elements: Iterable[bytes]) -> bytes:
 
 def unpack_elements(name: str, data: bytes | memoryview, count: int) -> list[bytes]:
     """Return the `count` elements of a BYTES tensor's data. Raises BadJob where the data is not exactly those."""
-    view, elements, place, end = memoryview(data), [], 0, len(data)
+    elements: list[bytes] = []
+    view, place, end = memoryview(data), 0, len(data)
     while place < end and len(elements) <= count:
         if end - place < _LENGTH.size:
             raise _bad(

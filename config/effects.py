@@ -92,6 +92,7 @@ _RULES = (
     _Rule("batch.concurrency", Effect.NOW, "takes effect at once"),
     _Rule("batch.keep", Effect.NOW, "takes effect at once"),
     _Rule("batch.file_roots", Effect.NOW, _NOT_YET_READ),
+    _Rule("batch.s3_buckets", Effect.NOW, _NOT_YET_READ),
     _Rule("batch.callback_secret", Effect.NOW, "takes effect at once, for callbacks to come"),
     _Rule("batch.allow_private", Effect.NOW, "takes effect at once, for inputs and callbacks to come"),
     _Rule("batch.s3_endpoint", Effect.NOW, _NOT_YET_READ),

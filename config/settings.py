@@ -280,6 +280,9 @@ class BatchSettings(Section):
     allow_private: Switch = Field(
         default=False, description="Whether inputs and callbacks may be at private addresses, such as `10.0.0.1`."
     )
+    s3_buckets: tuple[Text, ...] = Field(
+        default=(), description="Buckets that `s3://` inputs may come from. None: no such inputs."
+    )
     s3_endpoint: Url | None = Field(
         default=None, description="URL of the S3 service that `s3://` inputs come from. Left out: Amazon's own."
     )

@@ -13,6 +13,8 @@ from cache.flight import SingleFlight
 from config.settings import KeySettings, RouteSettings, Settings
 from gateway.analyze import CachePolicy
 from gateway.auth import Gatekeeper, Key
+from gateway.batch.service import Batches
+from gateway.building.batches import batch_table
 from gateway.building.caches import Caches, recall_of
 from gateway.catalog import Catalog
 from gateway.explain import Explainer
@@ -20,6 +22,7 @@ from gateway.front import Front
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.oip_pages import OipPages
+from gateway.openapi.document import document
 from gateway.pages import Pages
 from gateway.paths import Paths
 from gateway.pipeline import Item, Pipeline
@@ -31,7 +34,7 @@ from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.responses import ResponsesSurface
-from gateway.surfaces.wire import Surface
+from gateway.surfaces.wire import JSON, Call, Reply, Surface
 from gateway.telemetry import Telemetry
 from gateway.token_counts import TokenCounts
 
@@ -49,23 +52,30 @@ class Lasting:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What a generation may take over from the one before."""
+
+    forks: ForkServer
+    pools: Mapping[str, Pool]
+    caches: Caches | None
+    batches: Batches | None
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """What answers under one set of settings."""
 
     settings: Settings
-    forks: ForkServer
-    pools: Mapping[str, Pool]
-    caches: Caches | None
+    parts: Parts
     gatekeeper: Gatekeeper
     catalog: Catalog
     pipeline: Pipeline
     front: Front
 
 
-def generation_of(
-    settings: Settings, forks: ForkServer, pools: Mapping[str, Pool], caches: Caches | None, lasting: Lasting
-) -> Generation:
+def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generation:
     """Put the parts together; nothing is started, and nothing can fail."""
+    pools, caches = parts.pools, parts.caches
     embedder = _embedder(settings, pools)
     recall = None if caches is None else recall_of(caches, embedder, lasting.telemetry)
     routes = _routes(settings)
@@ -111,9 +121,20 @@ def generation_of(
     counting = [name for name, model in settings.models.items() if model.http and model.http.api == "anthropic"]
     counts = TokenCounts(routes, pipeline, gatekeeper, anthropic, counting)
     protocol = OipPages(catalog=catalog, statistics=lasting.statistics, gatekeeper=gatekeeper, surface=oip)
-    table = {**pages.table(), **protocol.table(), ("POST", "/v1/messages/count_tokens"): counts.page}
+    table = {
+        **pages.table(),
+        **protocol.table(),
+        **batch_table(parts.batches, settings, routes, gatekeeper),
+        ("POST", "/v1/messages/count_tokens"): counts.page,
+        ("GET", "/openapi.json"): _described,
+    }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
-    return Generation(settings, forks, pools, caches, gatekeeper, catalog, pipeline, front)
+    return Generation(settings, parts, gatekeeper, catalog, pipeline, front)
+
+
+async def _described(call: Call) -> Reply:
+    del call
+    return Reply(200, {"Content-Type": JSON}, document())
 
 
 def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
