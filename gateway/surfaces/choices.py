@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from backends.contract import Event, Finish, Frame, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage
 from gateway.answer import Answer
-from gateway.surfaces.wire import Whole
+from gateway.surfaces.wire import JSON, Whole
 
 _Part = Text | Reasoning | Refusal | Logprobs | ToolCall | Finish
 
@@ -78,4 +78,4 @@ def passed_on(answer: Answer, kind: str) -> Whole | None:
     if not kind or answer.head.verbatim != kind:
         return None
     data = b"".join([event.data for event in answer.events if type(event) is Frame])
-    return Whole(data, answer.head.content_type)
+    return Whole(data, answer.head.content_type or JSON)

@@ -221,7 +221,7 @@ class PassedFrames:
 
     def content_type(self, head: Head) -> str:
         """Name what the stream consists of."""
-        return head.content_type if head.verbatim == self._kind else self._inner.content_type(head)
+        return (head.verbatim == self._kind and head.content_type) or self._inner.content_type(head)
 
     def opening(self, head: Head) -> bytes:
         """Encode what the stream begins with, where it is not the upstream that says it."""

@@ -96,7 +96,7 @@ class RelayFrames:
 
     def content_type(self, head: Head) -> str:
         """Name what the upstream sends."""
-        return head.content_type
+        return head.content_type or "application/octet-stream"
 
     def opening(self, head: Head) -> bytes:
         """Begin with nothing of our own."""

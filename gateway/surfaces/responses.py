@@ -56,7 +56,8 @@ class ResponsesSurface:
 
     def failure_frame(self, fault: Fault) -> bytes:
         """Encode an error in the middle of a stream: the official client raises it, since it has a true `error`."""
-        error = {"type": "error", "code": fault.code, "message": fault.message, "param": fault.param}
+        told = {"code": fault.code, "message": fault.message, "param": fault.param}
+        error = {"type": "error", "sequence_number": 0, **told}  # which number is due is known to the frames alone
         return b"event: error\ndata: " + orjson.dumps(error | orjson.loads(error_of(fault))) + b"\n\n"
 
 

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
 from scripts.replay import outcome_of
 from scripts.running_gateway import RunningGateway
-from tests.e2e.program import SERVER, call, serving
+from tests.e2e.program import SERVER, Stream, call, chat, chat_body, serving, text_of
 
 SLICE_BYTES = 11
 
@@ -92,7 +93,7 @@ def recording() -> Iterator[Recording]:
 def house(recording: Recording) -> Iterator[RunningGateway]:
     """Serve the recording as an upstream, and the test's own server."""
     far = f"  far: {{task: chat, http: {{url: {recording.url}}}}}"
-    echo = f'  echo: {{task: chat, command: {{run: "{SERVER}"}}, pool: {{min: 1}}}}'
+    echo = f'  echo: {{task: chat, command: {{run: "{SERVER}", concurrency: 4}}, pool: {{min: 1}}}}'
     with serving(far, echo) as running:
         yield running
 
@@ -153,6 +154,25 @@ def test_odd_pieces_and_comments_pass(house: RunningGateway) -> None:
 
     assert answered.body.count(b": a comment\r\n\r\ndata: ") == answered.body.count(b"data: ") > 3
     assert answered.body.endswith(b"data: [DONE]\n\n")
+
+
+def test_followers_are_answered_in_their_own_mode(house: RunningGateway) -> None:
+    """Who joins a stream that is passed on, and wants it whole or with its usage, is given the same in those words."""
+    text = "slow " * 30
+    with Stream(house.url, "echo", text) as leader, ThreadPoolExecutor(2) as followers:
+        pieces = [next(texts := leader.texts())]
+        whole = followers.submit(chat, house.url, "echo", text)
+        body = chat_body("echo", text, stream=True, stream_options={"include_usage": True})
+        counted = followers.submit(call, house.url, "POST", "/v1/chat/completions", body)
+        pieces += texts
+
+    assert "collapsed" in whole.result().headers["cache-status"]
+    assert text_of(whole.result()) == "".join(pieces)
+    *chunks, _ = [line.removeprefix(b"data: ") for line in counted.result().body.split(b"\n\n") if line]
+    assert json.loads(chunks[-1])["choices"] == []
+    assert "".join(json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks[:-1]) == "".join(
+        pieces
+    )
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
