@@ -268,14 +268,15 @@ async def test_a_message_that_is_too_large_is_refused():
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def each(*requests: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Send these requests in a stream."""
+    for request in requests:
+        yield request
+
+
 async def asked(client: triton.InferenceServerClient, *requests: dict[str, Any]) -> list[tuple[Any, Any]]:
     """Send requests in one stream and return every reply and error."""
-
-    async def sent() -> AsyncIterator[dict[str, Any]]:
-        for request in requests:
-            yield request
-
-    return [(result, error) async for result, error in client.stream_infer(sent())]
+    return [(result, error) async for result, error in client.stream_infer(each(*requests))]
 
 
 async def test_a_stream_gives_a_text_in_pieces():
@@ -336,18 +337,19 @@ async def until(look: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-async def test_a_client_that_leaves_cancels_its_share(streamed):
-    """The model is told at once when nobody waits for its answer any more."""
-    gate = asyncio.Event()
-    engine = FakeEngine((Text("He"), gate, Finish("stop")))
+async def test_a_client_that_leaves_cancels_its_share():
+    """The model is told at once when nobody waits for its answer any more, streamed or not."""
+    engine = FakeEngine((Text("He"), asyncio.Event(), Finish("stop")))
     async with served({"chat": (Task.CHAT, engine)}) as (_, client):
-        if streamed:
-            call = asyncio.ensure_future(asked(client, {"model_name": "chat", "inputs": said()}))
-        else:
-            call = asyncio.ensure_future(client.infer("chat", said()))
+        call = asyncio.ensure_future(client.infer("chat", said()))
         await until(lambda: engine.backends and engine.backends[0].running)
         call.cancel()
+        await until(lambda: not engine.backends[0].running)
+
+        replies = client.stream_infer(each({"model_name": "chat", "inputs": said()}))
+        await anext(aiter(replies))
+        assert engine.backends[0].running
+        replies.cancel()
         await until(lambda: not engine.backends[0].running)
 
 
