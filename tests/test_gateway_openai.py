@@ -173,7 +173,7 @@ def test_identity_leaves_out_what_only_shapes_the_reply():
         ({"temperature": "hot"}, "temperature", "from 0 to 2"),
         ({"temperature": True}, "temperature", "true"),
         ({"temperature": 3}, "temperature", "from 0 to 2"),
-        ({"max_tokens": 0}, "max_tokens", "from 1"),
+        ({"max_tokens": -1}, "max_tokens", "from 0"),
         ({"max_tokens": 1.5}, "max_tokens", "1.5"),
         ({"seed": "x"}, "seed", "whole number"),
         ({"stop": [""]}, "stop", "non-empty"),

@@ -17,9 +17,14 @@ _MAX_DIMENSIONS = 2**20
 
 Tokens = tuple[int, ...]
 
+
+def _best_of(body: Mapping[str, Any], name: str) -> int | None:
+    return whole(body, name, 0, fields.MAX_CHOICES)
+
+
 _CHECKS = {
     **fields.CHECKS,
-    "best_of": fields.choices,
+    "best_of": _best_of,
     "echo": flag,
     "suffix": said,
     "logprobs": fields.top_logprobs,

@@ -18,7 +18,7 @@ WIRE = "openai"
 _MAX_TOKENS = 2**20
 _MAX_STOPS = 4
 _MAX_SEED = 2**63 - 1
-_MAX_CHOICES = 128
+MAX_CHOICES = 128
 _MAX_BIAS = 100
 _MAX_LOGPROBS = 1000
 
@@ -111,7 +111,7 @@ def penalty(body: Mapping[str, Any], name: str) -> None:
 
 def choices(body: Mapping[str, Any], name: str) -> int | None:
     """Return how many choices are asked for."""
-    return whole(body, name, 1, _MAX_CHOICES)
+    return whole(body, name, 1, MAX_CHOICES)
 
 
 def top_logprobs(body: Mapping[str, Any], name: str) -> int | None:
@@ -168,7 +168,7 @@ def sampling(body: Mapping[str, Any]) -> Sampling:
         return _UNSTATED
     limit = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     return Sampling(
-        max_tokens=whole(body, limit, 1, _MAX_TOKENS),
+        max_tokens=whole(body, limit, 0, _MAX_TOKENS),  # 0 with `echo` scores a prompt
         temperature=number(body, "temperature", 0, 2),
         top_p=number(body, "top_p", 0, 1),
         seed=whole(body, "seed", -_MAX_SEED - 1, _MAX_SEED),
