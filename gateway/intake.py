@@ -13,6 +13,7 @@ from gateway.inflate import ALLOWED, CODINGS
 HEAD_LIMIT_BYTES = 64 * 2**10
 # The worst that framing may make of a body is one chunk for each byte: six bytes.
 _FRAMING = 8
+_HEADER_FRAMING = len(": \r\n")
 # A body that may have come along with its head costs nothing more to read.
 _EARLY_BYTES = 64 * 2**10
 
@@ -69,13 +70,11 @@ class Intake:
                 data = self._decline_upgrade() + data[upgrade.args[0] :]
                 continue
             except HttpParserError as error:
-                is_preface = self._parser.get_method() == b"PRI"
-                said = "HTTP/2 is not spoken here" if is_preface else f"this is not HTTP/1.1: {error}"
-                self._refuse(InvalidRequest(said))
+                self._refuse(self._reason(error))
             if not self._came:  # else most of it may belong to requests that came whole
                 self._received_bytes += len(data)
             if self.reading and self._received_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes:
-                self._refuse_head()
+                self._refuse(_too_long())
             break
         return self._came
 
@@ -84,7 +83,7 @@ class Intake:
         self.closed = True
         self.reading = self.expecting = False
 
-    # What follows is called by the parser.
+    # What follows is called by the parser; what it raises ends the parsing, and is the refusal.
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -97,9 +96,9 @@ class Intake:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what comes after the body is a trailer, and none of the head's."""
-        self._head_bytes += len(name) + len(value)
+        self._head_bytes += len(name) + len(value) + _HEADER_FRAMING
         if self._head_bytes > HEAD_LIMIT_BYTES:
-            self._refuse_head()
+            raise _too_long()
         if self._in_body:
             return
         key, text = name.decode().lower(), value.decode(errors="surrogateescape")
@@ -108,17 +107,14 @@ class Intake:
     def on_headers_complete(self) -> None:
         """Refuse what can be refused before its body comes."""
         self._in_body = True
-        try:
-            self._check_head()
-        except RequestRefused as error:
-            self._refuse(error)
+        self._check_head()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._body_bytes += len(body)
         if self._body_bytes > self.max_body_bytes:
-            self._refuse(self._too_large("more"))
-        elif self._body:
+            raise self._too_large("more")
+        if self._body:
             # One buffer: as objects of their own, chunks of two bytes would take thirty times their size.
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
@@ -188,8 +184,12 @@ class Intake:
         self._parser = HttpRequestParser(self)
         return ("\r\n".join([first, *others]) + "\r\n\r\n").encode(errors="surrogateescape")
 
-    def _refuse_head(self) -> None:
-        self._refuse(HeadTooLarge(f"the request's head is too long; at most {HEAD_LIMIT_BYTES} bytes are read"))
+    def _reason(self, error: HttpParserError) -> RequestRefused:
+        """Return why the parser stopped: what one of its callbacks raised, or what it could not read."""
+        if isinstance(error.__context__, RequestRefused):
+            return error.__context__
+        is_preface = self._parser.get_method() == b"PRI"
+        return InvalidRequest("HTTP/2 is not spoken here" if is_preface else f"this is not HTTP/1.1: {error}")
 
     def _too_large(self, size: str) -> BodyTooLarge:
         return BodyTooLarge(f"the body has {size}; at most {self.max_body_bytes} bytes are read (server.max_body)")
@@ -200,6 +200,10 @@ class Intake:
             self.close()
             error.path = self.path
             self._came.append(error)
+
+
+def _too_long() -> HeadTooLarge:
+    return HeadTooLarge(f"the request's head is too long; at most {HEAD_LIMIT_BYTES} bytes are read")
 
 
 def _path(target: bytes) -> tuple[str, str]:

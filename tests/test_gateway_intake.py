@@ -80,6 +80,20 @@ def test_refused_at_its_head(data: bytes, status: int, words: str) -> None:
     assert words in said
 
 
+@pytest.mark.parametrize(
+    "head", [b"Content-Encoding: br", b"Content-Length: 1001", b"Transfer-Encoding: gzip, chunked"]
+)
+def test_nothing_behind_a_refusal_is_read(head: bytes) -> None:
+    """What came in the same piece as a refused request, be it another's beginning, begins nothing."""
+    intake = Intake(LIMIT, lambda _headers: None)
+    behind = post(b"Host: a", b"Expect: 100-continue", b"Content-Length: 5")
+    came = intake.feed(post(b"Host: a", head) + behind + b"hello" + behind)
+
+    assert len(came) == 1
+    assert (intake.closed, intake.reading, intake.expecting) == (True, False, False)
+    assert intake.feed(behind) == []
+
+
 def test_long_head_is_not_kept() -> None:
     """A header that never ends is cut off near the limit, however much of it arrives."""
     intake = Intake(LIMIT, lambda _headers: None)
