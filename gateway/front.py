@@ -74,9 +74,10 @@ class Front:
 
     def refuse(self, error: Exception, surface: Surface | None = None, reply_id: str | None = None) -> Reply:
         """Make the reply that tells of an error, in the shape of the surface that was called."""
-        trouble = _fault(error)
+        reply_id = reply_id or next(self._ids)
+        trouble = _fault(error, reply_id)
         failure = (surface or self._default_surface).failure(trouble)
-        return Reply(failure.status, _failure_headers(trouble, reply_id or next(self._ids)), failure.body)
+        return Reply(failure.status, _failure_headers(trouble, reply_id), failure.body)
 
     async def _page(self, call: Call) -> Reply:
         found = self._pages.find(call.path)
@@ -104,7 +105,7 @@ class Front:
         headers["X-Accel-Buffering"] = "no"
         if outcome.seat is not None:
             events = self._pipeline.events(outcome)
-            return Reply(200, headers, _stream(surface, frames, outcome.head, events)), outcome
+            return Reply(200, headers, _stream(surface, frames, outcome.head, events, reply_id)), outcome
         outcome = await self._pipeline.collect(outcome)
         assert outcome.answer is not None
         opening = frames.opening(outcome.head)  # before any frame: it prepares what they share
@@ -113,7 +114,7 @@ class Front:
 
 
 async def _stream(
-    surface: Surface, frames: Frames, head: Head, events: AsyncGenerator[Event, None]
+    surface: Surface, frames: Frames, head: Head, events: AsyncGenerator[Event, None], reply_id: str
 ) -> AsyncIterator[bytes]:
     """Encode a flight as it goes; an error on the way is the last frame, since the status has long been sent."""
     async with aclosing(events):
@@ -125,7 +126,7 @@ async def _stream(
                     opening = b""
             yield opening + frames.closing()
         except Exception as error:  # noqa: BLE001 - as in `serve`
-            yield surface.failure_frame(_fault(error))
+            yield surface.failure_frame(_fault(error, reply_id))
 
 
 def _by_path(pages: Mapping[tuple[str, str], Page]) -> dict[str, dict[str, Page]]:
@@ -143,10 +144,10 @@ def _fresh_ids() -> Iterator[str]:
             yield drawn[start : start + 2 * _ID_BYTES]
 
 
-def _fault(error: Exception) -> Fault:
+def _fault(error: Exception, reply_id: str) -> Fault:
     if not isinstance(error, RequestRefused | BackendError):
         _log.error("unexpected error in a request", exc_info=error)
-    return fault(error)
+    return replace(fault(error), request_id=reply_id)
 
 
 def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, str]:
@@ -162,6 +163,7 @@ def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, st
         "Cache-Status": status.header(),
         "Server-Timing": timing,
         "X-Request-Id": reply_id,
+        "request-id": reply_id,  # the name that Anthropic's clients read
     }
     headers |= outcome.permit.headers
     if status.age_s is not None:
@@ -173,6 +175,7 @@ def _failure_headers(trouble: Fault, reply_id: str) -> dict[str, str]:
     headers = {
         "Content-Type": JSON,
         "X-Request-Id": reply_id,
+        "request-id": reply_id,
         "x-should-retry": "true" if trouble.retry else "false",
         **trouble.headers,
     }
