@@ -319,13 +319,16 @@ async def rerank(request: web.Request) -> web.Response:
 
 
 async def speak(request: web.Request) -> web.StreamResponse:
-    """Answer with bytes that are no JSON, in two pieces."""
+    """Answer with bytes that are no JSON, in two pieces; told to be `cut`, break off between them."""
     body = orjson.loads(await request.read())
     if (refusal := refused(body["input"])) is not None:
         return refusal
     response = web.StreamResponse(headers={"Content-Type": "audio/wav"})
     await response.prepare(request)
     await response.write(b"RIFF\x00\xff")
+    if "cut" in body["input"].split():
+        assert request.transport is not None
+        request.transport.abort()
     await response.write(f"{body['model']} {body['voice']}: {body['input']}".encode())
     return response
 

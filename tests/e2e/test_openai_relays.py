@@ -1,6 +1,7 @@
 """Moderations, rerankings, audio and images through the running program to an upstream that understands them."""
 
 import base64
+import http.client
 from collections.abc import Iterator
 
 import openai
@@ -54,6 +55,12 @@ def test_speech(relayed: openai.OpenAI) -> None:
         assert spoken.headers["Content-Type"] == "audio/wav"
     with pytest.raises(openai.BadRequestError, match="told to refuse"):
         relayed.audio.speech.create(model="ours", voice="alloy", input="status-400")
+
+
+def test_a_sound_that_breaks_off_does_not_look_complete(house: RunningGateway) -> None:
+    """Nothing can be said of an error in the midst of a sound, so the connection breaks off as the upstream's did."""
+    with pytest.raises(http.client.IncompleteRead):
+        call(house.url, "POST", "/v1/audio/speech", {"model": "ours", "voice": "alloy", "input": "to be cut"})
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # the client itself calls it old
