@@ -86,6 +86,7 @@ class ModelStatistics:
             return
         sums.success.add(total_s)
         sums.last_inference = round(self._wall_clock() * _MS)
+        sums.queue.add(wait_s)  # clients take a model without such an entry for one that nobody asked
         if hit:
             sums.cache_hit.add(lookup_s)
             return
@@ -94,7 +95,6 @@ class ModelStatistics:
         sums.inference_count += rows
         sums.execution_count += 1
         sums.cache_miss.add(lookup_s)
-        sums.queue.add(wait_s)
         sums.compute_infer.add(infer_s)
         sums.compute_output.add(output_s)
         if job.task is Task.INFER:  # as many different numbers of rows as the model takes at most

@@ -32,6 +32,7 @@ def test_a_hit_is_a_success_and_no_inference():
     told.record("m", ROWS, total_s=0.5, hit=True, lookup_s=0.25)
 
     assert told.of("m").cache_hit == Duration(1, 250_000_000)
+    assert told.of("m").queue == Duration(1, 0)
     assert told.of("m").success.count == 1
     assert told.of("m").inference_count == told.of("m").execution_count == 0
 

@@ -82,7 +82,7 @@ async def test_statistics():
     assert set(before["inference_stats"]) == kinds
     assert all(each == {"count": 0, "ns": 0} for each in before["inference_stats"].values())
     counts = {kind: each["count"] for kind, each in after["inference_stats"].items()}
-    assert counts == {**dict.fromkeys(kinds, 1), "success": 2, "fail": 0}
+    assert counts == {**dict.fromkeys(kinds, 1), "success": 2, "queue": 2, "fail": 0}
     assert (after["inference_count"], after["execution_count"]) == (2, 1)
     assert [batch["batch_size"] for batch in after["batch_stats"]] == [2]
     assert after["last_inference"] > 0
