@@ -1,5 +1,6 @@
 """Servers of other people behind the running program: started by it, or reached as an upstream; and what stands in."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from scripts.replay import outcome_of
 from scripts.running_gateway import ROOT, RunningGateway, stop
-from tests.e2e.program import SERVER, Stream, call, chat, metric, serving, text_of, until
+from tests.e2e.program import SERVER, call, chat, chat_body, metric, serving, text_of, until
 
 # `fails` can never start; `spare` is what stands in for it.
 FAILS = f'  fails: {{task: chat, command: {{run: "{SERVER} --fail"}}}}'
@@ -75,10 +76,11 @@ def test_upstream_that_breaks_in_a_stream(house: RunningGateway, way: str) -> No
     """A stream that an upstream breaks off ends with an error, never as if it were whole, and is not remembered."""
     with upstream_on(PORT):
         for _ in range(2):
-            with Stream(house.url, "far", f"{way} please") as stream:
-                assert "fwd=miss" in stream.cache_status
-                *_, last = stream
-            assert last["error"]["code"] == "upstream_failed"
+            asked = chat_body("far", f"{way} please", stream=True)
+            answered = call(house.url, "POST", "/v1/chat/completions", asked)
+            assert "fwd=miss" in answered.headers["cache-status"]
+            *_, last = answered.body.split(b"data: ")
+            assert json.loads(last)["error"]["code"] == "upstream_failed"
 
 
 def test_fallback_when_an_upstream_is_gone(house: RunningGateway) -> None:
@@ -110,4 +112,5 @@ def test_command_embeddings() -> None:
     with serving(vectors) as running:
         body = {"model": "vectors", "input": ["abc", "a"], "encoding_format": "float"}
         answered = call(running.url, "POST", "/v1/embeddings", body).json()
-        assert [row["embedding"] for row in answered["data"]] == [[3, 0, 1], [1, 1, 1]]
+        rows = sorted(answered["data"], key=lambda row: row["index"])  # they come in the server's own order
+        assert [row["embedding"] for row in rows] == [[3, 0, 1], [1, 1, 1]]
