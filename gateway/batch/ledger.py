@@ -28,6 +28,8 @@ from gateway.batch.contract import (
 
 # A page of results ends where it would grow beyond this; one result is always on it.
 _PAGE_BYTES = 8 * 2**20
+# Waiting items are read until they have this size together.
+_FETCH_BYTES = 2**20
 # Rows that one transaction removes, so that nobody waits long for it.
 _REMOVED_AT_A_TIME = 5000
 # Batches that may be open: each is looked at when turns are taken.
@@ -110,12 +112,18 @@ class Ledger:
         return [tables.batch_of(row) for row in self._db.execute(tables.OPEN)]
 
     def waiting(self, number: int, from_place: int, limit: int) -> list[Item]:
-        """Return the next items of a batch that wait."""
-        rows = self._db.execute(
+        """Return the next items of a batch that wait: up to so many, and fewer where they are large."""
+        items: list[Item] = []
+        size = 0
+        for row in self._db.execute(
             "SELECT * FROM item WHERE batch = ? AND place >= ? AND status = 'waiting' ORDER BY place LIMIT ?",
             (number, from_place, limit),
-        )
-        return [Item(row["batch"], row["place"], row["body"]) for row in rows]
+        ):
+            items.append(Item(row["batch"], row["place"], row["body"]))
+            size += len(row["body"])
+            if size >= _FETCH_BYTES:
+                break
+        return items
 
     def rows(self, number: int, offset: int, limit: int) -> list[Row]:
         """Return a page of a batch's items, in the order of the inputs."""

@@ -6,6 +6,7 @@ the policy is therefore nobody's to read through it.
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from gateway.errors import InvalidRequest
@@ -27,7 +28,7 @@ def pieces(reference: str, buckets: Sequence[str], endpoint: str | None, max_byt
         raise InvalidRequest(f"the bucket '{cut(bucket)}' is not among 'batch.s3_buckets'", "inputs")
     try:
         found = _client(endpoint).get_object(Bucket=bucket, Key=key)
-        with found["Body"] as body:
+        with closing(found["Body"]) as body:
             if found["ContentLength"] > max_bytes:
                 raise InvalidRequest(
                     f"the inputs have more than {max_bytes} bytes, which 'batch.max_bytes' is", "inputs"

@@ -19,7 +19,7 @@ from gateway.batch.work import Later
 
 _log = logging.getLogger(__name__)
 
-_FETCHED = 32
+_FETCHED = 256
 # Ends that may wait to be written; while there are more, nothing new is begun.
 _MAX_UNWRITTEN = 256
 _DISK_PAUSE_S = 1.0
@@ -170,10 +170,10 @@ class Runner:
             line = self._next()
             if line is None:
                 return
-            if not line.waiting:
-                await self._fetch(line)
-            if line.waiting and self._lines.get(line.batch.number) is line:
+            if line.waiting:
                 self._begin(line)
+            else:
+                await self._fetch(line)  # in the meantime it may have been stopped, or told to pause
 
     def _next(self) -> _Line | None:
         """Return the batch whose turn it is: a small one does not wait for all of a large one that came before it."""
@@ -191,7 +191,7 @@ class Runner:
     async def _fetch(self, line: _Line) -> None:
         found = await self._desk.do(Ledger.waiting, line.batch.number, line.from_place, _FETCHED)
         line.waiting.extend(found)
-        line.fetched_all = len(found) < _FETCHED
+        line.fetched_all = not found
         if found:
             line.from_place = found[-1].place + 1
 

@@ -11,7 +11,7 @@ import orjson
 
 from backends.contract import Job, Message, Task
 from gateway.errors import Fault, InvalidRequest
-from gateway.fields import cut, parse_object, refuse, text
+from gateway.fields import cut, parse_object, refuse, text, whole
 from gateway.request import Request
 from gateway.surfaces.native_reply import EmbeddingEncoder, GenerationEncoder, PredictionEncoder
 from gateway.surfaces.openai_fields import identity, sampling
@@ -19,6 +19,7 @@ from gateway.surfaces.wire import Call, Encoder, Failure
 
 _ROLES = ("system", "developer", "user", "assistant")
 _MAX_INPUTS = 2048
+_MAX_TOKENS = 2**20
 SAMPLING = ("max_tokens", "temperature", "top_p", "seed", "stop")
 
 
@@ -75,6 +76,7 @@ def _generate(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
     streamed = body.get("stream", True)
     if not isinstance(streamed, bool):
         raise refuse("stream", streamed, "true or false")
+    whole(body, "max_tokens", 1, _MAX_TOKENS)
     messages = _asked(body)
     job = Job(Task.CHAT, messages=messages, sampling=sampling(body), stream=streamed)
     spoken = [{"role": message.role, "content": message.content} for message in messages]
