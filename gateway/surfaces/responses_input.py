@@ -11,6 +11,7 @@ from gateway.errors import InvalidRequest
 from gateway.fields import cut, refuse
 
 _NAME = "input"
+_ROLES = ("user", "assistant", "system", "developer")
 _KINDS = ("message", "function_call", "function_call_output", "reasoning")
 
 
@@ -34,7 +35,9 @@ def _add(item: object, name: str, messages: list[dict[str, Any]]) -> None:
     kind = item.get("type", "message")
     match kind:
         case "message":
-            messages.append({"role": item.get("role"), "content": _content(item.get("content"), f"{name}.content")})
+            if (role := item.get("role")) not in _ROLES:
+                raise refuse(f"{name}.role", role, f"one of {', '.join(_ROLES)}")
+            messages.append({"role": role, "content": _content(item.get("content"), f"{name}.content")})
         case "function_call":
             _add_call(item, name, messages)
         case "function_call_output":
