@@ -44,7 +44,7 @@ _MESSAGE = either(
     record({"role": one_of("tool"), "content": TEXT, "tool_call_id": TEXT}),
 )
 _SAMPLING: dict[str, Schema] = {
-    "max_tokens": whole(1, 2**20), "temperature": number(0, 2), "top_p": number(0, 1),
+    "max_tokens": whole(0, 2**20), "temperature": number(0, 2), "top_p": number(0, 1),
     "seed": whole(-(2**63), 2**63 - 1), "stop": either(WORDS, listed(WORDS, 0, 4)),
 }  # fmt: skip
 _SHARED: dict[str, Schema] = {
@@ -59,7 +59,7 @@ _FORMAT = either(
 _CHAT = asked(
     {"model": MODEL, "messages": listed(_MESSAGE, 1)},
     {
-        **_SHARED, "max_completion_tokens": whole(1, 2**20), "tools": listed(_TOOL), "response_format": _FORMAT,
+        **_SHARED, "max_completion_tokens": whole(0, 2**20), "tools": listed(_TOOL), "response_format": _FORMAT,
         "tool_choice": either(one_of("none", "auto", "required"), ANY_OBJECT), "parallel_tool_calls": FLAG,
         "logprobs": FLAG, "top_logprobs": whole(0, 20),
     },
@@ -71,7 +71,7 @@ _TOKENS = listed(whole(0, 2**31 - 1), 1)
 _PROMPT = either(TEXT, _TOKENS, listed(either(TEXT, _TOKENS), 1, 2048))
 _COMPLETION = asked(
     {"model": MODEL, "prompt": _PROMPT},
-    {**_SHARED, "best_of": whole(1, 128), "echo": FLAG, "suffix": TEXT, "logprobs": whole(0, 1000)},
+    {**_SHARED, "best_of": whole(0, 128), "echo": FLAG, "suffix": TEXT, "logprobs": whole(0, 1000)},
 )
 _TEXT_CHOICE = record({"index": WHOLE, "text": TEXT, "finish_reason": nullable(TEXT)})
 _INPUTS = either(WORDS, _TOKENS, listed(either(WORDS, _TOKENS), 1, 2048))
