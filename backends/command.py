@@ -125,11 +125,18 @@ class CommandBackend:
             async for event in events:
                 yield event
         except UpstreamFailed as error:
-            if error.status is None and await self._died():
-                raise WorkerDied(await _end_of(self._child, self._name, self._tail)) from error
+            await self._ask_after_the_process(error)
             raise
         finally:
             await events.aclose()
+
+    async def answer(self, job: Job) -> list[Event]:
+        """Run a job; raises as `stream` does."""
+        try:
+            return await self._upstream.answer(job)
+        except UpstreamFailed as error:
+            await self._ask_after_the_process(error)
+            raise
 
     async def wait_exit(self) -> str:
         """Return when the process ended, with its exit status and its last lines."""
@@ -149,6 +156,11 @@ class CommandBackend:
     def memory_bytes(self) -> int:
         """Return the resident bytes of the process and its descendants, as measured a few seconds ago at most."""
         return self._memory_bytes
+
+    async def _ask_after_the_process(self, error: UpstreamFailed) -> None:
+        """Raise `WorkerDied` where a connection that broke is the process ending."""
+        if error.status is None and await self._died():
+            raise WorkerDied(await _end_of(self._child, self._name, self._tail)) from error
 
     async def _died(self) -> bool:
         try:

@@ -6,7 +6,7 @@ Knows nothing of how a model runs, nor of the wire that a client speaks.
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Task(StrEnum):
@@ -262,6 +262,15 @@ class Backend(Protocol):
 
     def memory_bytes(self) -> int:
         """Return the resident host memory of the backend's processes now; 0 where there is none of ours."""
+        ...
+
+
+@runtime_checkable
+class AnsweringBackend(Backend, Protocol):
+    """A backend whose answers often come at once: to ask for a whole one costs it less than to stream."""
+
+    async def answer(self, job: Job) -> list[Event]:
+        """Run a job and return the events that `stream` would yield; cancelling cancels the work."""
         ...
 
 

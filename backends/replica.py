@@ -1,11 +1,11 @@
 """The life of one replica: brought up, watched, closed. Knows nothing of queues or of why it should live."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from backends.contract import Backend, Engine, StartFailed
+from backends.contract import AnsweringBackend, Backend, Engine, Event, Job, StartFailed
 from backends.snapshot import ReplicaSnapshot, ReplicaState
 
 MEMORY_SAMPLE_S = 5.0
@@ -15,6 +15,7 @@ class Replica:
     """One replica's state; its pool reads and changes it between awaits, `run` of the pool carries it along.
 
     `since` is when the state was entered, `ready_at` when it first took jobs, `idle_since` when its last job left.
+    `answer` is the backend's, where it has one.
     """
 
     def __init__(self, name: str, now: float) -> None:
@@ -27,6 +28,7 @@ class Replica:
         self.in_flight = 0
         self.memory_bytes = 0
         self.backend: Backend | None = None
+        self.answer: Callable[[Job], Awaitable[list[Event]]] | None = None
         self.stopping = asyncio.Event()
 
     @property
@@ -42,6 +44,7 @@ class Replica:
     def up(self, backend: Backend, now: float) -> None:
         """Note that `backend` answers."""
         self.backend = backend
+        self.answer = backend.answer if isinstance(backend, AnsweringBackend) else None
         self.ready_at = self.idle_since = now
         self.become(ReplicaState.READY, now)
 

@@ -105,9 +105,31 @@ class HttpBackend:
         reply: Connection | None = None
         try:
             reply = await self._ask(job, whole=not job.stream and job.task is not Task.RELAY)
-            events = _relayed(reply, job) if job.task is Task.RELAY else self._answered(reply, job)
-            async for event in events:
-                yield event
+            if job.task is Task.RELAY:
+                async for event in _relayed(reply, job):
+                    yield event
+            elif reply.headers.get("content-type", "").startswith(_EVENT_STREAM):
+                async for event in self._streamed(reply, job):
+                    yield event
+            else:
+                for event in self._events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job):
+                    yield event
+        except (ExchangeFailed, EventTooLongError) as error:
+            raise self._broken(error) from error
+        finally:
+            if reply is not None:
+                reply.leave()
+
+    async def answer(self, job: Job) -> list[Event]:
+        """Send the job and return what comes back, when it has come; cancelling closes the connection at once."""
+        reply: Connection | None = None
+        try:
+            reply = await self._ask(job, whole=True)
+            if job.task is Task.RELAY:
+                return [event async for event in _relayed(reply, job)]
+            if reply.headers.get("content-type", "").startswith(_EVENT_STREAM):
+                return [event async for event in self._streamed(reply, job)]
+            return self._events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)
         except (ExchangeFailed, EventTooLongError) as error:
             raise self._broken(error) from error
         finally:
@@ -142,27 +164,29 @@ class HttpBackend:
                 reply.leave()
         return reply
 
-    async def _answered(self, reply: Connection, job: Job) -> AsyncIterator[Event]:
-        """Yield the events of an answer, and before them its bytes where the job came in the upstream's own words."""
-        spoken = job.verbatim if job.verbatim is not None and job.verbatim.wire == self._wire.name else None
-        content_type = reply.headers.get("content-type", "")
-        if not content_type.startswith(_EVENT_STREAM):
-            body = await _read(reply, ANSWER_LIMIT_BYTES)
-            if spoken is not None:
-                yield Frame(body, spoken.kind, content_type)
-            for event in self._wire.answer_events(job, body):
-                yield event
-            return
-        parser, decoder = SseParser(), self._wire.decoder(job)
-        kind = "" if spoken is None else spoken.kind
+    def _events_of(self, reply: Connection, body: bytes, job: Job) -> list[Event]:
+        """Return the events of a whole answer, after its bytes where the job came in the upstream's own words."""
+        events = self._wire.answer_events(job, body)
+        if (kind := self._kind(job)) is not None:
+            events.insert(0, Frame(body, kind, reply.headers.get("content-type", "")))
+        return events
+
+    async def _streamed(self, reply: Connection, job: Job) -> AsyncIterator[Event]:
+        """Yield the events of a stream, each piece's after its bytes where the job came in the upstream's own words."""
+        content_type = reply.headers["content-type"]
+        parser, decoder, kind = SseParser(), self._wire.decoder(job), self._kind(job)
         while data := await (_last(reply) if decoder.complete else reply.read()):
-            if kind:
+            if kind is not None:
                 yield Frame(data, kind, content_type)
             for payload in parser.feed(data):
                 for event in decoder.feed(payload):
                     yield event
         for event in decoder.end():
             yield event
+
+    def _kind(self, job: Job) -> str | None:
+        verbatim = job.verbatim
+        return verbatim.kind if verbatim is not None and verbatim.wire == self._wire.name else None
 
     async def _refusal(self, reply: Connection) -> BackendError:
         body = await _read(reply, REFUSAL_LIMIT_BYTES)
@@ -194,14 +218,16 @@ async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Event]:
 
 async def _read(reply: Connection, limit_bytes: int) -> bytes:
     """Return the whole body. Raises `UpstreamFailed` where it is longer than `limit_bytes`."""
-    parts: list[bytes] = []
-    size = 0
+    first = await reply.read()
+    if reply.complete:
+        return first
+    parts, size = [first], len(first)
     while data := await reply.read():
         size += len(data)
         if size > limit_bytes:
             raise UpstreamFailed(f"the upstream's answer is longer than {limit_bytes} bytes", reply.status)
         parts.append(data)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 async def _last(reply: Connection) -> bytes:

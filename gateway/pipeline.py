@@ -32,8 +32,8 @@ Item = Head | Event
 class Outcome:
     """What the pipeline found or began: a complete answer, or a seat in a flight whose `head` has come.
 
-    `lookup_s` is the time that the caches took. `permit` is settled by who reads the outcome to its end. `job` is what
-    was asked, at `arrived` (monotonic seconds).
+    `lookup_s` is the time that the caches took. `permit` is settled where the answer is complete, else by who reads the
+    outcome to its end. `job` is what was asked, at `arrived` (monotonic seconds).
     """
 
     head: Head
@@ -135,24 +135,32 @@ class Pipeline:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
 
         looked_up = self._clock()
+        models = self._order(route, features, targets)
+        if shared is None and not request.job.stream:
+            answer = await self._whole(request.job, features, models)
+            status = _missed(features, directives, stored=self._keep(features, answer, meanings))
+            outcome = Outcome(
+                answer.head, status, looked_up - arrived, features, permit, request.job, arrived, answer=answer
+            )
+            self._settle(outcome, _tokens(answer.events))
+            return outcome
         seat = self._flights.join(
             shared,
-            functools.partial(self._run, request.job, features, self._order(route, features, targets)),
+            functools.partial(self._run, request.job, features, models),
             functools.partial(self._remember, features, meanings) if self._recall and features.cacheable else None,
         )
         head = await _first(seat, features.deadline_s - looked_up)
-        status = _missed(features, directives, seat)
+        status = _missed(features, directives, collapsed=not seat.leader)
         return Outcome(head, status, looked_up - arrived, features, permit, request.job, arrived, seat=seat)
 
     async def events(self, outcome: Outcome) -> AsyncGenerator[Event, None]:
         """Yield an outcome's events as they come, and settle its accounts at the end, whatever the end is."""
-        spent = 0
         if outcome.answer is not None:
-            self._settle(outcome, spent)
             for event in outcome.answer.events:
                 yield event
             return
         assert outcome.seat is not None
+        spent = 0
         failed: bool | None = None
         try:
             async with outcome.seat as seat:
@@ -171,7 +179,6 @@ class Pipeline:
     async def collect(self, outcome: Outcome) -> Outcome:
         """Read an outcome's flight to its end: the same outcome with its complete answer."""
         if outcome.answer is not None:
-            self._settle(outcome, 0)
             return outcome
         async with aclosing(self.events(outcome)) as events:
             answer = Answer(outcome.head, tuple([event async for event in events]))
@@ -219,7 +226,25 @@ class Pipeline:
 
     def _found(self, hit: Hit, features: Features, permit: Permit, job: Job, arrived: float) -> Outcome:
         lookup_s = self._clock() - arrived
-        return Outcome(hit.answer.head, hit.status, lookup_s, features, permit, job, arrived, answer=hit.answer)
+        outcome = Outcome(hit.answer.head, hit.status, lookup_s, features, permit, job, arrived, answer=hit.answer)
+        self._settle(outcome, 0)
+        return outcome
+
+    async def _whole(self, job: Job, features: Features, models: Sequence[str]) -> Answer:
+        """Run a job that nobody shares on the first candidate that answers: its whole answer."""
+        for place, model in enumerate(models):
+            try:
+                dispatched, first_s, events = await self._pools[model].answer(job, features.deadline_s)
+            except BackendError as error:
+                if isinstance(error, BadJob) or place + 1 == len(models):
+                    raise
+                self._telemetry.fallback(model, error)
+            else:
+                self._telemetry.first_event(model, first_s)
+                for event in events:
+                    self._count(model, event)
+                return Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
+        raise AssertionError("there is always a candidate")
 
     async def _run(self, job: Job, features: Features, models: Sequence[str]) -> AsyncIterator[Item]:
         """Run a job on the first candidate that begins to answer: its head, then its events."""
@@ -243,37 +268,45 @@ class Pipeline:
         async with aclosing(pool.stream(job, deadline_s)) as events:
             dispatched = await anext(events)
             assert type(dispatched) is Dispatched
-            event: Event | None = await anext(events)
+            event = await anext(events)
             first_s = self._clock() - begun
             self._telemetry.first_event(model, first_s)
-            infer_s = first_s - dispatched.queue_s - dispatched.start_s
-            head = Head(model, pool.engine.version, self._wall_clock(), dispatched.queue_s, dispatched.start_s, infer_s)
-            yield replace(head, verbatim=event.kind, content_type=event.content_type) if type(event) is Frame else head
-            while event is not None:
-                if type(event) is Usage:
-                    self._telemetry.tokens(model, event.prompt_tokens, event.completion_tokens)
+            yield self._head(model, dispatched, first_s, event)
+            self._count(model, event)
+            yield event
+            async for event in events:
+                self._count(model, event)
                 yield event
-                event = await self._next(events, model, deadline_s)
 
-    async def _next(self, events: AsyncGenerator[Event, None], model: str, deadline_s: float) -> Event | None:
-        try:
-            async with asyncio.timeout(deadline_s - self._clock()):
-                return await anext(events, None)
-        except TimeoutError:
-            raise DeadlineExceeded(f"'{model}' did not complete its answer in time") from None
+    def _count(self, model: str, event: Event) -> None:
+        if type(event) is Usage:
+            self._telemetry.tokens(model, event.prompt_tokens, event.completion_tokens)
+
+    def _head(self, model: str, dispatched: Dispatched, first_s: float, first: Event) -> Head:
+        """Tell what is known when the first event has come, `first_s` after the model was asked."""
+        version, now = self._pools[model].engine.version, self._wall_clock()
+        queue_s, start_s = dispatched.queue_s, dispatched.start_s
+        kind, content_type = (first.kind, first.content_type) if type(first) is Frame else ("", "")
+        return Head(model, version, now, queue_s, start_s, first_s - queue_s - start_s, kind, content_type)
 
     def _remember(self, features: Features, meanings: Mapping[str, Meaning], items: Sequence[Item]) -> None:
         head = items[0]
         assert type(head) is Head
-        assert self._recall is not None
-        events = tuple([item for item in items if type(item) is not Head and type(item) is not Frame])
-        self._recall.keep(features, Answer(head, events), meanings)
+        self._keep(features, Answer(head, tuple([item for item in items if type(item) is not Head])), meanings)
+
+    def _keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning]) -> bool:
+        """Remember an answer, where there are caches and it may be; frames are no part of what is kept."""
+        if self._recall is None or not features.cacheable:
+            return False
+        events = tuple([event for event in answer.events if type(event) is not Frame])
+        self._recall.keep(features, Answer(answer.head, events), meanings)
+        return write_gate(features, answer) is None
 
 
 async def _first(seat: Seat[Item], wait_s: float) -> Head:
-    """Wait for a flight's head: who joined another's has a deadline of its own."""
+    """Wait for a flight's head: who joined another's has a deadline of its own, that of the flight is its leader's."""
     try:
-        async with asyncio.timeout(wait_s):
+        async with asyncio.timeout(None if seat.leader else wait_s):
             head = await anext(aiter(seat))
     except TimeoutError:
         await seat.leave()
@@ -285,7 +318,13 @@ async def _first(seat: Seat[Item], wait_s: float) -> Head:
     return head
 
 
-def _missed(features: Features, directives: Directives, seat: Seat[Item]) -> CacheStatus:
+def _missed(
+    features: Features, directives: Directives, *, collapsed: bool = False, stored: bool = False
+) -> CacheStatus:
     if not features.cacheable:
         return CacheStatus(forward="bypass", detail=features.reason)
-    return CacheStatus(forward="request" if directives.no_cache else "miss", collapsed=not seat.leader)
+    return CacheStatus(forward="request" if directives.no_cache else "miss", collapsed=collapsed, stored=stored)
+
+
+def _tokens(events: Sequence[Event]) -> int:
+    return next((event.prompt_tokens + event.completion_tokens for event in events if type(event) is Usage), 0)

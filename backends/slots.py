@@ -1,0 +1,308 @@
+"""The replicas of one model behind one bounded queue: whoever comes is given a slot of a replica when one is free.
+
+It knows neither budgets nor other models: the keeper tells it when to start and to stop replicas. Nor does it know
+what is done in a slot.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backends.contract import Backend, DeadlineExceeded, Engine, Job, QueueFull, StartFailed, Task
+from backends.costs import ModelCosts
+from backends.demand import Demand
+from backends.failures import LEAST_RETRY_S, Failures
+from backends.line import Line
+from backends.replica import Replica, bring_up, watch
+from backends.snapshot import PoolSnapshot, ReplicaState
+
+# A replica that served for this long was no failed start; its end begins a new count.
+STABLE_S = 60.0
+
+_NO_JOB = Job(Task.INFER)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How far a pool may go: replicas, jobs in the queue, seconds for one start.
+
+    `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the forecast.
+    """
+
+    min_replicas: int = 0
+    max_replicas: int = 1
+    queue: int = 128
+    start_timeout_s: float = 120.0
+    keep_warm_s: float | None = None
+
+
+class Slots:
+    """The replicas of one model version, the slots that they have, and who waits for one.
+
+    All times are of `clock`, which must run at the pace of the event loop's. `wake_keeper` is called when something
+    happened that may change the keeper's mind. The keeper owns the tasks that run `live`. `resting`: see `rest`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        engine: Engine,
+        limits: PoolLimits,
+        *,
+        costs: ModelCosts,
+        demand: Demand,
+        clock: Callable[[], float],
+        wake_keeper: Callable[[], None],
+    ) -> None:
+        self.model = model
+        self.engine = engine
+        self.limits = limits
+        self.costs = costs
+        self.demand = demand
+        self._clock = clock
+        self._wake_keeper = wake_keeper
+        self._line: Line[Replica] = Line(self._release)
+        self._background: Line[Replica] = Line(self._release)
+        self._replicas: list[Replica] = []
+        self._begun = 0
+        self._failures = Failures(model)
+        self._closing = False
+        self.resting = False
+        self._calm = asyncio.Event()
+        self._empty = asyncio.Event()
+
+    async def warm_up(self, deadline: float) -> None:
+        """Return when a replica is up; ask for one as a job would. Raises what `stream` raises before an event."""
+        self._release(await self._bind(_NO_JOB, self._clock(), deadline, again=False))
+
+    def rest(self, *, resting: bool) -> None:
+        """Let every replica end, and take no jobs and start none until it rests no more."""
+        self.resting = resting
+        if resting:
+            for replica in self._replicas:
+                self.stop_replica(replica.name)
+            self.refuse_waiting("it is being unloaded")
+        self._wake_keeper()
+
+    def start_replica(self) -> Replica:
+        """Add a replica that is starting; a task must run `live` with it."""
+        self._begun += 1
+        replica = Replica(f"{self.model}-{self._begun}", self._clock())
+        self._replicas.append(replica)
+        self._note_calm()
+        return replica
+
+    def stop_replica(self, name: str) -> None:
+        """Take a replica out of service: it ends when its last job has left. Unknown names are gone already."""
+        for replica in self._replicas:
+            if replica.name == name and replica.alive:
+                replica.drain(self._clock())
+
+    def refuse_waiting(self, why: str) -> None:
+        """Fail everybody in the queue with `StartFailed`."""
+        for line in (self._line, self._background):
+            line.refuse(lambda _: StartFailed(f"{self.model} cannot start: {why}"))
+        self._note_calm()
+
+    async def live(self, replica: Replica) -> None:
+        """Carry a replica from its start to its end; cancelling ends it."""
+        backend: Backend | None = None
+        reason: str | None = "ended by an internal error"
+        try:
+            backend = await bring_up(self.engine, replica.stopping, self.limits.start_timeout_s)
+            if backend is None:
+                reason = None
+                return
+            self._up(replica, backend)
+            reason = await watch(backend, replica.stopping, lambda size: self._sample(replica, size))
+        except StartFailed as error:
+            reason = str(error)
+        except asyncio.CancelledError:
+            reason = None
+            raise
+        finally:
+            if reason is not None:
+                self._lost(replica, reason)
+            if replica.alive:
+                replica.become(ReplicaState.DRAINING, self._clock())
+            await self._gone(replica, backend)
+
+    def snapshot(self, now: float) -> PoolSnapshot:
+        """Return what the pool looks like at `now`."""
+        learned = self.costs.memory_bytes
+        replicas = tuple(r.snapshot(self._remaining_start_s(r, now), learned) for r in self._replicas)
+        waits_since = [line.oldest for line in (self._line, self._background) if line.oldest is not None]
+        return PoolSnapshot(
+            model=self.model,
+            min_replicas=0 if self.resting else self.limits.min_replicas,
+            max_replicas=0 if self.resting else self.limits.max_replicas,
+            slots_per_replica=self.engine.concurrency,
+            replicas=replicas,
+            queued=self._waiting(),
+            queue_limit=self.limits.queue,
+            oldest_wait_s=now - min(waits_since, default=now),
+            rate_per_s=self.demand.rate_per_s(now),
+            last_arrival=self.demand.last_arrival,
+            start_s=self.costs.start_s(),
+            service_s=self.costs.mean_service_s,
+            replica_bytes=learned,
+            least_bytes=self.costs.least_bytes,
+            keep_warm_s=self.limits.keep_warm_s,
+            failures=self._failures.count,
+            retry_at=self._failures.retry_at,
+            last_failure=self._failures.last,
+            closing=self._closing,
+        )
+
+    async def drain(self, deadline: float) -> bool:
+        """Take no new jobs and wait for those that were accepted; return whether all were done by `deadline`."""
+        self._closing = True
+        self._note_calm()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                await self._calm.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self, deadline: float) -> None:
+        """Drain until `deadline`, then refuse who still waits and end every replica."""
+        await self.drain(deadline)
+        self.refuse_waiting("it is being shut down")
+        for replica in self._replicas:
+            replica.drain(self._clock())
+            replica.stopping.set()
+        await self._empty.wait()
+
+    def _seat(self, job: Job, deadline: float | None) -> Replica | None:
+        """Return a replica with one slot taken for the caller; `None` where there is hope, but none is free now."""
+        if (error := self._hopeless(deadline)) is not None:
+            raise error
+        if self._line or (job.background and self._background):
+            return None
+        replica = self._free_replica(background=job.background)
+        if replica is not None:
+            replica.in_flight += 1
+        return replica
+
+    async def _bind(self, job: Job, arrived: float, deadline: float | None, *, again: bool) -> Replica:
+        """Return a replica with one slot taken for the caller, after a wait in line where none is free."""
+        now = self._clock()
+        self._refuse_new(again=again)
+        if (replica := self._seat(job, deadline)) is not None:
+            return replica
+        line = self._background if job.background else self._line
+        if not again and len(line) >= self.limits.queue:
+            raise QueueFull(
+                f"{len(line)} jobs wait for {self.model}, as many as its queue holds", self._retry_after_s(now)
+            )
+        waiter = line.join(arrived, deadline, at_head=again)
+        self._note_calm()
+        if self._waiting() == 1:
+            self._wake_keeper()
+        try:
+            return await line.wait(waiter, None if deadline is None else max(0.0, deadline - now))
+        except TimeoutError:
+            waited_s = self._clock() - arrived
+            words = self._failures.words()
+            raise DeadlineExceeded(f"{self.model} had no free slot within {waited_s:.2f} s{words}") from None
+        finally:
+            self._note_calm()
+
+    def _refuse_new(self, *, again: bool) -> None:
+        if (self._closing or self.resting) and not again:
+            raise StartFailed(f"{self.model} is {'being shut down' if self._closing else 'unloaded'}")
+
+    def _release(self, replica: Replica) -> None:
+        replica.release(self._clock())
+        self._dispatch()
+        self._note_calm()
+
+    def _free_replica(self, *, background: bool) -> Replica | None:
+        """Return the ready replica with the fewest jobs, the oldest among equals; `None` where all are full.
+
+        Where a replica has more than one slot, background work leaves one free for who may come.
+        """
+        slots = self.engine.concurrency
+        if background and slots > 1:
+            slots -= 1
+        best: Replica | None = None
+        for replica in self._replicas:
+            if replica.state is ReplicaState.READY and replica.in_flight < slots:
+                best, slots = replica, replica.in_flight
+        return best
+
+    def _dispatch(self) -> None:
+        """Bind who waits to free slots until one of them runs out; background work comes after all else."""
+        for line in (self._line, self._background):
+            while line and (replica := self._free_replica(background=line is self._background)) is not None:
+                replica.in_flight += 1
+                if not line.grant(replica):
+                    replica.in_flight -= 1
+                    break
+            if line:
+                return
+
+    def _up(self, replica: Replica, backend: Backend) -> None:
+        now = self._clock()
+        replica.up(backend, now)
+        self.costs.learn_start(now - replica.started_at)
+        self._sample(replica, backend.memory_bytes())
+        self._dispatch()
+        self._wake_keeper()
+
+    def _sample(self, replica: Replica, size: int) -> None:
+        if size:
+            learn = self.costs.learn_memory if replica.memory_bytes else self.costs.learn_start_memory
+            replica.memory_bytes = size
+            learn(size)
+
+    def _lost(self, replica: Replica, reason: str) -> None:
+        """Note that a replica failed, once; one that was told to stop owes no reason."""
+        now = self._clock()
+        if replica.alive:
+            stable = replica.state is ReplicaState.READY and now - replica.ready_at >= STABLE_S
+            self._failures.note(reason, now, first=stable)
+            replica.become(ReplicaState.FAILED, now)
+            replica.stopping.set()
+            for line in (self._line, self._background):
+                line.refuse(self._hopeless)
+            self._note_calm()
+            self._wake_keeper()
+
+    async def _gone(self, replica: Replica, backend: Backend | None) -> None:
+        try:
+            if backend is not None:
+                await backend.close()
+        finally:
+            self._replicas.remove(replica)
+            self._note_calm()
+            self._wake_keeper()
+
+    def _hopeless(self, deadline: float | None) -> StartFailed | None:
+        if self._failures.count == 0 or any(r.alive for r in self._replicas):
+            return None
+        return self._failures.hopeless(self._clock(), deadline, self.costs.start_s())
+
+    def _waiting(self) -> int:
+        return len(self._line) + len(self._background)
+
+    def _remaining_start_s(self, replica: Replica, now: float) -> float:
+        if replica.state is not ReplicaState.STARTING:
+            return 0.0
+        return self.costs.remaining_start_s(now - replica.started_at)
+
+    def _retry_after_s(self, now: float) -> float:
+        """Until half of the queue has been served, at the learned service time."""
+        alive = [r for r in self._replicas if r.alive]
+        coming_s = min((self._remaining_start_s(r, now) for r in alive), default=self.costs.start_s())
+        slots = self.engine.concurrency * max(1, len(alive))
+        return max(LEAST_RETRY_S, coming_s + 0.5 * len(self._line) * self.costs.mean_service_s / slots)
+
+    def _note_calm(self) -> None:
+        """Keep the two events true that a closing pool waits for: no job is here, and no replica is here."""
+        if not self._closing:
+            return
+        calm = not self._waiting() and all(r.in_flight == 0 for r in self._replicas)
+        (self._calm.set if calm else self._calm.clear)()
+        (self._empty.clear if self._replicas else self._empty.set)()
