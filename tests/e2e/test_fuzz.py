@@ -11,6 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -18,10 +19,10 @@ import pytest
 
 from gateway.openapi.document import operations
 from scripts.running_gateway import RunningGateway
-from tests.e2e.program import DEADLINE_S, SERVER, chat, serving, text_of
+from tests.e2e.program import DEADLINE_S, INTENTS, MINILM, SERVER, chat, config, needs, started, text_of
 
 SEED = int(os.environ.get("WARMGATE_FUZZ_SEED", "20"))
-SECONDS = float(os.environ.get("WARMGATE_FUZZ_S", "15"))
+SECONDS = float(os.environ.get("WARMGATE_FUZZ_S", "10"))
 MAX_GROWTH_BYTES = 96 * 2**20
 # A defect would be a 500; these tell of what a model or an upstream did with what it was sent.
 TOLD = {501, 502, 503, 504, 529}
@@ -35,7 +36,7 @@ BODIES: dict[str, object] = {
         "model": "echo", "messages": MESSAGES, "stream": True, "tools": [TOOL], "stop": ["x"], "logit_bias": {"1": 2.5}
     },
     "/v1/completions": {"model": "echo", "prompt": ["hi", [1, 2]], "max_tokens": 5},
-    "/v1/embeddings": {"model": "echo", "input": ["a", [1]], "encoding_format": "base64"},
+    "/v1/embeddings": {"model": "minilm", "input": ["a", [1]], "encoding_format": "base64"},
     "/v1/responses": {"model": "echo", "input": [{"role": "user", "content": "hi"}], "stream": True},
     "/v1/messages": {
         "model": "echo", "max_tokens": 9, "stream": True, "messages": MESSAGES,
@@ -43,9 +44,9 @@ BODIES: dict[str, object] = {
     },
     "/v1/messages/count_tokens": {"model": "echo", "messages": MESSAGES},
     "/api/v1/generate": {"model": "echo", "prompt": "hi", "stream": False},
-    "/api/v1/predict": {"model": "echo", "input": "hi"},
-    "/api/v1/embed": {"model": "echo", "inputs": ["hi"]},
-    "/api/v1/batch": {"model": "echo", "inputs": ["a"], "callback_url": "https://x.invalid/"},
+    "/api/v1/predict": {"model": "intents", "input": "hi"},
+    "/api/v1/embed": {"model": "minilm", "inputs": ["hi"]},
+    "/api/v1/batch": {"model": "echo", "inputs": ["a"], "task": "generate", "parameters": {"max_tokens": 3}},
     "/admin/explain": {"path": "/v1/chat/completions", "body": {"model": "echo", "messages": MESSAGES}},
     "infer": {"id": "1", "inputs": [TENSOR], "outputs": [{"name": "text_output"}], "parameters": {"max_tokens": 3}},
     "generate": {"text_input": "hi", "parameters": {"temperature": 0.5}},
@@ -59,6 +60,20 @@ HOSTILE = (
     b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n", b"Host: y\r\n",
     b"Inference-Header-Content-Length: 9\r\n", b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"HTTP/1.0",
     b"Cache-Control: max-age=x\r\n", b"X-Request-Timeout: nan\r\n", b"Upgrade: h2c\r\n", b"POST / HTTP/1.1\r\n",
+)  # fmt: skip
+
+DEEP: list[Any] = []
+for _ in range(300):
+    DEEP = [DEEP]
+VALUES = tuple(
+    json.dumps(value) for value in (
+        None, True, False, 0, -1, 1, 2**31, 2**63 - 1, 2**63, -(2**63), 2**64, 10**400, 0.5, 1e308, float("nan"),
+        float("inf"), "", "a", "\0", "\ud800", "\n\r", "../../etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/",
+        "echo", "x" * 5000, [], [[]], [None], ["x"] * 50, [-1], [2**64, 2**64], [1] * 3000, DEEP, {}, {"": ""},
+        {"type": "text"}, {"type": []}, {"type": "tool_use"}, {"type": "image", "source": {"type": "base64"}},
+        {"binary_data_size": 2**64}, {"shared_memory_region": "r"}, {"classification": 2**64}, {"role": "tool"},
+        {"role": "assistant", "content": None},
+    )
 )  # fmt: skip
 
 
@@ -84,8 +99,8 @@ ROUTES = [
 def mutated(draw: random.Random, good: bytes) -> bytes:
     """Return a request with some of it changed: mostly its body, whose length is then right, so that it is read."""
     head, blank, body = good.partition(b"\r\n\r\n")
-    if body and draw.random() < 0.6:
-        body = _changed(draw, body)
+    if body and draw.random() < 0.7:
+        body = draw.choice((_changed, _restructured))(draw, body)
         return re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head) + blank + body
     return _changed(draw, good)
 
@@ -95,6 +110,19 @@ def _changed(draw: random.Random, good: bytes) -> bytes:
     for _ in range(draw.choice((1, 1, 2, 4, 8))):
         draw.choice(MUTATIONS)(draw, data)
     return bytes(data)
+
+
+def _restructured(draw: random.Random, good: bytes) -> bytes:
+    """Put hostile values, each of them good JSON, where others were."""
+    whole = [json.loads(good)]
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        place: Any = whole
+        key: Any = 0
+        while isinstance(place[key], dict | list) and place[key] and draw.random() < 0.8:
+            place = place[key]
+            key = draw.choice(list(place)) if isinstance(place, dict) else draw.randrange(len(place))
+        place[key] = json.loads(draw.choice(VALUES))  # a value of its own: what was put in may be changed in turn
+    return json.dumps(whole[0]).encode()
 
 
 def _flip(draw: random.Random, data: bytearray) -> None:
@@ -182,9 +210,13 @@ def _after_chunks(received: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[RunningGateway]:
-    """Serve one model."""
-    with serving(ECHO, server="max_body: 64KiB") as running:
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """Serve a model of each task, and batches."""
+    needs("minilm", "intents")
+    directory = tmp_path_factory.mktemp("fuzz")
+    batches = f"batch: {{directory: {directory / 'batch'}, callback_secret: s3cret}}\n"
+    text = config(directory, MINILM, INTENTS, ECHO, server="max_body: 64KiB") + batches
+    with started(text, directory) as (running, _):
         yield running
 
 
