@@ -1,15 +1,20 @@
 """Requests that cannot be served: each gets one clear answer in the right shape, and the program goes on."""
 
+import contextlib
+import gzip
 import http.client
 import json
 import socket
+import zlib
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
+import psutil
 import pytest
 
 from scripts.running_gateway import RunningGateway
-from tests.e2e.program import call, chat, chat_body, text_of
+from tests.e2e.program import Answered, call, chat, chat_body, text_of
 
 LIMIT = 64 * 1024
 
@@ -107,24 +112,27 @@ def test_body_just_below_the_limit_is_served(gateway: RunningGateway) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "status"),
     [
-        b"no http at all\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        (b"no http at all\r\n\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 2**20 + b"\r\n\r\n", 431),
     ],
-    ids=["no-http", "bad-length", "bad-chunk", "long-header"],
+    ids=["no-http", "bad-length", "bad-chunk", "http-2", "no-host", "long-header"],
 )
-def test_bytes_that_are_no_request(gateway: RunningGateway, sent: bytes) -> None:
-    """What is no HTTP gets a 400 and the connection's end, never a hang."""
+def test_bytes_that_are_no_request(gateway: RunningGateway, sent: bytes, status: int) -> None:
+    """What is no HTTP gets one clear refusal and the connection's end, never a hang."""
     where = urlsplit(gateway.url)
     with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
-        connection.sendall(sent)
+        with contextlib.suppress(ConnectionError):  # it may be refused before all of it was sent
+            connection.sendall(sent)
         response = http.client.HTTPResponse(connection)
         response.begin()
-        assert response.status == 400
-        response.read()
+        assert response.status == status
+        assert b"error" in response.read()
 
 
 def test_bad_cache_control(gateway: RunningGateway) -> None:
@@ -134,3 +142,154 @@ def test_bad_cache_control(gateway: RunningGateway) -> None:
 
     assert answered.status == 400
     assert "max-age must be a whole number of seconds, got 'soon'" in answered.error["message"]
+
+
+USER = [{"role": "user", "content": "hi"}]
+TENSOR = {"name": "text_input", "datatype": "BYTES", "shape": [1], "data": ["hi"]}
+# A good body for each kind of request, and the field that holds the words.
+GOOD: dict[str, tuple[dict[str, Any], str]] = {
+    "/v1/chat/completions": ({"model": "echo", "messages": USER}, "messages"),
+    "/v1/completions": ({"model": "echo", "prompt": "hi"}, "prompt"),
+    "/v1/embeddings": ({"model": "minilm", "input": "hi"}, "input"),
+    "/v1/responses": ({"model": "echo", "input": "hi"}, "input"),
+    "/v1/moderations": ({"model": "echo", "input": "hi"}, "model"),
+    "/v1/messages": ({"model": "echo", "max_tokens": 5, "messages": USER}, "messages"),
+    "/v1/messages/count_tokens": ({"model": "echo", "messages": USER}, "messages"),
+    "/v2/models/echo/infer": ({"inputs": [TENSOR]}, "inputs"),
+    "/v2/models/echo/generate": ({"text_input": "hi"}, "text_input"),
+    "/v2/models/echo/generate_stream": ({"text_input": "hi"}, "text_input"),
+    "/api/v1/predict": ({"model": "intents", "input": "hi"}, "input"),
+    "/api/v1/generate": ({"model": "echo", "prompt": "hi", "stream": False}, "prompt"),
+    "/api/v1/embed": ({"model": "minilm", "inputs": ["hi"]}, "inputs"),
+}
+
+
+def told(answered: Answered) -> str:
+    """Return what an error says, in whichever shape."""
+    error = answered.json()["error"]
+    message: str = error if isinstance(error, str) else error["message"]
+    return message
+
+
+@pytest.mark.parametrize("path", GOOD)
+@pytest.mark.parametrize(
+    ("hostile", "name"),
+    [
+        (b"[" * 30_000, "bomb"),
+        (b'{"a":' * 10_000, "deep"),
+        (b"[" * 300 + b"]" * 300, "nested"),
+        (b"1" * 5000, "digits"),
+        (b"18446744073709551616", "beyond-64-bits"),
+        (b'"\\ud800"', "surrogate"),
+        (b'"\xed\xa0\x80"', "no-utf-8"),
+        (b"1e400", "infinite"),
+        (b'{"": [{}]}', "object"),
+        (b"-1", "negative"),
+        (b"null", "null"),
+    ],
+)
+def test_hostile_values_are_refused_on_every_route(
+    gateway: RunningGateway, path: str, hostile: bytes, name: str
+) -> None:
+    """A value that is no JSON, too deep, too great or of the wrong kind is a 400 that is short and says why."""
+    good, field = GOOD[path]
+    body = json.dumps({**good, field: "HERE"}).encode().replace(b'"HERE"', hostile)
+    answered = call(gateway.url, "POST", path, body)
+
+    assert answered.status == 400, (name, answered.body)
+    assert 10 < len(told(answered)) < 600
+    assert answered.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("path", GOOD)
+@pytest.mark.parametrize(
+    "model", ["../../../etc/passwd", "..%2f..%2fetc", "a\0b", "a\r\nX-Injected: 1", "\u202e", "x" * 3000]
+)
+def test_hostile_model_names(gateway: RunningGateway, path: str, model: str) -> None:
+    """A name that no model has is a 404 that repeats little of it, and none of it as a header."""
+    good, _ = GOOD[path]
+    if "model" in good:
+        answered = call(gateway.url, "POST", path, {**good, "model": model})
+    else:
+        answered = call(gateway.url, "POST", path.replace("echo", quote(model, safe="")), good)
+
+    assert answered.status == 404, answered.body
+    assert len(answered.body) < 1000
+    assert "x-injected" not in answered.headers
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", lambda data: zlib.compress(data, wbits=-15)),
+        ("identity", bytes),
+    ],
+    ids=["gzip", "deflate", "deflate-raw", "identity"],
+)
+@pytest.mark.parametrize("path", GOOD)
+def test_compressed_bodies_are_read(gateway: RunningGateway, path: str, coding: str, pack: Any) -> None:
+    """Compressed, a request gets what it gets as it is."""
+    body = json.dumps(GOOD[path][0]).encode()
+    plain = call(gateway.url, "POST", path, body)
+    packed = call(gateway.url, "POST", path, pack(body), **{"Content-Encoding": coding})
+
+    assert packed.status == plain.status
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "words"),
+    [
+        ("gzip", gzip.compress(bytes(64 * 2**20)), 413, f"at most {LIMIT} bytes are read"),
+        ("gzip", gzip.compress(b"{}")[:-3], 400, "ends in the middle of its gzip"),
+        ("gzip", gzip.compress(b"{}") + b"more", 400, "goes on behind the end of its gzip"),
+        ("deflate", b"\xff\xff\xff", 400, "the body is not deflate"),
+        ("br", b"x", 415, "allowed is one of gzip, deflate"),
+        ("zstd", b"x", 415, "allowed is one of gzip, deflate"),
+        ("gzip, gzip", b"x", 415, "allowed is one of gzip, deflate"),
+    ],
+    ids=["bomb", "cut", "more", "nonsense", "br", "zstd", "twice"],
+)
+def test_bad_compression(gateway: RunningGateway, coding: str, body: bytes, status: int, words: str) -> None:
+    """What cannot be undone within the limit is refused by name."""
+    answered = call(gateway.url, "POST", "/v1/chat/completions", body, **{"Content-Encoding": coding})
+
+    assert answered.status == status
+    assert words in answered.error["message"]
+
+
+@pytest.mark.parametrize("value", ["nan", "-1", "0", "soon", "1e-9", "", "1, 2"])
+def test_bad_request_timeout(gateway: RunningGateway, value: str) -> None:
+    """A deadline that is no time is refused; one beyond all bounds is the operator's."""
+    bad = call(gateway.url, "POST", "/v1/chat/completions", chat_body("echo", "x"), **{"X-Request-Timeout": value})
+    assert (bad.status, "X-Request-Timeout must be a number of seconds" in bad.error["message"]) == (400, True)
+
+    for endless in ("inf", "1e300"):
+        body = chat_body("echo", f"within {endless}")
+        assert call(gateway.url, "POST", "/v1/chat/completions", body, **{"X-Request-Timeout": endless}).status == 200
+
+
+def test_memory_stays_bounded(gateway: RunningGateway) -> None:
+    """Bombs, endless heads, and a hundred clients that stop half-way leave the program as small as it was."""
+    process = psutil.Process(gateway.process.pid)
+    where = urlsplit(gateway.url)
+    bomb, deep = gzip.compress(bytes(64 * 2**20)), b'{"a":' * 12_000
+    for _ in range(3):
+        call(gateway.url, "POST", "/v1/chat/completions", bomb, **{"Content-Encoding": "gzip"})
+    before = process.memory_info().rss
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+    with contextlib.ExitStack() as open_clients:
+        for _ in range(100):
+            client = open_clients.enter_context(socket.create_connection((where.hostname, where.port), timeout=30))
+            client.sendall(head + b"Content-Length: 65000\r\n\r\n" + b"x" * 64_000)
+        for _ in range(30):
+            assert call(gateway.url, "POST", "/v1/chat/completions", bomb, **{"Content-Encoding": "gzip"}).status == 413
+            assert call(gateway.url, "POST", "/v1/chat/completions", deep).status == 400
+            with socket.create_connection((where.hostname, where.port), timeout=30) as client:
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(head + b"X: " + b"x" * 2**20)
+                assert client.recv(100).startswith(b"HTTP/1.1 431 ")
+        grown = process.memory_info().rss - before
+
+    assert grown < 48 * 2**20, f"{grown / 2**20:.1f} MiB"
