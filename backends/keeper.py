@@ -119,6 +119,10 @@ class Keeper:
         self._next_retry = next_retry(now, pools)
         for action in actions:
             self._act(action)
+        for pool in self._beside:
+            state = pool.snapshot(now)
+            if state.queued and not state.alive:
+                pool.refuse_waiting("it was replaced or removed before it was up")
         self._remember(now, actions)
         return actions
 

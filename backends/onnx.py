@@ -108,6 +108,15 @@ class OnnxEngine:
         """The tasks of the jobs that a replica takes; a chat model completes prompts too."""
         return tasks_served(self._spec.manifest)
 
+    async def is_current(self) -> bool:
+        """Tell whether the files are still those that the version names."""
+        path = self._spec.directory
+        try:
+            stamps = await asyncio.to_thread(_stamps, path)
+            return stamps == self._files.stamps and await asyncio.to_thread(read_manifest, path) == self._spec.manifest
+        except (OSError, ManifestError):
+            return False
+
     async def start(self) -> "OnnxReplica":
         """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
         await self._check_unchanged()

@@ -53,6 +53,18 @@ def parse(text: str, environ: Mapping[str, str], *, source: str) -> Settings:
     return settings
 
 
+def line_at(path: str | FilePath, key: Sequence[str | int]) -> int | None:
+    """Return the line of a key in a file, or of what is around it where it is not written; None where that is lost.
+
+    Reads the file, so it blocks.
+    """
+    try:
+        root, _ = read(_text_of(FilePath(path)), str(path))
+    except ConfigError:
+        return None
+    return None if root is None else root.line_of(tuple(key))
+
+
 def _validated(
     data: object, holes: set[Path], environ: Mapping[str, str]
 ) -> tuple[Settings | None, Sequence[ErrorDetails]]:

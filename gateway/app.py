@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from backends.forkserver.client import ForkServer
 from backends.keeper import Keeper
 from backends.pool import Pool
 from backends.snapshot import ReplicaState
@@ -22,9 +23,10 @@ from gateway import learned, readings
 from gateway.batch.service import Batches
 from gateway.building.batches import open_batches, policy_of
 from gateway.building.caches import Caches, adjust, open_caches
-from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_engine
+from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_files, same_settings
+from gateway.building.faults import blamed_on
 from gateway.building.generation import Generation, Lasting, Parts, generation_of
-from gateway.building.listeners import Listeners
+from gateway.building.listeners import Listeners, Opened
 from gateway.building.reload import ConfigFile
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
@@ -32,6 +34,8 @@ from gateway.request import Caller
 from gateway.telemetry import Reading, Telemetry
 
 _log = logging.getLogger(__name__)
+
+_END_DEADLINE_S = 5.0
 
 
 class Gateway:
@@ -50,6 +54,7 @@ class Gateway:
         self._lasting.telemetry.read_from(config.readings)
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._closing_queues: set[asyncio.Task[None]] = set()
         self._generation: Generation | None = None
         self.listeners = Listeners(lambda: self.generation, self._lasting)
 
@@ -60,60 +65,47 @@ class Gateway:
         return self._generation
 
     async def apply(self, settings: Settings) -> None:
-        """Serve what these settings say. Where that fails all stays as it is.
-
-        Raises `OSError` where it cannot listen, and `StartFailed` where a model's files are missing or wrong, or the
-        replicas that should take over from others do not start.
-        """
+        """Serve what these settings say. Raises `CannotServe`; then all stays as it is."""
         async with self._changing:
             former = self._generation
-            coming = await self._prepare(settings, former)
-            self._take_over(coming, former)
-            if coming.parts.caches is not None:
-                await adjust(coming.parts.caches)
+            coming, opened = await self._prepare(settings, former)
+            self._take_over(coming, opened, former)
             if former is not None:
                 self._in_background(self._end(former, coming), "end of a generation")
+            if coming.parts.caches is not None:
+                await adjust(coming.parts.caches)
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new requests and let those in progress end within the deadline."""
         await self.listeners.drain(deadline_s)
 
     async def close(self) -> None:
-        """End everything at once; `drain` first where requests matter."""
-        await self.listeners.close()
-        if self._generation is not None and self._generation.parts.batches is not None:
-            await self._generation.parts.batches.close(0.0)
-        await self._lasting.flights.close()
-        await self._lasting.keeper.close()
-        for task in self._retiring:
-            task.cancel()
-        if self._retiring:
-            await asyncio.wait(self._retiring)
-        if self._generation is not None:
-            if self._generation.parts.caches is not None:
-                await self._generation.parts.caches.close(None)
-            await self._generation.parts.forks.close(self._generation.settings.server.shutdown_timeout_s)
+        """End everything at once; `drain` first where requests matter. An edit that is being applied comes first."""
+        async with self._changing:
+            await self.listeners.close()
+            if self._generation is not None and self._generation.parts.batches is not None:
+                await self._generation.parts.batches.close(0.0)
+            await self._lasting.flights.close()
+            await self._lasting.keeper.close()
+            await self._close_retiring()
+            if self._generation is not None:
+                if self._generation.parts.caches is not None:
+                    await self._generation.parts.caches.close(None)
+                await self._generation.parts.forks.close(self._generation.settings.server.shutdown_timeout_s)
 
     def learned(self) -> learned.Learned:
         """Return where what the pools learn is kept: beside the cache, or nowhere where nothing is remembered."""
         settings = self.generation.settings
         return learned.Learned(_learned_file(settings), self.generation.parts.pools)
 
-    async def _prepare(self, settings: Settings, former: Generation | None) -> Generation:
+    async def _prepare(self, settings: Settings, former: Generation | None) -> tuple[Generation, Opened]:
         """Bring up what is new, beside what serves; what was begun is undone where any of it fails."""
         async with AsyncExitStack() as undo:
             forks = former.parts.forks if former and former.settings.devices.gpus == settings.devices.gpus else None
             if forks is None:
                 forks = fork_server(settings.devices.gpus)
                 undo.push_async_callback(forks.close, settings.server.shutdown_timeout_s)
-            pools: dict[str, Pool] = {}
-            for name, model in settings.models.items():
-                if former is not None and same_engine(name, former.settings, settings):
-                    pools[name] = former.parts.pools[name]
-                    continue
-                engine = await engine_of(name, model, forks, settings.devices.gpus)
-                pools[name] = pool_of(name, settings, engine, self._lasting.keeper)
-                undo.push_async_callback(self._abandon, pools[name])
+            pools = await self._pools(settings, forks, former, undo)
             former_caches = former.parts.caches if former is not None else None
             caches = await _caches(settings, pools, former_caches)
             if caches is not None:
@@ -125,19 +117,39 @@ class Gateway:
             if batches is not None and (former is None or batches is not former.parts.batches):
                 undo.push_async_callback(batches.close, 0.0)
             coming = generation_of(settings, Parts(forks, pools, caches, batches), self._lasting)
-            former_server = None if former is None else former.settings.server
-            await self.listeners.open(settings.server, former_server, coming)
+            opened = await self.listeners.open(settings.server, coming)
             undo.pop_all()
-            return coming
+            return coming, opened
+
+    async def _pools(
+        self, settings: Settings, forks: ForkServer, former: Generation | None, undo: AsyncExitStack
+    ) -> dict[str, Pool]:
+        """Return a pool for each model: the former one where its replicas may run on."""
+        pools: dict[str, Pool] = {}
+        for name, model in settings.models.items():
+            old = former.parts.pools.get(name) if former is not None else None
+            if former is not None and old is not None and same_settings(name, former.settings, settings):
+                if await same_files(old.engine):
+                    pools[name] = old
+                    continue
+                _log.info("models.%s: its files have changed: its replicas are replaced", name)
+            with blamed_on("models", name):
+                engine = await engine_of(name, model, forks, settings.devices.gpus)
+            pools[name] = pool_of(name, settings, engine, self._lasting.keeper, None if old is None else old.demand)
+            undo.push_async_callback(self._abandon, pools[name])
+        return pools
 
     async def _batches(self, settings: Settings, former: Generation | None) -> Batches | None:
-        return await open_batches(
-            settings.batch,
-            None if former is None else former.parts.batches,
-            None if former is None else former.settings.batch,
-            pipeline=lambda: self.generation.pipeline,
-            caller_of=self._caller_of,
-        )
+        if settings.batch is not None and self._closing_queues:
+            await asyncio.wait(self._closing_queues)  # two that work on one directory would do all twice
+        with blamed_on("batch", "directory", trouble="the queue cannot be opened"):
+            return await open_batches(
+                settings.batch,
+                None if former is None else former.parts.batches,
+                None if former is None else former.settings.batch,
+                pipeline=lambda: self.generation.pipeline,
+                caller_of=self._caller_of,
+            )
 
     def _caller_of(self, scope: str) -> Caller | None:
         return self.generation.gatekeeper.of_scope(scope)
@@ -151,7 +163,7 @@ class Gateway:
             for name, old in former.parts.pools.items()
         }
         starts = [
-            self._lasting.keeper.bring_up(pool, min(count, pool.limits.max_replicas), pool.limits.start_timeout_s)
+            self._bring_up(name, pool, min(count, pool.limits.max_replicas))
             for name, pool in pools.items()
             if pool is not former.parts.pools.get(name) and (count := serving.get(name, 0))
         ]
@@ -159,7 +171,11 @@ class Gateway:
             if outcome is not None:
                 raise outcome
 
-    def _take_over(self, coming: Generation, former: Generation | None) -> None:
+    async def _bring_up(self, name: str, pool: Pool, count: int) -> None:
+        with blamed_on("models", name):
+            await self._lasting.keeper.bring_up(pool, count, pool.limits.start_timeout_s)
+
+    def _take_over(self, coming: Generation, opened: Opened, former: Generation | None) -> None:
         """Let the new generation serve: from here on nothing waits and nothing fails."""
         settings, keeper = coming.settings, self._lasting.keeper
         keeper.set_budget(settings.devices.host_memory.of(psutil.virtual_memory().total))
@@ -169,7 +185,7 @@ class Gateway:
         for name, pool in former.parts.pools.items() if former is not None else ():
             if name not in coming.parts.pools:
                 keeper.retire(pool)
-        self.listeners.exchange(coming)
+        self.listeners.exchange(opened, coming)
         self._generation = coming
         if former is None:
             keeper.start()
@@ -186,18 +202,33 @@ class Gateway:
 
     async def _end(self, former: Generation, coming: Generation) -> None:
         """End what the new generation has not taken over, once nobody can reach it any more."""
+        if former.parts.batches is not None and former.parts.batches is not coming.parts.batches:
+            await self._close_queue(former.parts.batches, former.settings.server.shutdown_timeout_s)
         await former.pipeline.until_idle()
         leaving = [pool for name, pool in former.parts.pools.items() if coming.parts.pools.get(name) is not pool]
         deadline = time.monotonic() + former.settings.server.request_timeout_s
         async with asyncio.TaskGroup() as ends:
             for pool in leaving:
                 ends.create_task(self._close_pool(pool, deadline))
-        if former.parts.batches is not None and former.parts.batches is not coming.parts.batches:
-            await former.parts.batches.close(former.settings.server.shutdown_timeout_s)
         if former.parts.caches is not None and former.parts.caches is not coming.parts.caches:
             await former.parts.caches.close(coming.parts.caches)
         if former.parts.forks is not coming.parts.forks:
             await former.parts.forks.close(former.settings.server.shutdown_timeout_s)
+
+    async def _close_queue(self, batches: Batches, deadline_s: float) -> None:
+        closing = asyncio.create_task(batches.close(deadline_s), name="end of a queue of batches")
+        self._closing_queues.add(closing)
+        closing.add_done_callback(self._closing_queues.discard)
+        await closing
+
+    async def _close_retiring(self) -> None:
+        """Let what was replaced end: with the requests gone and the replicas ended, that takes no time."""
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=_END_DEADLINE_S)
+        for task in self._retiring:
+            task.cancel()
+        if self._retiring:
+            await asyncio.wait(self._retiring)
 
     async def _close_pool(self, pool: Pool, deadline: float) -> None:
         await pool.close(deadline)
@@ -235,7 +266,7 @@ def _learned_file(settings: Settings) -> Path | None:
 
 @asynccontextmanager
 async def running(settings: Settings, config: ConfigFile) -> AsyncIterator[Gateway]:
-    """Run a gateway for as long as the context lasts. Raises what `Gateway.apply` raises."""
+    """Run a gateway for as long as the context lasts. Raises `CannotServe`."""
     gateway = Gateway(config)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateway.close)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from backends.contract import StartFailed
 from config.difference import Difference, difference, difference_of_plain
 from config.load import load
 from config.parsing import ListenAddress
@@ -21,7 +20,6 @@ from config.schema import schema_text
 from config.settings import Settings
 from config.watch import digest_at
 from gateway.asking import CannotAsk, in_force
-from gateway.tls import TlsFilesError
 
 _BAD_CONFIG = 2
 _CANNOT_START = 1
@@ -120,16 +118,14 @@ def _own_url(settings: Settings) -> str | None:
 def _serve_until_stopped(path: Path, settings: Settings, seen: str | None) -> int:
     import uvloop  # noqa: PLC0415 - `warmgate check` has no use for it
 
+    from gateway.building.faults import CannotServe  # noqa: PLC0415
+
     try:
         uvloop.run(_serve(path, settings, seen))
     except TimeoutError:
         sys.stderr.write("warmgate: what did not stop in time was cut off\n")
         return _CUT_OFF
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error  # a resolver's errors are below 0
-        sys.stderr.write(f"warmgate: cannot listen on {settings.server.listen}: {why}\n")
-        return _CANNOT_START
-    except (StartFailed, TlsFilesError) as error:
+    except CannotServe as error:
         sys.stderr.write(f"warmgate: {error}\n")
         return _CANNOT_START
     return 0
@@ -156,8 +152,9 @@ async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
             sys.stderr.write(f"warmgate serves gRPC on {_address(grpc)}\n")
         following = asyncio.create_task(file.follow(gateway), name="config file")
         await stop.wait()
-        following.cancel()
         limit.reschedule(loop.time() + gateway.generation.settings.server.shutdown_timeout_s + _CLEAN_UP_S)
+        following.cancel()
+        await asyncio.wait([following])  # an edit that is being applied is undone first
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second signal ends it at once
         await gateway.drain(gateway.generation.settings.server.shutdown_timeout_s)

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 from gateway.connection import Admit, Connection, Rules, anybody
-from gateway.listener import Listener
+from gateway.listener import Bound, Listener
 from gateway.surfaces.wire import Call, Reply
 
 _LOOK_S = 1.0
@@ -33,10 +33,17 @@ class Server:
 
         Connections that were made elsewhere live on. Raises `OSError`.
         """
-        address = await self._listener.open(host, port, tls)
+        return self.take(await self.bind(host, port, tls))
+
+    async def bind(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> Bound:
+        """Accept here as well; `take` it or close it. Raises `OSError`."""
+        return await self._listener.bind(host, port, tls)
+
+    def take(self, bound: Bound) -> tuple[str, int]:
+        """Accept there, and nowhere else any more; return the address."""
         if self._watch is None:
             self._watch = asyncio.create_task(self._look_after(), name="deadlines of connections")
-        return address
+        return self._listener.take(bound)
 
     def exchange(
         self,

@@ -1,11 +1,48 @@
-"""TLS for the listener, from certificate files. Knows no server and no config."""
+"""TLS for the listeners, from certificate files; a certificate is exchanged while it serves. Knows no server."""
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 
 class TlsFilesError(ValueError):
     """The certificate and key cannot be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A certificate chain with its private key: ready for handshakes, and as the files have it."""
+
+    context: ssl.SSLContext
+    certificate_pem: bytes
+    key_pem: bytes
+
+
+class Tls:
+    """What new connections are answered with: the certificate that was loaded last. Those that were made live on."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.context = loaded.context
+        """Give this to a listener, once and for all: each handshake takes the certificate of now."""
+        self.context.sni_callback = self._hand_over
+
+    def exchange(self, loaded: Loaded) -> None:
+        """Answer with this certificate from now on."""
+        self.loaded = loaded
+
+    def _hand_over(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _: ssl.SSLContext) -> None:
+        """Choose the certificate; the library asks at each handshake, also where the client names no server."""
+        connection.context = self.loaded.context
+
+
+def load(certificate: Path, key: Path) -> Loaded:
+    """Read a PEM certificate chain and its private key. Raises `TlsFilesError`, and blocks as `context` does."""
+    made = context(certificate, key)
+    try:
+        return Loaded(made, certificate.read_bytes(), key.read_bytes())
+    except OSError as error:
+        raise TlsFilesError(f"{error.filename}: {error.strerror}") from error
 
 
 def context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -31,7 +31,11 @@ async def open_batches(
     if former is not None and former_settings is not None and former_settings.directory == settings.directory:
         return former
     batches = Batches(settings.directory, policy_of(settings), pipeline=pipeline, caller_of=caller_of)
-    await batches.open()
+    try:
+        await batches.open()
+    except BaseException:
+        await batches.close(0.0)
+        raise
     return batches
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.contract import Job, Task, Vectors
 from backends.pool import Pool
@@ -41,22 +41,30 @@ class Caches:
 
 async def open_caches(settings: CacheSettings, embedder_version: str | None, former: Caches | None) -> Caches:
     """Open what is not open yet. Sizes of what is taken over change with `adjust`."""
-    disk = former.disk if former is not None and _same_disk(settings, former.settings) else await _open_disk(settings)
-    keeps_exact = former is not None and disk is former.disk
+    same_disk = former is not None and _same_disk(settings, former.settings)
+    disk = former.disk if former is not None and same_disk else await _open_disk(settings)
     exact = (
         former.exact
-        if former is not None and keeps_exact
+        if former is not None and disk is former.disk
         else ExactCache(MemoryStore(settings.exact.memory_bytes), disk)
     )
-    semantic = None
-    if settings.semantic is not None:
-        kept = former is not None and exact is former.exact and embedder_version == former.embedder_version
-        semantic = former.semantic if former is not None and kept else None
-        if semantic is None:
-            semantic = SemanticCache(exact, threshold=settings.semantic.threshold or DEFAULT_THRESHOLD)
+    opened = Caches(settings, disk, exact, None, embedder_version)
+    if settings.semantic is None:
+        return opened
+    if former is not None and exact is former.exact and embedder_version == former.embedder_version:
+        semantic = former.semantic
+    else:
+        semantic = None
+    if semantic is None:
+        semantic = SemanticCache(exact, threshold=settings.semantic.threshold or DEFAULT_THRESHOLD)
+        opened = replace(opened, semantic=semantic)
+        try:
             if disk is not None:
                 _log.info("%d answers can be found by meaning", await semantic.load(disk.meanings()))
-    return Caches(settings, disk, exact, semantic, embedder_version)
+        except BaseException:
+            await opened.close(former)
+            raise
+    return replace(opened, semantic=semantic)
 
 
 async def adjust(caches: Caches) -> None:

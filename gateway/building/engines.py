@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from backends.anthropic_wire import AnthropicWire
 from backends.command import CommandEngine
-from backends.contract import Engine
+from backends.contract import Engine, StartFailed, Task
 from backends.costs import CostSeed, ModelCosts
 from backends.demand import Demand
 from backends.forkserver.client import ForkServer
@@ -30,8 +30,8 @@ def fork_server(gpus: Gpus) -> ForkServer:
     return ForkServer(environment)
 
 
-def same_engine(name: str, old: Settings, new: Settings) -> bool:
-    """Tell whether the replicas of a model may run on: nothing that they were started from is changed."""
+def same_settings(name: str, old: Settings, new: Settings) -> bool:
+    """Tell whether nothing in the settings is changed that the replicas of a model were started from."""
     before, after = old.models.get(name), new.models[name]
     if before is None:
         return False
@@ -39,15 +39,23 @@ def same_engine(name: str, old: Settings, new: Settings) -> bool:
     return _engine_part(before) == _engine_part(after) and (not on_devices or old.devices.gpus == new.devices.gpus)
 
 
+async def same_files(engine: Engine) -> bool:
+    """Tell whether the files are still those that an engine was made from, where it has any."""
+    return not isinstance(engine, OnnxEngine) or await engine.is_current()
+
+
 def _engine_part(model: ModelSettings) -> tuple[object, ...]:
     return (model.task, model.onnx, model.command, model.http)
 
 
 async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gpus) -> Engine:
-    """Make a model's engine. Raises `StartFailed` where its files are missing or wrong."""
+    """Make a model's engine. Raises `StartFailed` where its files are missing, wrong or for another task."""
     if model.onnx is not None:
         onnx = model.onnx
-        return await OnnxEngine.open(onnx.path, forks, threads=onnx.threads, providers=_providers(gpus))
+        engine = await OnnxEngine.open(onnx.path, forks, threads=onnx.threads, providers=_providers(gpus))
+        if Task(model.task) not in engine.tasks:
+            raise StartFailed(f"the model in {onnx.path} does {', '.join(sorted(engine.tasks))}, not {model.task}")
+        return engine
     if model.command is not None:
         command = model.command
         return CommandEngine(
@@ -69,14 +77,14 @@ async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gp
     )
 
 
-def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper) -> Pool:
-    """Make the pool of a model's replicas; none is started yet."""
+def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, demand: Demand | None) -> Pool:
+    """Make the pool of a model's replicas; none is started yet. What is known of who asks for the model stays known."""
     return Pool(
         name,
         engine,
         limits_of(name, settings),
         costs=ModelCosts(_seed(settings.models[name])),
-        demand=Demand(time.monotonic()),
+        demand=demand or Demand(time.monotonic()),
         clock=time.monotonic,
         wake_keeper=keeper.wake,
     )

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from backends.contract import StartFailed
 from config.difference import difference
-from config.load import load
+from config.load import line_at, load
 from config.plain import plain
-from config.problems import ConfigError
+from config.problems import SHOWN_PROBLEMS, ConfigError, dotted
 from config.settings import Settings
 from config.watch import Watch
+from gateway.building.faults import CannotServe
 from gateway.telemetry import Reading
-from gateway.tls import TlsFilesError
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +29,10 @@ class Fault:
     line: int | None
     key: str
     message: str
+
+    def __str__(self) -> str:
+        """Return it as `file:line: key: …`."""
+        return f"{self.file}: {self.message}" if self.line is None else f"{self.file}:{self.line}: {self.message}"
 
 
 class Applies(Protocol):
@@ -89,8 +92,12 @@ class ConfigFile:
         except ConfigError as error:
             problems = error.problems
             self._refuse([Fault(error.source, problem.line, problem.key, str(problem)) for problem in problems])
-        except (StartFailed, OSError, TlsFilesError) as error:
-            self._refuse([Fault(os.fspath(self._path), None, "", str(error))])
+        except CannotServe as error:
+            self._refuse([await asyncio.to_thread(fault_of, self._path, error)])
+        except Exception as error:  # noqa: BLE001 - as the comment says
+            # Whoever follows the file must go on: the next edit may be the one that mends it.
+            _log.exception("an edit could not be applied")
+            self._refuse([Fault(os.fspath(self._path), None, "", f"an internal error: {error!r}")])
         else:
             self._settings, self._loaded_at, self._faults = settings, time.time(), ()
             self._generation += 1
@@ -98,8 +105,16 @@ class ConfigFile:
                 _log.info("%s", change)
 
     def _refuse(self, faults: list[Fault]) -> None:
+        hidden = len(faults) - SHOWN_PROBLEMS
+        if hidden > 0:
+            faults = [*faults[:SHOWN_PROBLEMS], Fault(faults[0].file, None, "", f"and {hidden} more")]
         self._faults = tuple(faults)
         self._refused += 1
         for fault in faults:
-            where = fault.file if fault.line is None else f"{fault.file}:{fault.line}"
-            _log.error("%s: %s; what was in force before stays", where, fault.message)
+            _log.error("%s; what was in force before stays", fault)
+
+
+def fault_of(path: Path, error: CannotServe) -> Fault:
+    """Return the fault of a file whose settings cannot be served. Reads the file, so it blocks."""
+    key = dotted(error.key)
+    return Fault(os.fspath(path), line_at(path, error.key), key, f"{key}: {error}")

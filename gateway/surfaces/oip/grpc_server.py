@@ -1,8 +1,8 @@
 """The server of gRPC: listens, gives each call to its service, and ends well. Knows no pipeline and no message."""
 
+import socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
@@ -36,18 +36,33 @@ class GrpcServer:
         self._health = HealthService(self._inference.ready, lambda: self._inference.draining)
         self._max_body_bytes = max_body_bytes
         self._server: grpc.aio.Server | None = None
+        self._tls: tuple[bytes, bytes] | None = None
+        self._tls_in_use: tuple[bytes, bytes] | None = None
 
     async def listen(self, host: str, port: int, tls: tuple[bytes, bytes] | None = None) -> tuple[str, int]:
         """Begin to accept; return the address, with the port that a 0 became. Raises `OSError`.
 
         `tls` is a certificate chain and its private key, as their PEM files say.
         """
+        address = self.bind(host, port, tls)
+        await self.start()
+        return address
+
+    def bind(
+        self, host: str, port: int, tls: tuple[bytes, bytes] | None = None, *, shared: bool = False
+    ) -> tuple[str, int]:
+        """Take the address, and accept nobody before `start`; otherwise as `listen`.
+
+        `shared`: another of our servers listens at this port, until it drains.
+        """
+        if not shared:
+            _check_free(host, port)
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", self._max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", _HEAD_BYTES),
-                ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a share of somebody's calls
+                ("grpc.so_reuseport", 1),  # so that one of our servers can follow another at the same address
             ]
         )
         server.add_generic_rpc_handlers((self._inference_handler(), self._health_handler()))
@@ -56,19 +71,39 @@ class GrpcServer:
             if tls is None:
                 bound = server.add_insecure_port(address)
             else:
-                certificate, key = tls
-                bound = server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
+                self._tls = tls
+                # "Nothing new" is None, which the stubs do not know.
+                newer = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._newer_certificate)
+                credentials = grpc.dynamic_ssl_server_credentials(self._certificate(), newer)
+                bound = server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen for gRPC at {address}: {error}") from error
-        await server.start()
         self._server = server
         return host, bound
+
+    async def start(self) -> None:
+        """Accept who comes to the address that was bound."""
+        assert self._server is not None, "`bind` comes first"
+        await self._server.start()
+
+    def exchange_tls(self, tls: tuple[bytes, bytes]) -> None:
+        """Answer new connections with this certificate chain and key."""
+        self._tls = tls
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls and let those in progress end within the deadline; what is left is cut off."""
         self._inference.draining = True
         if self._server is not None:
             await self._server.stop(deadline_s)
+
+    def _certificate(self) -> grpc.ServerCertificateConfiguration:
+        assert self._tls is not None, "only a server with TLS asks"
+        certificate, key = self._tls_in_use = self._tls
+        return grpc.ssl_server_certificate_configuration([(key, certificate)])
+
+    def _newer_certificate(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what came after the certificate in use; the library asks at each handshake, from its own thread."""
+        return None if self._tls is self._tls_in_use else self._certificate()
 
     def _inference_handler(self) -> grpc.GenericRpcHandler:
         return _handler(INFERENCE, self._inference.unary() | {"ModelStreamInfer": self._inference.stream})
@@ -94,6 +129,15 @@ _HANDLERS: Mapping[tuple[bool, bool], Callable[..., Any]] = {
 }
 
 
-def read_tls(certificate: Path, key: Path) -> tuple[bytes, bytes]:
-    """Read what `listen` wants of TLS. It blocks for the time of reading two small files."""
-    return certificate.read_bytes(), key.read_bytes()
+def _check_free(host: str, port: int) -> None:
+    """Raise `OSError` where somebody listens there: the library would share the port with who shares it."""
+    if not port:
+        return
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise OSError(f"cannot listen for gRPC at {host}:{port}: {error.strerror}") from error
