@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from scripts.running_gateway import RunningGateway
+from tests import toys
 from tests.e2e.program import ATLAS, ECHO, INTENTS, MINILM, needs, serving
 
 
@@ -30,3 +31,15 @@ def client(gateway: RunningGateway) -> Iterator[openai.OpenAI]:
     """Yield the official client, which retries nothing here."""
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none needed", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def tensors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """Serve the toys of tensors, and those of texts, over HTTP and gRPC for the whole session."""
+    directory = tmp_path_factory.mktemp("toys")
+    texts = {"embed": toys.embedder, "predict": toys.classifier, "chat": toys.decoder}
+    tasks = {name: make(directory / name).name for name, make in texts.items()}
+    tasks |= {make(directory / name).name: "infer" for name, make in toys.TENSOR_MODELS.items()}
+    models = [f"  {name}: {{task: {task}, onnx: {{path: {directory / name}}}}}" for name, task in tasks.items()]
+    with serving(*models, server="grpc: 127.0.0.1:0, max_body: 1MiB") as running:
+        yield running
