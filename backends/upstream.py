@@ -32,6 +32,8 @@ REFUSAL_LIMIT_BYTES = 64 * 2**10
 END_S = 0.1
 
 _SUCCESS = range(200, 300)
+# How a server says that it has no such path, or not for such requests.
+_NOT_SERVED = (404, 405, 501)
 _EVENT_STREAM = "text/event-stream"
 
 
@@ -159,9 +161,12 @@ class HttpBackend:
             raise BadJob(str(error)) from error
         if reply.status not in _SUCCESS:
             try:
-                raise await self._refusal(reply)
+                refusal = await self._refusal(reply)
             finally:
                 reply.leave()
+            if job.task is Task.RELAY and reply.status in _NOT_SERVED:
+                raise BadJob(f"the model does not do this: {refusal}", "model")
+            raise refusal
         return reply
 
     def _events_of(self, reply: Connection, body: bytes, job: Job) -> list[Event]:

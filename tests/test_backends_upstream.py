@@ -26,6 +26,7 @@ from backends.contract import (
     UpstreamFailed,
     Usage,
     Vectors,
+    Verbatim,
     WorkerDied,
 )
 from backends.upstream import HttpBackend, HttpEngine
@@ -192,6 +193,15 @@ async def test_other_refusals_keep_status_and_retry_after(status):
         with pytest.raises(UpstreamFailed, match=f"answered with status {status}: told") as refused:
             await collect(backend, chat(f"status-{status}"))
     assert (refused.value.status, refused.value.retry_after_s) == (status, 7.0)
+
+
+async def test_a_relay_to_a_server_that_has_no_such_path_is_the_clients_error():
+    """What a model cannot do is refused by name, and is not worth another try."""
+    job = Job(Task.RELAY, verbatim=Verbatim("openai", "/nowhere", b'{"model":"echo"}'))
+    async with upstream() as backend:
+        with pytest.raises(BadJob, match="does not do this: upstream 127.0.0.1 answered with status 404") as refused:
+            await collect(backend, job)
+    assert refused.value.param == "model"
 
 
 @pytest.mark.parametrize("status", [401, 403])
