@@ -199,7 +199,7 @@ async def test_a_relay_to_a_server_that_has_no_such_path_is_the_clients_error():
     """What a model cannot do is refused by name, and is not worth another try."""
     job = Job(Task.RELAY, verbatim=Verbatim("openai", "/nowhere", b'{"model":"echo"}'))
     async with upstream() as backend:
-        with pytest.raises(BadJob, match=r"does not do this: upstream 127\.0\.0\.1 answered with status 404") as refused:
+        with pytest.raises(BadJob, match=r"does not do this: upstream .* answered with status 404") as refused:
             await collect(backend, job)
     assert refused.value.param == "model"
 
