@@ -165,16 +165,18 @@ def test_statistics(client: triton.InferenceServerClient) -> None:
 def test_repository(tmp_path: Path) -> None:
     """A model is unloaded, gone, and loaded again."""
     model = f"  simple: {{task: infer, onnx: {{path: {toys.simple(tmp_path / 'simple')}}}}}"
-    with serving(model, server="grpc: 127.0.0.1:0") as gateway:
-        with triton.InferenceServerClient(address(gateway)) as client:
-            assert client.get_model_repository_index().models[0].state == "READY"
-            client.unload_model("simple")
-            assert not client.is_model_ready("simple")
-            with pytest.raises(InferenceServerException, match="Request for unknown model"):
-                client.infer("simple", pair())
-            client.load_model("simple")
-            assert len(pool(gateway.url, "simple")["replicas"]) == 1
-            assert (client.infer("simple", pair()).as_numpy("OUTPUT0") == FIRST + SECOND).all()
+    with (
+        serving(model, server="grpc: 127.0.0.1:0") as gateway,
+        triton.InferenceServerClient(address(gateway)) as client,
+    ):
+        assert client.get_model_repository_index().models[0].state == "READY"
+        client.unload_model("simple")
+        assert not client.is_model_ready("simple")
+        with pytest.raises(InferenceServerException, match="Request for unknown model"):
+            client.infer("simple", pair())
+        client.load_model("simple")
+        assert len(pool(gateway.url, "simple")["replicas"]) == 1
+        assert (client.infer("simple", pair()).as_numpy("OUTPUT0") == FIRST + SECOND).all()
 
 
 async def test_asynchronous_client(tensors: RunningGateway) -> None:
