@@ -36,6 +36,25 @@ class ModelState(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
+_BEST = tuple(ModelState)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a model stands, and why it does not serve. One that nobody started yet is ready: a request starts it."""
+
+    state: ModelState
+    reason: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Whether a client may send requests."""
+        return self.state is ModelState.READY
+
+
+_UNKNOWN = Standing(ModelState.UNAVAILABLE, "unknown")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """One model, or a route under its own name with the tensors of the first model behind it.
@@ -51,8 +70,6 @@ class ModelInfo:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch: int
-    state: ModelState
-    reason: str
     cached: bool
 
     def has_version(self, version: str) -> bool:
@@ -76,16 +93,17 @@ class Catalog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pools = pools
-        self._tasks = tasks
+        self._infos = {name: _describe(name, task, pools[name].engine, cached=cached) for name, task in tasks.items()}
         self._routes = {name: tuple(models) for name, models in routes.items() if name not in pools}
-        self._cached = cached
         self._clock = clock
 
     def find(self, name: str) -> ModelInfo | None:
         """Return what is known of a name that stands for a model; None where none does, or it is unloaded."""
-        models = self._behind(name)
-        loaded = [model for model in models if not self._pools[model].resting]
-        return replace(self._info(loaded[0]), name=name) if loaded else None
+        for model in self._behind(name):
+            if not self._pools[model].resting:
+                info = self._infos[model]
+                return info if model == name else replace(info, name=name)
+        return None
 
     def check(self, name: str) -> None:
         """Raise `UnknownModel` where all models behind a name are unloaded; a name that nobody knows is passed."""
@@ -95,12 +113,18 @@ class Catalog:
 
     def max_batch(self, model: str) -> int:
         """Return how many rows one job may have; 0 where its tensors have no rows, or nobody knows the model."""
-        pool = self._pools.get(model)
-        return 0 if pool is None else _max_batch(self._tasks[model], pool.engine)
+        info = self._infos.get(model)
+        return 0 if info is None else info.max_batch
 
-    def index(self) -> tuple[ModelInfo, ...]:
-        """Return every model, unloaded ones too."""
-        return tuple([self._info(model) for model in self._pools])
+    def state(self, name: str) -> Standing:
+        """Return how a model stands, or the best of those behind a route; an unknown one is unavailable."""
+        now = self._clock()
+        standings = [_standing(self._pools[model], now) for model in self._behind(name)]
+        return min(standings, key=lambda standing: _BEST.index(standing.state), default=_UNKNOWN)
+
+    def index(self) -> tuple[tuple[ModelInfo, Standing], ...]:
+        """Return every model and how it stands, unloaded ones too."""
+        return tuple([(info, self.state(model)) for model, info in self._infos.items()])
 
     @property
     def ready(self) -> bool:
@@ -127,22 +151,19 @@ class Catalog:
     def _behind(self, name: str) -> tuple[str, ...]:
         return (name,) if name in self._pools else self._routes.get(name, ())
 
-    def _info(self, model: str) -> ModelInfo:
-        pool, task = self._pools[model], self._tasks[model]
-        inputs, outputs = _specs(task, pool.engine)
-        state, reason = _state(pool, self._clock())
-        return ModelInfo(
-            name=model,
-            task=task,
-            engine_version=pool.engine.version,
-            platform=_PLATFORM if hasattr(pool.engine, "inputs") else "",
-            inputs=inputs,
-            outputs=outputs,
-            max_batch=_max_batch(task, pool.engine),
-            state=state,
-            reason=reason,
-            cached=self._cached,
-        )
+
+def _describe(name: str, task: Task, engine: Engine, *, cached: bool) -> ModelInfo:
+    inputs, outputs = _specs(task, engine)
+    return ModelInfo(
+        name=name,
+        task=task,
+        engine_version=engine.version,
+        platform=_PLATFORM if hasattr(engine, "inputs") else "",
+        inputs=inputs,
+        outputs=outputs,
+        max_batch=_max_batch(task, engine),
+        cached=cached,
+    )
 
 
 def _specs(task: Task, engine: Engine) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -156,13 +177,12 @@ def _max_batch(task: Task, engine: Engine) -> int:
     return int(getattr(engine, "max_batch", 0)) if task is Task.INFER else 0
 
 
-def _state(pool: Pool, now: float) -> tuple[ModelState, str]:
-    """Return a model's state. One that nobody started yet is ready: a request starts it."""
+def _standing(pool: Pool, now: float) -> Standing:
     state = pool.snapshot(now)
     if pool.resting:
-        return (ModelState.UNLOADING, "") if state.replicas else (ModelState.UNAVAILABLE, "unloaded")
+        return Standing(ModelState.UNLOADING) if state.replicas else Standing(ModelState.UNAVAILABLE, "unloaded")
     if not state.alive and state.failures:
-        return ModelState.UNAVAILABLE, state.last_failure
+        return Standing(ModelState.UNAVAILABLE, state.last_failure)
     if state.alive and not state.ready and state.min_replicas:
-        return ModelState.LOADING, ""
-    return ModelState.READY, ""
+        return Standing(ModelState.LOADING)
+    return Standing(ModelState.READY)

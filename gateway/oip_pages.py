@@ -11,7 +11,7 @@ import orjson
 
 from backends.contract import BackendError
 from gateway.auth import Gatekeeper
-from gateway.catalog import Catalog, ModelInfo, ModelState
+from gateway.catalog import Catalog, ModelInfo
 from gateway.errors import Forbidden, RequestRefused, Unsupported, fault
 from gateway.front import Page
 from gateway.model_statistics import ModelStatistics
@@ -99,7 +99,7 @@ class OipPages:
 
     async def _model_ready(self, call: Call, caller: Caller) -> Reply:
         info = self._known(call, caller)
-        ready = info.state is ModelState.READY
+        ready = self._catalog.state(info.name).ready
         return _json({"name": info.name, "ready": ready}, status=200 if ready else 400)
 
     async def _config(self, call: Call, caller: Caller) -> Reply:
@@ -111,12 +111,12 @@ class OipPages:
 
     async def _all_stats(self, call: Call, caller: Caller) -> Reply:
         del call
-        names = [info.name for info in self._catalog.index() if caller.may_call(info.name)]
+        names = [info.name for info, _ in self._catalog.index() if caller.may_call(info.name)]
         return _json({"model_stats": [descriptions.statistics(name, self._statistics.of(name)) for name in names]})
 
     async def _index(self, call: Call, caller: Caller) -> Reply:
         body = parse(call.body)
-        models = [info for info in self._catalog.index() if caller.may_call(info.name)]
+        models = [entry for entry in self._catalog.index() if caller.may_call(entry[0].name)]
         return _json(descriptions.index(models, ready=body.get("ready") is True))
 
     async def _load(self, call: Call, caller: Caller) -> Reply:

@@ -6,7 +6,7 @@ import pytest
 
 from backends.contract import Event, Job, StartFailed, Task, TensorSpec
 from backends.pool import Pool
-from gateway.catalog import Catalog, ModelState
+from gateway.catalog import Catalog, ModelState, Standing
 from gateway.errors import UnknownModel
 from tests.fakes import FakeEngine
 from tests.oip_house import simple
@@ -31,7 +31,7 @@ async def test_a_cold_model_is_ready():
         info = catalog(built).find("a")
 
         assert info is not None
-        assert (info.state, info.reason, info.max_batch) == (ModelState.READY, "", 0)
+        assert (catalog(built).state("a").state, info.max_batch) == (ModelState.READY, 0)
         assert info.inputs == (TensorSpec("text_input", "BYTES", (1,)),)
         assert built.engines["a"].starts == 0
 
@@ -41,7 +41,7 @@ async def test_an_engine_tells_of_its_tensors():
     """What the engine says stands, else what every model of its task has."""
     async with house({"a": simple(), "b": FakeEngine()}) as built:
         tensors = catalog(built, Task.INFER)
-        (a, b) = tensors.index()
+        (a, _), (b, _) = tensors.index()
 
     assert [spec.name for spec in a.outputs] == ["OUTPUT0", "OUTPUT1"]
     assert (tensors.max_batch("a"), tensors.max_batch("b"), tensors.max_batch("nobody")) == (8, 0, 0)
@@ -88,7 +88,7 @@ async def test_unload_ends_the_replicas_and_starts_none():
         for name in ("a", "route"):
             with pytest.raises(UnknownModel, match=f"Request for unknown model: '{name}' is not found"):
                 unloading.check(name)
-        assert [info.state for info in unloading.index()] == [ModelState.UNAVAILABLE]
+        assert unloading.state("a") == unloading.state("route") == Standing(ModelState.UNAVAILABLE, "unloaded")
         await asyncio.sleep(100.0)
         assert built.engines["a"].starts == 1
 
@@ -112,7 +112,7 @@ async def test_unload_lets_a_job_end_and_refuses_who_waits():
 
         with pytest.raises(StartFailed, match="unloaded"):
             await waiting
-        assert unloading.index()[0].state is ModelState.UNLOADING
+        assert unloading.state("a").state is ModelState.UNLOADING
         gate.set()
         assert len(await job) == 4
 
@@ -129,6 +129,7 @@ async def test_names_that_nobody_has():
         empty.check("nobody")
 
         assert empty.find("nobody") is None
+        assert not empty.state("nobody").ready
         with pytest.raises(UnknownModel, match="failed to load 'nobody'"):
             await empty.load("nobody")
         with pytest.raises(UnknownModel, match="failed to unload 'nobody'"):
@@ -145,6 +146,6 @@ async def test_ready_is_what_the_settings_promise():
         assert not both.ready
         built.keeper.wake()
         await settled()
-        assert both.index()[0].state is ModelState.LOADING
+        assert both.state("a").state is ModelState.LOADING
         await asyncio.sleep(6.0)
         assert both.ready

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.contract import Task, TensorSpec
-from gateway.catalog import VERSION, ModelInfo
+from gateway.catalog import VERSION, ModelInfo, Standing
 from gateway.model_statistics import Duration, Executions, OfModel
 
 SERVER_NAME = "warmgate"
@@ -19,7 +19,6 @@ EXTENSIONS = (
     "model_repository",
     "model_repository(unload_dependents)",
     "parameters",
-    "schedule_policy",
     "statistics",
 )
 
@@ -120,10 +119,10 @@ def _duration(duration: Duration) -> dict[str, int]:
     return {"count": duration.count, "ns": duration.ns}
 
 
-def index(models: Sequence[ModelInfo], *, ready: bool) -> list[dict[str, str]]:
+def index(models: Sequence[tuple[ModelInfo, Standing]], *, ready: bool) -> list[dict[str, str]]:
     """List the models, or only those that are ready."""
     return [
-        {"name": info.name, "version": VERSION, "state": info.state, "reason": info.reason}
-        for info in models
-        if not ready or info.state == "READY"
+        {"name": info.name, "version": VERSION, "state": standing.state, "reason": standing.reason}
+        for info, standing in models
+        if standing.ready or not ready
     ]

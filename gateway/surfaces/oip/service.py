@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from backends.contract import Task, Text
 from gateway import cache_control
 from gateway.auth import Gatekeeper
-from gateway.catalog import Catalog, ModelInfo, ModelState
+from gateway.catalog import Catalog, ModelInfo
 from gateway.errors import Fault, Forbidden, Unsupported
 from gateway.model_statistics import ModelStatistics
 from gateway.pipeline import Outcome, Pipeline
@@ -164,13 +164,10 @@ class InferenceService:
         return pb.ServerReadyResponse(ready=self.ready())
 
     async def _model_ready(self, request: pb.ModelReadyRequest, caller: Caller) -> Message:
-        info = self._serving().catalog.find(request.name)
-        return pb.ModelReadyResponse(
-            ready=info is not None
-            and caller.may_call(info.name)
-            and info.has_version(request.version)
-            and info.state is ModelState.READY
-        )
+        catalog = self._serving().catalog
+        info = catalog.find(request.name)
+        asked = info is not None and info.has_version(request.version) and caller.may_call(request.name)
+        return pb.ModelReadyResponse(ready=asked and catalog.state(request.name).ready)
 
     async def _server_metadata(self, request: pb.ServerMetadataRequest, caller: Caller) -> Message:
         del request, caller
@@ -187,12 +184,12 @@ class InferenceService:
         if request.name:
             names = [self._known(request, caller).name]
         else:
-            names = [info.name for info in self._serving().catalog.index() if caller.may_call(info.name)]
+            names = [info.name for info, _ in self._serving().catalog.index() if caller.may_call(info.name)]
         stats = [descriptions.statistics(name, self._statistics.of(name)) for name in names]
         return ParseDict({"model_stats": stats}, pb.ModelStatisticsResponse())
 
     async def _index(self, request: pb.RepositoryIndexRequest, caller: Caller) -> Message:
-        models = [info for info in self._serving().catalog.index() if caller.may_call(info.name)]
+        models = [entry for entry in self._serving().catalog.index() if caller.may_call(entry[0].name)]
         return ParseDict({"models": descriptions.index(models, ready=request.ready)}, pb.RepositoryIndexResponse())
 
     async def _load(self, request: pb.RepositoryModelLoadRequest, caller: Caller) -> Message:
