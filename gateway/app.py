@@ -142,7 +142,8 @@ class Gateway:
     async def _batches(self, settings: Settings, former: Generation | None) -> Batches | None:
         if settings.batch is not None and self._closing_queues:
             await asyncio.wait(self._closing_queues)  # two that work on one directory would do all twice
-        with blamed_on("batch", "directory", trouble="the queue cannot be opened"):
+        where = "" if settings.batch is None else f"the queue in {settings.batch.directory} cannot be opened"
+        with blamed_on("batch", "directory", trouble=where):
             return await open_batches(
                 settings.batch,
                 None if former is None else former.parts.batches,

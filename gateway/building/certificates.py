@@ -20,15 +20,13 @@ async def seen(files: TlsSettings) -> str | None:
     return None if None in digests else " ".join(map(str, digests))
 
 
-async def follow(
-    files: TlsSettings, before: str | None, renewed: Callable[[tls.Loaded], None], every_s: float = LOOK_EVERY_S
-) -> None:
+async def follow(files: TlsSettings, before: str | None, renewed: Callable[[tls.Loaded], None]) -> None:
     """Give each new pair of certificate and key to `renewed`; one that cannot be used is told of. Never ends."""
 
     async def look(_: Path) -> str | None:
         return await seen(files)
 
-    async for found in Watch(files.certificate, before, look=look, every_s=every_s).changes():
+    async for found in Watch(files.certificate, before, look=look, every_s=LOOK_EVERY_S).changes():
         if found == GONE:
             _log.error("%s or %s cannot be read; the certificate that was in use stays", files.certificate, files.key)
             continue
