@@ -108,7 +108,7 @@ def _body(job: Job, model: str) -> dict[str, Any]:
     if job.task is Task.CHAT:
         body["messages"] = [_message(message) for message in job.messages]
     else:
-        body["prompt"] = job.prompt
+        body["prompt"] = job.inputs if job.prompt is None else job.prompt
     body |= _sampling(job.sampling)
     if "max_completion_tokens" in job.extra:
         body.pop("max_tokens", None)

@@ -60,9 +60,13 @@ class Answer:
         """Return why the first choice ended, or None where the answer was cut off."""
         return next((event.reason for event in self._last() if type(event) is Finish and event.index == 0), None)
 
-    def reasons(self) -> tuple[str, ...]:
-        """Return why each choice ended, the last first; empty where the answer was cut off."""
-        return tuple([event.reason for event in self._last() if type(event) is Finish])
+    def reasons(self) -> dict[int, str]:
+        """Return why each choice ended; one that was cut off is not among them."""
+        return {event.index: event.reason for event in self.events if type(event) is Finish}
+
+    def choices(self) -> set[int]:
+        """Return which choices anything was said of."""
+        return {event.index for event in self.events if type(event) in (Text, Reasoning, ToolCall, Refusal)}  # type: ignore[union-attr]
 
     def usage(self) -> Usage:
         """Return the tokens that the model counted; zeros where it did not say."""

@@ -151,7 +151,7 @@ def write_gate(features: Features, answer: Answer) -> str | None:
     if not features.cacheable:
         return features.reason
     reasons = answer.reasons()
-    if not reasons:
+    if not reasons or not answer.choices() <= reasons.keys():
         return "incomplete"
-    cut = next((reason for reason in reasons if reason != "stop"), None)
+    cut = next((reason for reason in reasons.values() if reason != "stop"), None)
     return None if cut is None else f"finish_reason {cut}"

@@ -52,6 +52,18 @@ def test_a_request_is_kept_as_it_came(path: str, there: str):
     assert (request.job.verbatim.path, request.job.verbatim.body) == (there, body)
 
 
+@pytest.mark.parametrize(
+    ("path", "model"), [("/v1/moderations", "omni-moderation-latest"), ("/v1/images/generations", "dall-e-2")]
+)
+def test_a_request_that_may_name_no_model_has_openai_s_own(path: str, model: str):
+    """Where OpenAI's clients may leave the model out, it is the one that OpenAI takes; the body stays as it is."""
+    request, _ = decode(path, b'{"input":"x"}')
+
+    assert request.model == model
+    assert request.job.verbatim is not None
+    assert request.job.verbatim.body == b'{"input":"x"}'
+
+
 def test_the_model_of_a_form_is_found_beside_its_files():
     """A file that is named like the field, or holds what looks like one, is not taken for it."""
     sound = b'RIFF\r\nContent-Disposition: form-data; name="model"\r\n\r\nwrong'

@@ -289,6 +289,15 @@ async def test_truncated_answer_is_not_stored():
 
 
 @virtual
+async def test_answer_with_a_choice_that_was_cut_off_is_not_stored():
+    """Of several choices each must have ended by itself: another's end does not speak for it."""
+    events = (Text("a", 0), Text("b", 1), Usage(1, 2), Finish("stop", 0))
+    async with house({"a": FakeEngine(events)}) as built:
+        assert not (await built.get(ask())).status.hit
+        assert not (await built.get(ask())).status.hit
+
+
+@virtual
 async def test_unknown_model():
     """A name that nobody serves is refused with those that are."""
     async with house({"a": FakeEngine()}) as built:

@@ -33,6 +33,13 @@ _UPSTREAM_PATHS: Mapping[str, str] = {
     "/v1/images/edits": "/images/edits",
     "/v1/images/variations": "/images/variations",
 }
+# What OpenAI takes where its clients name no model; here such a name is a model or a route of the operator's.
+_UNNAMED: Mapping[str, str] = {
+    "/moderations": "omni-moderation-latest",
+    "/images/generations": "dall-e-2",
+    "/images/edits": "dall-e-2",
+    "/images/variations": "dall-e-2",
+}
 
 
 class RelaySurface:
@@ -46,7 +53,8 @@ class RelaySurface:
         del reply_id  # a reply has the upstream's id
         content_type = call.headers.get("content-type", JSON)
         path = _UPSTREAM_PATHS[call.path]
-        model, streamed = (_of_form if content_type.lower().startswith(_FORM) else _of_object)(content_type, call.body)
+        read = _of_form if content_type.lower().startswith(_FORM) else _of_object
+        model, streamed = read(content_type, call.body, _UNNAMED.get(path))
         streamed = streamed or path == _SPEECH
         verbatim = Verbatim(WIRE, path, call.body, content_type, streamed=streamed)
         fields = {"task": Task.RELAY, "path": path, "sha256": hashlib.sha256(call.body).hexdigest()}
@@ -61,20 +69,22 @@ class RelaySurface:
         raise ConnectionAbortedError(fault.message)
 
 
-def _of_object(content_type: str, body: bytes) -> tuple[str, bool]:
+def _of_object(content_type: str, body: bytes, unnamed: str | None) -> tuple[str, bool]:
     del content_type  # many clients name none, or a wrong one
     value = parse_object(body)
-    return text(value, "model"), flag(value, "stream")
+    model = unnamed if unnamed is not None and value.get("model") is None else text(value, "model")
+    return model, flag(value, "stream")
 
 
-def _of_form(content_type: str, body: bytes) -> tuple[str, bool]:
+def _of_form(content_type: str, body: bytes, unnamed: str | None) -> tuple[str, bool]:
     fields = fields_of(content_type, body)
-    if not fields.get("model"):
+    model = fields.get("model") or unnamed
+    if not model:
         raise InvalidRequest("the form must have a field 'model'", "model")
     stream = fields.get("stream", "false").lower()
     if stream not in ("true", "false"):
         raise refuse("stream", stream, "true or false")
-    return fields["model"], stream == "true"
+    return model, stream == "true"
 
 
 class RelayEncoder:
