@@ -24,8 +24,12 @@ from gateway.request import Caller, Directives, Request
 from gateway.router import Candidate, Choice, plan
 from gateway.routes import Route, Routes
 from gateway.telemetry import Telemetry
+from gateway.timed import TimedSeat
 
 Item = Head | Event
+
+# No other model could do better.
+_FINAL = (BadJob, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Pipeline:
         permit = self._limiter.admit(caller, features.tokens_in + (features.max_tokens_out or 0))
         self._answering += 1
         try:
-            return await self._answer(request, directives, route, features, permit)
+            return await self._answer(request, directives, route, features, permit, arrived=arrived)
         except BaseException as error:
             permit.settle(0)
             if isinstance(error, BackendError):
@@ -113,9 +117,15 @@ class Pipeline:
             await self._idle.wait()
 
     async def _answer(
-        self, request: Request, directives: Directives, route: Route, features: Features, permit: Permit
+        self,
+        request: Request,
+        directives: Directives,
+        route: Route,
+        features: Features,
+        permit: Permit,
+        *,
+        arrived: float,
     ) -> Outcome:
-        arrived = self._clock()
         targets = route.targets(features.fingerprint)
         versions = self.versions(targets)
         reusable = features.cacheable and not directives.no_cache
@@ -144,12 +154,16 @@ class Pipeline:
             )
             self._settle(outcome, _tokens(answer.events))
             return outcome
+        # Whoever joins later may have more time than who came first: shared work has what the operator allows.
+        until = features.deadline_s if shared is None else arrived + self._deadline_s
         seat = self._flights.join(
             shared,
-            functools.partial(self._run, request.job, features, models),
+            functools.partial(self._run, request.job, until, models),
             functools.partial(self._remember, features, meanings) if self._recall and features.cacheable else None,
         )
-        head = await _first(seat, features.deadline_s - looked_up)
+        if features.deadline_s < until:
+            seat = TimedSeat(seat, features.deadline_s - looked_up)
+        head = await _first(seat)
         status = _missed(features, directives, collapsed=not seat.leader)
         return Outcome(head, status, looked_up - arrived, features, permit, request.job, arrived, seat=seat)
 
@@ -236,7 +250,7 @@ class Pipeline:
             try:
                 dispatched, first_s, events = await self._pools[model].answer(job, features.deadline_s)
             except BackendError as error:
-                if isinstance(error, BadJob) or place + 1 == len(models):
+                if isinstance(error, _FINAL) or place + 1 == len(models):
                     raise
                 self._telemetry.fallback(model, error)
             else:
@@ -246,17 +260,17 @@ class Pipeline:
                 return Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
         raise AssertionError("there is always a candidate")
 
-    async def _run(self, job: Job, features: Features, models: Sequence[str]) -> AsyncIterator[Item]:
+    async def _run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncIterator[Item]:
         """Run a job on the first candidate that begins to answer: its head, then its events."""
         for place, model in enumerate(models):
             begun = False
             try:
-                async with aclosing(self._events(model, job, features.deadline_s)) as items:
+                async with aclosing(self._events(model, job, deadline_s)) as items:
                     async for item in items:
                         begun = True
                         yield item
             except BackendError as error:
-                if begun or isinstance(error, BadJob) or place + 1 == len(models):
+                if begun or isinstance(error, _FINAL) or place + 1 == len(models):
                     raise
                 self._telemetry.fallback(model, error)
             else:
@@ -303,14 +317,10 @@ class Pipeline:
         return write_gate(features, answer) is None
 
 
-async def _first(seat: Seat[Item], wait_s: float) -> Head:
-    """Wait for a flight's head: who joined another's has a deadline of its own, that of the flight is its leader's."""
+async def _first(seat: Seat[Item]) -> Head:
+    """Wait for a flight's head."""
     try:
-        async with asyncio.timeout(None if seat.leader else wait_s):
-            head = await anext(aiter(seat))
-    except TimeoutError:
-        await seat.leave()
-        raise DeadlineExceeded(f"no answer began within {wait_s:.2f} s") from None
+        head = await anext(aiter(seat))
     except BaseException:
         await seat.leave()
         raise
