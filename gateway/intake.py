@@ -11,6 +11,7 @@ from gateway.fields import cut
 from gateway.inflate import ALLOWED, CODINGS
 
 HEAD_LIMIT_BYTES = 64 * 2**10
+TARGET_LIMIT_BYTES = 16 * 2**10
 # The worst that framing may make of a body is one chunk for each byte: six bytes.
 _FRAMING = 8
 _HEADER_FRAMING = len(": \r\n")
@@ -139,6 +140,8 @@ class Intake:
         self._version = version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise InvalidRequest(f"HTTP/{version} is not spoken here; HTTP/1.1 is")
+        if len(self._target) > TARGET_LIMIT_BYTES:
+            raise HeadTooLarge(f"the request's target is too long; at most {TARGET_LIMIT_BYTES} bytes are read")
         self.path, self._query = _path(self._target)
         host = headers.get("host")
         if (host is None and version == "1.1") or (host is not None and "," in host):

@@ -16,7 +16,7 @@ class Paths(Generic[T]):
     def __init__(self, table: Mapping[str, T]) -> None:
         self._exact = {path: served for path, served in table.items() if "{" not in path}
         patterns = sorted((path for path in table if "{" in path), key=_literal_chars, reverse=True)
-        self._patterns = [(re.compile(_expression(path)), table[path]) for path in patterns]
+        self._patterns = [(re.compile(_expression(path), re.DOTALL), table[path]) for path in patterns]
 
     def find(self, path: str) -> tuple[T, Mapping[str, str]] | None:
         """Return what is served at a path, with the values of its names; None where nothing is."""
@@ -30,8 +30,10 @@ class Paths(Generic[T]):
 
 
 def _expression(pattern: str) -> str:
-    # A model's name may have slashes in it, so a name takes in whatever lets the rest match.
-    return _NAME.sub(r"(?P<\1>.+?)", re.escape(pattern))
+    # A model's name may have slashes in it, so the first name takes in whatever lets the rest match. Those after it may
+    # not: with two such names the time to match would grow with the square of the path's length.
+    first = _NAME.sub(r"(?P<\1>.+?)", re.escape(pattern), count=1)
+    return _NAME.sub(r"(?P<\1>[^/]+)", first)
 
 
 def _literal_chars(pattern: str) -> int:

@@ -67,6 +67,7 @@ def post(*headers: bytes, version: bytes = b"1.1") -> bytes:
         (post(b"Host: a", b"X: " + b"x" * 2**20), 431, "head is too long"),
         (post(b"Host: a", *[b"X: y"] * 40_000), 431, "head is too long"),
         (b"GET /" + b"x" * 2**20, 431, "head is too long"),
+        (b"GET /" + b"x" * 2**14 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431, "target is too long"),
         (post(b"Host: a", b"Content-Encoding: br"), 415, "allowed is one of gzip, deflate"),
         (post(b"Host: a", b"Content-Encoding: gzip, gzip"), 415, "allowed is one of gzip, deflate"),
         (post(b"Host: a", b"Content-Length: 1001"), 413, "the body has 1001 bytes; at most 1000"),

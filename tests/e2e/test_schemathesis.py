@@ -1,6 +1,6 @@
 """What the description promises, held against the running program with bodies that fit it and bodies that do not.
 
-Every run sends the same requests: they are derived from the description, not drawn.
+Nothing is drawn: the same description, run among the same tests, sends the same requests.
 """
 
 from collections.abc import Iterator
