@@ -93,7 +93,11 @@ class Catalog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pools = pools
-        self._infos = {name: _describe(name, task, pools[name].engine, cached=cached) for name, task in tasks.items()}
+        self._infos = {
+            name: _describe(name, tasks[name], pool.engine, cached=cached)
+            for name, pool in pools.items()
+            if name in tasks
+        }
         self._routes = {name: tuple(models) for name, models in routes.items() if name not in pools}
         self._clock = clock
 

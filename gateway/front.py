@@ -40,6 +40,8 @@ class Front:
     ) -> None:
         self._surfaces = Paths({path: surface for surface in surfaces for path in surface.paths})
         self._default_surface = surfaces[0]
+        # Where nothing is served, the error has the shape of the wire whose paths begin alike; the first of several.
+        self._by_start = {_start(path): surface for surface in reversed(surfaces) for path in surface.paths}
         self._pages = Paths(_by_path(pages))
         self._pipeline = pipeline
         self._gatekeeper = gatekeeper
@@ -67,6 +69,7 @@ class Front:
             reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
+            surface = surface or self._by_start.get(_start(call.path))
             reply = self.refuse(error, surface, reply_id)
         name = self._default_surface.name if surface is None else surface.name
         self._telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
@@ -127,6 +130,10 @@ async def _stream(
             yield opening + frames.closing()
         except Exception as error:  # noqa: BLE001 - as in `serve`
             yield surface.failure_frame(_fault(error, reply_id))
+
+
+def _start(path: str) -> str:
+    return path[: path.find("/", 1)] if "/" in path[1:] else path
 
 
 def _by_path(pages: Mapping[tuple[str, str], Page]) -> dict[str, dict[str, Page]]:

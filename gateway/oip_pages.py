@@ -121,7 +121,7 @@ class OipPages:
 
     async def _load(self, call: Call, caller: Caller) -> Reply:
         check_may_change(caller)
-        check_no_override(parameters_of(parse(call.body)))
+        check_no_override(call.names["model"], parameters_of(parse(call.body)))
         await self._catalog.load(call.names["model"])
         return _empty()
 

@@ -151,3 +151,16 @@ async def test_what_is_not_here_is_empty_or_refused():
             assert (await house.refused("POST", path, {"log_verbose_level": 1}))[0] == 501
         assert (await house.call("POST", "/v2/systemsharedmemory/unregister")).status == 200
         assert (await house.refused("POST", "/v2/systemsharedmemory/region/a/register", {"key": "/a"}))[0] == 501
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v2/nothing", 404), ("POST", "/v2", 405), ("POST", "/v2/models/simple", 405)],
+)
+async def test_what_is_not_served_is_told_in_the_protocols_shape(method, path, status):
+    """A wrong path or method under /v2 is an error that the protocol's clients read."""
+    async with oip_house({"simple": (Task.INFER, simple())}) as house:
+        found, words = await house.refused(method, path)
+
+    assert found == status
+    assert isinstance(words, str)

@@ -13,9 +13,9 @@ def check_may_change(caller: Caller) -> None:
         raise Forbidden("only a key for all models may load and unload them")
 
 
-def check_no_override(parameters: Iterable[str]) -> None:
+def check_no_override(model: str, parameters: Iterable[str]) -> None:
     """Raise `InvalidRequest` where a load brings a configuration or files of its own."""
     for name in parameters:
         raise InvalidRequest(
-            f"a model is loaded as the configuration file says; '{cut(name)}' cannot override it", name
+            f"failed to load '{cut(model)}', '{cut(name)}' cannot override what the configuration file says", name
         )

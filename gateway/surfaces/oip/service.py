@@ -194,7 +194,7 @@ class InferenceService:
 
     async def _load(self, request: pb.RepositoryModelLoadRequest, caller: Caller) -> Message:
         check_may_change(caller)
-        check_no_override(request.parameters)
+        check_no_override(request.model_name, request.parameters)
         await self._serving().catalog.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
