@@ -149,8 +149,17 @@ class LinearFit:
     def add(self, a: float, b: float, y: float) -> None:
         """Learn one point."""
         keep = self._keep
-        self._moments = [m * keep + x for m, x in zip(self._moments, (1.0, a, b, a * a, a * b, b * b), strict=True)]
-        self._targets = [t * keep + x for t, x in zip(self._targets, (y, a * y, b * y), strict=True)]
+        w, wa, wb, waa, wab, wbb = self._moments
+        wy, way, wby = self._targets
+        self._moments = [
+            w * keep + 1.0,
+            wa * keep + a,
+            wb * keep + b,
+            waa * keep + a * a,
+            wab * keep + a * b,
+            wbb * keep + b * b,
+        ]
+        self._targets = [wy * keep + y, way * keep + a * y, wby * keep + b * y]
         self._solution = None
         self.count += 1
 

@@ -44,7 +44,6 @@ class Connection(asyncio.Protocol):
         self, on_free: Callable[["Connection"], None], on_lost: Callable[["Connection"], None], now: Callable[[], float]
     ) -> None:
         self.status = 0
-        self.headers: dict[str, str] = {}
         self.since_s = now()
         self.busy = False
         self._now = now
@@ -61,7 +60,7 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self.complete = False
         self.error: ExchangeFailed | None = None
-        self.headers = {}
+        self._headers: dict[bytes, bytes] = {}
         self._head_done = False
         self._body: list[bytes] = []
         self._held_bytes = 0
@@ -91,6 +90,14 @@ class Connection(asyncio.Protocol):
         await self._news()
         if not self._head_done:
             raise cast("ExchangeFailed", self.error)
+
+    def header(self, name: str) -> str:
+        """Return a header of the reply by its name in lower case; empty where there is none."""
+        return self._headers.get(name.encode(), b"").decode("latin-1")
+
+    def headers(self) -> dict[str, str]:
+        """Return all headers of the reply, with their names in lower case."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._headers.items()}
 
     async def read(self) -> bytes:
         """Return what has come of the body since the last time; nothing at its end. Raises `ExchangeFailed`."""
@@ -238,20 +245,20 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what comes after the body is a trailer, and none of the head's."""
         if not self._head_done:
-            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """Take the head, unless it only announces another."""
-        status, headers = self._parser.get_status_code(), self.headers
+        status, headers = self._parser.get_status_code(), self._headers
         if status < _FIRST_FINAL or self._overrun:
             return
-        if headers.get("content-encoding", "identity") != "identity":
-            self.fail(ExchangeFailed(f"it used Content-Encoding: {headers['content-encoding']}, unasked"))
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            self.fail(ExchangeFailed(f"it used Content-Encoding: {self.header('content-encoding')}, unasked"))
             return
         self.status = status
         self._head_done = True
         self._until_close = (
-            "content-length" not in headers and "transfer-encoding" not in headers and status not in _WITHOUT_BODY
+            b"content-length" not in headers and b"transfer-encoding" not in headers and status not in _WITHOUT_BODY
         )
 
     def on_body(self, data: bytes) -> None:
@@ -267,4 +274,4 @@ class Connection(asyncio.Protocol):
             self.complete = True
             self._keep_alive = self._parser.should_keep_alive()
         elif self.error is None:
-            self.headers = {}
+            self._headers = {}

@@ -10,12 +10,14 @@ _FIELD = "model"
 # Strings whole, so that what is in them is passed over, and whatever changes the depth or parts keys from values.
 _PIECES = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]:,]', re.DOTALL)
 _OPENING, _CLOSING = b"{[", b"}]"
+_KEY, _ESCAPE = b'"model"', b"\\u"
+_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
 
 
 def renamed(body: bytes, content_type: str, model: str) -> bytes:
     """Return the body with `model` as its model: the field of a form, or the top-level key of a JSON object.
 
-    A body that names it already, or that has no such field, is returned as it is. JSON must be well-formed.
+    A body that names it already is returned as it is. JSON must be a well-formed object that has the key.
     """
     if content_type.lower().startswith("multipart/"):
         return _in_form(body, content_type, model)
@@ -29,6 +31,12 @@ def _encoded(model: str) -> bytes:
 
 def _in_json(body: bytes, name: bytes) -> bytes:
     """Put `name` in the place of every string that is the value of a top-level key `model`."""
+    if body.count(_KEY) == 1 and _ESCAPE not in body:
+        # The key is there once, and cannot be there in other letters: no need to look where everything is.
+        found = _VALUE.match(body, body.index(_KEY) + len(_KEY))
+        if found is not None:
+            start, end = found.span(1)
+            return body if body[start:end] == name else body[:start] + name + body[end:]
     begun = 0
     parts: list[bytes] = []
     for start, end in _places(body):
@@ -64,7 +72,7 @@ def _places(body: bytes) -> list[tuple[int, int]]:
 
 
 def _is_field(key: bytes) -> bool:
-    return key == b'"model"' or (b"\\" in key and orjson.loads(key) == _FIELD)
+    return key == _KEY or (b"\\" in key and orjson.loads(key) == _FIELD)
 
 
 def _in_form(body: bytes, content_type: str, model: str) -> bytes:

@@ -110,7 +110,7 @@ class HttpBackend:
             if job.task is Task.RELAY:
                 async for event in _relayed(reply, job):
                     yield event
-            elif reply.headers.get("content-type", "").startswith(_EVENT_STREAM):
+            elif reply.header("content-type").startswith(_EVENT_STREAM):
                 async for event in self._streamed(reply, job):
                     yield event
             else:
@@ -129,7 +129,7 @@ class HttpBackend:
             reply = await self._ask(job, whole=True)
             if job.task is Task.RELAY:
                 return [event async for event in _relayed(reply, job)]
-            if reply.headers.get("content-type", "").startswith(_EVENT_STREAM):
+            if reply.header("content-type").startswith(_EVENT_STREAM):
                 return [event async for event in self._streamed(reply, job)]
             return self._events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)
         except (ExchangeFailed, EventTooLongError) as error:
@@ -173,12 +173,12 @@ class HttpBackend:
         """Return the events of a whole answer, after its bytes where the job came in the upstream's own words."""
         events = self._wire.answer_events(job, body)
         if (kind := self._kind(job)) is not None:
-            events.insert(0, Frame(body, kind, reply.headers.get("content-type", "")))
+            events.insert(0, Frame(body, kind, reply.header("content-type")))
         return events
 
     async def _streamed(self, reply: Connection, job: Job) -> AsyncIterator[Event]:
         """Yield the events of a stream, each piece's after its bytes where the job came in the upstream's own words."""
-        content_type = reply.headers["content-type"]
+        content_type = reply.header("content-type")
         parser, decoder, kind = SseParser(), self._wire.decoder(job), self._kind(job)
         while data := await (_last(reply) if decoder.complete else reply.read()):
             if kind is not None:
@@ -197,7 +197,7 @@ class HttpBackend:
         body = await _read(reply, REFUSAL_LIMIT_BYTES)
         if self._key:
             body = body.replace(self._key.encode(), b"***")
-        return self._wire.refusal_of(reply.status, reply.headers, body, self._where)
+        return self._wire.refusal_of(reply.status, reply.headers(), body, self._where)
 
     def _broken(self, error: Exception) -> BackendError:
         """Say what befell the connection; where we closed it ourselves, that is what befell the job."""
@@ -211,7 +211,7 @@ class HttpBackend:
 async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Event]:
     """Yield a reply's bytes as they come; the first frame stands even for a reply that has none."""
     assert job.verbatim is not None
-    kind, content_type = job.verbatim.kind, reply.headers.get("content-type", "")
+    kind, content_type = job.verbatim.kind, reply.header("content-type")
     data = await reply.read()
     yield Frame(data, kind, content_type)
     while data:

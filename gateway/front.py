@@ -99,10 +99,12 @@ class Front:
     ) -> tuple[Reply, Outcome]:
         frames = encoder.frames
         if frames is None:
-            outcome = await self._pipeline.collect(outcome)
+            if outcome.answer is None:
+                outcome = await self._pipeline.collect(outcome)
             assert outcome.answer is not None
             whole = encoder.whole(outcome.answer)
-            headers = {**_headers(outcome, reply_id, whole.content_type), **whole.headers}
+            headers = _headers(outcome, reply_id, whole.content_type)
+            headers.update(whole.headers)
             return Reply(200, headers, whole.body), outcome
         headers = _headers(outcome, reply_id, frames.content_type(outcome.head))
         headers["X-Accel-Buffering"] = "no"
@@ -159,11 +161,12 @@ def _fault(error: Exception, reply_id: str) -> Fault:
 
 def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, str]:
     status, head = outcome.status, outcome.head
-    timing = f"cache;dur={outcome.lookup_s * 1000:.2f}"
-    if not status.hit:
-        timing += (
-            f", queue;dur={head.queue_s * 1000:.2f}, start;dur={head.start_s * 1000:.2f}"
-            f", infer;dur={head.infer_s * 1000:.2f}"
+    if status.hit:
+        timing = f"cache;dur={outcome.lookup_s * 1000:.2f}"
+    else:
+        timing = (
+            f"cache;dur={outcome.lookup_s * 1000:.2f}, queue;dur={head.queue_s * 1000:.2f}"
+            f", start;dur={head.start_s * 1000:.2f}, infer;dur={head.infer_s * 1000:.2f}"
         )
     headers = {
         "Content-Type": content_type,

@@ -15,15 +15,21 @@ _MS = 1000
 
 @dataclass(slots=True)
 class Duration:
-    """How often something happened, and for how long in all."""
+    """How often something happened, and for how many seconds in all."""
 
     count: int = 0
-    ns: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ns(self) -> int:
+        """The time in whole nanoseconds."""
+        return round(self.seconds * _NS)
 
     def add(self, seconds: float) -> None:
         """Count one more."""
         self.count += 1
-        self.ns += round(max(0.0, seconds) * _NS)
+        if seconds > 0.0:
+            self.seconds += seconds
 
 
 @dataclass(slots=True)
@@ -80,7 +86,9 @@ class ModelStatistics:
         `lookup_s` is what the caches took, `wait_s` the time until a replica took the job (a cold start is in it),
         `infer_s` the time from then to its first event. What is left of the total went into the rest of the answer.
         """
-        sums = self._models.setdefault(model, OfModel())
+        sums = self._models.get(model)
+        if sums is None:
+            sums = self._models[model] = OfModel()
         if failed:
             sums.fail.add(total_s)
             return
@@ -105,4 +113,4 @@ class ModelStatistics:
     def _rows(self, model: str, job: Job) -> int:
         if job.task is Task.INFER:
             return job.tensors[0].shape[0] if self._max_batch(model) and job.tensors else 1
-        return max(1, len(job.inputs))
+        return len(job.inputs) or 1

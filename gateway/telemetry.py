@@ -1,16 +1,17 @@
 """Prometheus metrics of the trunk. Knows what is counted, not how any room works.
 
-Children of labelled metrics are looked up once and kept: `labels()` costs more than counting.
+What happens with every request is counted in plain numbers and put into a metric's form when Prometheus asks: the
+library's own counters and histograms cost a request several times as much.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+from gateway.tally import Answered, OfModel, Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,40 +26,11 @@ class Reading:
     counter: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _OfModel:
-    """The children of one model."""
-
-    first: Histogram
-    tokens_in: Counter
-    tokens_out: Counter
-
-
 class Telemetry:
     """The gateway's metrics, in a registry of its own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "warmgate_requests", "Requests answered.", ("surface", "model", "status", "cache"), registry=self._registry
-        )
-        self._seconds = Histogram(
-            "warmgate_request_seconds",
-            "Time until the answer, or the head of a stream, was ready.",
-            ("surface", "cache"),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._first = Histogram(
-            "warmgate_first_event_seconds",
-            "Time from arrival to a model's first event.",
-            ("model",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._tokens = Counter(
-            "warmgate_tokens", "Tokens that models read and made.", ("model", "direction"), registry=self._registry
-        )
         self._fallbacks = Counter(
             "warmgate_fallbacks", "Times that a candidate failed and the next one was tried.",
             ("model", "error"), registry=self._registry,
@@ -72,36 +44,60 @@ class Telemetry:
             ("result",),
             registry=self._registry,
         )
-        self._kept: dict[tuple[str, str, int, str], tuple[Counter, Histogram]] = {}
-        self._of_model: dict[str, _OfModel] = {}
+        self._answered: dict[tuple[str, str, int, str], Answered] = {}
+        self._times: dict[tuple[str, str], Times] = {}
+        self._models: dict[str, OfModel] = {}
+        self._registry.register(_Tallies(self._families))
 
     def answered(self, surface: str, model: str, status: int, cache: str, seconds: float) -> None:
         """Count one request that was answered, or refused."""
         key = (surface, model, status, cache)
-        kept = self._kept.get(key)
-        if kept is None:
-            counter = self._requests.labels(surface, model, str(status), cache)
-            kept = self._kept[key] = (counter, self._seconds.labels(surface, cache))
-        kept[0].inc()
-        kept[1].observe(seconds)
+        answered = self._answered.get(key)
+        if answered is None:
+            answered = self._answered[key] = Answered(self._times.setdefault((surface, cache), Times()))
+        answered.count += 1
+        answered.times.add(seconds)
 
     def first_event(self, model: str, seconds: float) -> None:
         """Observe the wait for a model's first event."""
-        self._kept_for(model).first.observe(seconds)
+        self._of(model).first.add(seconds)
 
     def tokens(self, model: str, read: int, made: int) -> None:
         """Count tokens."""
-        kept = self._kept_for(model)
-        kept.tokens_in.inc(read)
-        kept.tokens_out.inc(made)
+        of_model = self._of(model)
+        of_model.tokens_in += read
+        of_model.tokens_out += made
 
-    def _kept_for(self, model: str) -> "_OfModel":
-        kept = self._of_model.get(model)
-        if kept is None:
-            kept = self._of_model[model] = _OfModel(
-                self._first.labels(model), self._tokens.labels(model, "in"), self._tokens.labels(model, "out")
-            )
-        return kept
+    def _of(self, model: str) -> OfModel:
+        of_model = self._models.get(model)
+        if of_model is None:
+            of_model = self._models[model] = OfModel()
+        return of_model
+
+    def _families(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "warmgate_requests", "Requests answered.", labels=("surface", "model", "status", "cache")
+        )
+        for (surface, model, status, cache), answered in self._answered.items():
+            requests.add_metric((surface, model, str(status), cache), answered.count)
+        seconds = HistogramMetricFamily(
+            "warmgate_request_seconds",
+            "Time until the answer, or the head of a stream, was ready.",
+            labels=("surface", "cache"),
+        )
+        for labels, times in self._times.items():
+            seconds.add_metric(labels, times.buckets(), times.sum_s)
+        first = HistogramMetricFamily(
+            "warmgate_first_event_seconds", "Time from arrival to a model's first event.", labels=("model",)
+        )
+        tokens = CounterMetricFamily(
+            "warmgate_tokens", "Tokens that models read and made.", labels=("model", "direction")
+        )
+        for model, of_model in self._models.items():
+            first.add_metric((model,), of_model.first.buckets(), of_model.first.sum_s)
+            tokens.add_metric((model, "in"), of_model.tokens_in)
+            tokens.add_metric((model, "out"), of_model.tokens_out)
+        return (requests, seconds, first, tokens)
 
     def fallback(self, model: str, error: Exception) -> None:
         """Count a candidate that failed before its first event."""
@@ -122,6 +118,14 @@ class Telemetry:
     def exposition(self) -> bytes:
         """Write all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Tallies(Collector):
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families()
 
 
 class _Readings(Collector):

@@ -113,8 +113,8 @@ async def test_every_framing_is_read_however_it_is_cut(reply, whole, step):
     async with client_of(way) as client:
         got = await ask(client, whole=whole)
         assert got.status == 200
-        assert "x-trailer" not in got.headers
-        assert "link" not in got.headers
+        assert "x-trailer" not in got.headers()
+        assert "link" not in got.headers()
         assert await body_of(got) == b"hello"
 
 
