@@ -50,6 +50,17 @@ async def test_a_question_in_json_is_answered_in_json():
     assert differences["data"] == [n - 1 for n in ROW]
 
 
+async def test_what_is_null_is_absent():
+    """Clients that write every field, some of them as null, mean what is not there."""
+    asked = question(id=None, parameters=None, outputs=None)
+    asked["inputs"][0]["parameters"] = None
+    async with oip_house({"simple": (Task.INFER, simple())}) as house:
+        answer = await house.json("POST", INFER, asked)
+
+    assert "id" not in answer
+    assert len(answer["outputs"]) == 2
+
+
 async def test_binary_tensors_both_ways():
     """Inputs lie behind the JSON in their order, and so do those outputs that are wanted as bytes."""
     first, second = np.arange(16, dtype="<i4"), np.ones(16, "<i4")
@@ -221,6 +232,7 @@ HOSTILE = [
     (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "nested"),
     (b'{"inputs": [NaN' + b"[" * 5000, "JSON"),
     (b'{"inputs": NaN, "n": 1' + b"0" * 5000 + b"}", "JSON"),
+    (b'{"inputs": [' + b"[]," * 2**20 + b"[]]}", "lists"),
     (b"\xff\xfe", "JSON"),
     (b"17", "object"),
 ]

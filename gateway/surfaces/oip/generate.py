@@ -9,10 +9,10 @@ from backends.contract import Event, Task, Text
 from gateway.answer import Answer, Head
 from gateway.catalog import ModelInfo
 from gateway.errors import Unsupported
-from gateway.fields import refuse, text
+from gateway.fields import text
 from gateway.request import Request
 from gateway.surfaces.oip.answers import TEXT_OUTPUT, reply_head
-from gateway.surfaces.oip.json_body import parameters_of, parse
+from gateway.surfaces.oip.json_body import id_of, parameters_of, parse
 from gateway.surfaces.oip.questions import completion, generation
 from gateway.surfaces.wire import SSE, Encoder, Whole
 
@@ -27,15 +27,12 @@ def decode_generate(info: ModelInfo, body: bytes, *, streamed: bool) -> tuple[Re
     if make is None:
         raise Unsupported(f"'{info.name}' does {info.task} and generates no text; use 'infer'")
     fields = parse(body)
-    request_id = fields.get("id", "")
-    if not isinstance(request_id, str):
-        raise refuse("id", request_id, "a string")
     parameters: Mapping[str, Any] = {
         **{name: value for name, value in fields.items() if name not in _OWN},
         **parameters_of(fields),
     }
     request = make(info.name, text(fields, "text_input"), parameters, streamed=streamed)
-    return request, GenerateEncoder(info.name, request_id, streamed=streamed)
+    return request, GenerateEncoder(info.name, id_of(fields), streamed=streamed)
 
 
 class GenerateEncoder:

@@ -9,12 +9,16 @@ from gateway.errors import InvalidRequest
 from gateway.fields import parse_object, refuse
 
 _WORDS = (b"NaN", b"Infinity")
+# A list takes twenty times the memory of the two bytes that write it.
+_MAX_NESTED = 2**20
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """Parse a JSON object; an empty body is an empty one. Raises `InvalidRequest`."""
     if not body:
         return {}
+    if body.count(b"[") + body.count(b"{") > _MAX_NESTED:
+        raise InvalidRequest(f"the body's JSON has more than {_MAX_NESTED} lists and objects; send tensors as bytes")
     try:
         return parse_object(body)
     except InvalidRequest:
@@ -37,4 +41,14 @@ def parameters_of(body: dict[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise refuse("parameters", value, "an object")
+    return value
+
+
+def id_of(body: dict[str, Any]) -> str:
+    """Return the id that the reply shall have too, empty where there is none. Raises `InvalidRequest`."""
+    value = body.get("id")
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise refuse("id", value, "a string")
     return value

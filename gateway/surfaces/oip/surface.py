@@ -18,7 +18,7 @@ from gateway.request import Request
 from gateway.surfaces.oip import tensors
 from gateway.surfaces.oip.answers import outputs_of, reply_head
 from gateway.surfaces.oip.generate import GENERATE, GENERATE_STREAM, decode_generate
-from gateway.surfaces.oip.json_body import parameters_of, parse
+from gateway.surfaces.oip.json_body import id_of, parameters_of, parse
 from gateway.surfaces.oip.questions import Lookup, Question, Wanted, known, to_request
 from gateway.surfaces.wire import JSON, Call, Encoder, Failure, Whole
 
@@ -111,9 +111,6 @@ def _header_length(header: str, received: int) -> int:
 
 def _question(info: ModelInfo, version: str, body: bytes, length: int) -> Question:
     fields = parse(body[:length])
-    request_id = fields.get("id", "")
-    if not isinstance(request_id, str):
-        raise refuse("id", request_id, "a string")
     inputs, behind = [], memoryview(body)[length:]
     for item in _objects(fields, "inputs"):
         tensor, behind = _input(item, behind)
@@ -121,7 +118,7 @@ def _question(info: ModelInfo, version: str, body: bytes, length: int) -> Questi
     if len(behind):
         raise InvalidRequest(f"unexpected additional input data for model '{info.name}': {len(behind)} bytes")
     outputs = tuple([_wanted(item) for item in _objects(fields, "outputs")])
-    return Question(info.name, version, request_id, parameters_of(fields), tuple(inputs), outputs)
+    return Question(info.name, version, id_of(fields), parameters_of(fields), tuple(inputs), outputs)
 
 
 def _objects(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
@@ -143,7 +140,7 @@ def _input(item: dict[str, Any], behind: memoryview) -> tuple[Tensor, memoryview
     _refuse_shared_memory(parameters, name)
     if (size := parameters.get("binary_data_size")) is None:
         return tensors.from_json(name, datatype, shape, item.get("data")), behind
-    if "data" in item:
+    if item.get("data") is not None:
         raise InvalidRequest(f"input '{cut(name)}' has both 'data' and 'binary_data_size'", "data")
     if type(size) is not int or not 0 <= size <= len(behind):
         raise refuse("binary_data_size", size, f"a whole number from 0 to {len(behind)}, the bytes that are left")

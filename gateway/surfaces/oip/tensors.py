@@ -145,11 +145,12 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: object) -> T
 
 def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> Tensor:
     """Make a tensor of Python values, as many as its shape says. Raises `InvalidRequest` where one does not fit."""
+    if datatype == BYTES:
+        _check_strings(name, len(values))
     kinds = set(map(type, values))
     if datatype == BYTES:
         if not kinds <= {str, bytes}:
             raise InvalidRequest(f"the data of input '{name}' must be strings, since it is BYTES", "data")
-        _check_strings(name, len(values))
         encoded = [value.encode() if type(value) is str else value for value in values]
         return Tensor(name, BYTES, tuple(shape), pack_strings(encoded))
     dtype = NUMPY[datatype]
