@@ -31,6 +31,7 @@ class Receiver(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.got: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+        self.signed: list[tuple[bytes, str]] = []
         self.asked = 0
         self.failing = True
 
@@ -44,8 +45,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.got[self.headers["Idempotency-Key"]].append(body)
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.signed.append((raw, self.headers["X-Warmgate-Signature"]))
+        self.server.got[self.headers["Idempotency-Key"]].append(json.loads(raw))
         self.server.asked += 1
         self.send_response(500 if self.server.failing and self.server.asked % 3 == 0 else 204)
         self.end_headers()
