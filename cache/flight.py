@@ -89,6 +89,11 @@ class SingleFlight(Generic[T]):
         flight = self._flights.get(key)
         return 0 if flight is None else flight.seats
 
+    @property
+    def seats(self) -> int:
+        """How many seats are taken in all flights."""
+        return sum(flight.seats for flight in self._flights.values())
+
     async def close(self, deadline_s: float = 5.0) -> None:
         """Cancel all work, and wait for it to clean up within the deadline; seats still taken get an error."""
         tasks = list(self._tasks)

@@ -247,6 +247,7 @@ class Gateway:
         if generation is None:
             return
         yield from readings.of_pools(generation.parts.pools, time.monotonic())
+        yield from readings.of_flights(self._lasting.flights)
         if generation.parts.caches is not None:
             yield from readings.of_cache(generation.parts.caches.exact, generation.parts.caches.semantic)
         if generation.parts.batches is not None:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot, ReplicaState
 from cache.exact import ExactCache
+from cache.flight import SingleFlight
 from cache.semantic.lookup import SemanticCache
+from gateway.pipeline import Item
 from gateway.telemetry import Reading
 
 
@@ -31,6 +33,11 @@ def _of_pool(pool: PoolSnapshot) -> Iterable[Reading]:
     }
     for metric, (what, value) in figures.items():
         yield Reading(metric, what, ("model",), (pool.model,), value)
+
+
+def of_flights(flights: SingleFlight[Item]) -> Iterable[Reading]:
+    """Read how many are in shared work."""
+    yield Reading("warmgate_flight_seats", "Requests in work that others may join.", (), (), flights.seats)
 
 
 def of_cache(exact: ExactCache, semantic: SemanticCache | None) -> Iterable[Reading]:
