@@ -49,8 +49,8 @@ def question_of(request: ModelInferRequest, info: ModelInfo) -> Question:
 
 
 def _input(sent: ModelInferRequest.InferInputTensor, raw: bytes | None) -> Tensor:
-    _refuse_shared_memory(sent.name, sent.parameters)
-    name, shape = sent.name, list(sent.shape)
+    name, shape = tensors.check_name(sent.name), list(sent.shape)
+    _refuse_shared_memory(name, sent.parameters)
     datatype = tensors.check_datatype(name, sent.datatype)
     if raw is not None:
         return tensors.from_raw(name, datatype, shape, raw)
@@ -67,7 +67,7 @@ def _input(sent: ModelInferRequest.InferInputTensor, raw: bytes | None) -> Tenso
 
 
 def _wanted(sent: ModelInferRequest.InferRequestedOutputTensor) -> Wanted:
-    _refuse_shared_memory(sent.name, sent.parameters)
+    _refuse_shared_memory(tensors.check_name(sent.name), sent.parameters)
     classes = sent.parameters["classification"].int64_param if "classification" in sent.parameters else 0
     if classes < 0:
         raise InvalidRequest(f"'classification' of output '{cut(sent.name)}' must be 0 or more, got {classes}")

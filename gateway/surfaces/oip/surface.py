@@ -132,7 +132,7 @@ def _objects(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _input(item: dict[str, Any], behind: memoryview) -> tuple[Tensor, memoryview]:
     """Read one input; return it with the bytes that are left for those after it."""
-    name, shape = _name(item), item.get("shape")
+    name, shape = tensors.check_name(item.get("name")), item.get("shape")
     if not isinstance(shape, list):
         raise refuse("shape", shape, f"a list of whole numbers for input '{cut(name)}'")
     datatype = tensors.check_datatype(name, item.get("datatype"))
@@ -148,7 +148,7 @@ def _input(item: dict[str, Any], behind: memoryview) -> tuple[Tensor, memoryview
 
 
 def _wanted(item: dict[str, Any]) -> Wanted:
-    name, parameters = _name(item), parameters_of(item)
+    name, parameters = tensors.check_name(item.get("name")), parameters_of(item)
     _refuse_shared_memory(parameters, name)
     binary, classes = parameters.get("binary_data"), parameters.get("classification", 0)
     if not isinstance(binary, bool | None):
@@ -156,13 +156,6 @@ def _wanted(item: dict[str, Any]) -> Wanted:
     if type(classes) is not int or not 0 <= classes <= _MAX_CLASSES:
         raise refuse("classification", classes, f"a whole number from 0 to {_MAX_CLASSES}")
     return Wanted(name, binary, classes)
-
-
-def _name(item: Mapping[str, Any]) -> str:
-    name = item.get("name")
-    if not isinstance(name, str) or not name:
-        raise refuse("name", name, "a non-empty string")
-    return name
 
 
 def _refuse_shared_memory(parameters: Mapping[str, Any], name: str) -> None:

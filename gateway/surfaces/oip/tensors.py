@@ -22,6 +22,7 @@ LENGTH_BYTES = 4
 # Strings are counted one by one while everybody else waits.
 MAX_STRINGS = 2**20
 _MAX_RANK = 64
+_MAX_NAME = 256
 _MAX_SIZE = 2**63 - 1
 
 NUMPY: dict[str, np.dtype[Any]] = {
@@ -62,6 +63,13 @@ def count(name: str, shape: Sequence[int]) -> int:
     if elements > _MAX_SIZE:
         raise InvalidRequest(f"input '{name}' has a shape of more than {_MAX_SIZE} elements", "shape")
     return elements
+
+
+def check_name(name: object) -> str:
+    """Return a tensor's name if it is one; whatever is told of the tensor later repeats it."""
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+        raise refuse("name", name, f"a string of 1 to {_MAX_NAME} characters")
+    return name
 
 
 def check_datatype(name: str, datatype: object) -> str:
