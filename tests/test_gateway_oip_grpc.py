@@ -439,6 +439,28 @@ async def test_a_drain_lets_calls_end():
     assert caught.value.status() == "StatusCode.UNAVAILABLE"
 
 
+async def test_a_drain_does_not_wait_for_idle_streams():
+    """A stream without a request in progress, and who watches the health, are let go at once."""
+    forever = asyncio.Event()
+
+    async def one_then_wait() -> AsyncIterator[dict[str, Any]]:
+        yield {"model_name": "simple", "inputs": pair()}
+        await forever.wait()
+
+    async with oip_house(sums()) as house:
+        server, address = await house.grpc_server()
+        async with triton.InferenceServerClient(address) as client, grpc.aio.insecure_channel(address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            replies = aiter(client.stream_infer(one_then_wait()))
+            await anext(replies)
+            async with asyncio.timeout(10.0):
+                await server.drain(3600.0)
+            assert [reply async for reply in replies] == []
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert await watch.code() is grpc.StatusCode.OK
+
+
 async def test_a_port_that_is_taken_is_an_error():
     """Two servers do not share a port."""
     async with oip_house(sums()) as house:

@@ -33,7 +33,7 @@ class GrpcServer:
         max_body_bytes: int,
     ) -> None:
         self._inference = InferenceService(serving, statistics, telemetry)
-        self._health = HealthService(self._inference.ready, lambda: self._inference.draining)
+        self._health = HealthService(self._inference.ready, self._inference.draining)
         self._max_body_bytes = max_body_bytes
         self._server: grpc.aio.Server | None = None
         self._tls: tuple[bytes, bytes] | None = None
@@ -92,7 +92,7 @@ class GrpcServer:
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls and let those in progress end within the deadline; what is left is cut off."""
-        self._inference.draining = True
+        self._inference.draining.set()
         if self._server is not None:
             await self._server.stop(deadline_s)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
 from google.protobuf.message import Message
 
@@ -16,7 +17,7 @@ _LOOK_S = 0.5
 class HealthService:
     """Says of all services what `ready` says; who watches is let go when it is `over`."""
 
-    def __init__(self, ready: Callable[[], bool], over: Callable[[], bool]) -> None:
+    def __init__(self, ready: Callable[[], bool], over: asyncio.Event) -> None:
         self._ready = ready
         self._over = over
 
@@ -33,12 +34,15 @@ class HealthService:
         """Answer now, and again whenever the answer is another one, for as long as the client listens."""
         del context
         told = None
-        while not (told is not None and self._over()):
+        while True:
             if (status := self._status(request.service)) != told:
                 told = status
                 yield pb.HealthCheckResponse(status=status)
-                continue
-            await asyncio.sleep(_LOOK_S)
+            if self._over.is_set():
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._over.wait()
 
     def _status(self, service: str) -> pb.HealthCheckResponse.ServingStatus:
         statuses = pb.HealthCheckResponse

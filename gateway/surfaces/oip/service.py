@@ -3,12 +3,13 @@
 Knows no server; what answers may change between two calls.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
@@ -34,6 +35,8 @@ from gateway.telemetry import Telemetry
 Unary = Callable[[Any, Context], Awaitable[Message]]
 Answering = Callable[[Any, Caller], Awaitable[Message]]
 
+_R = TypeVar("_R")
+
 _SURFACE = "grpc"
 _OK = 200
 _EMPTY_FINAL = "triton_enable_empty_final_response"
@@ -56,11 +59,11 @@ class InferenceService:
         self._serving = serving
         self._statistics = statistics
         self._telemetry = telemetry
-        self.draining = False
+        self.draining = asyncio.Event()
 
     def ready(self) -> bool:
         """Tell whether the server takes requests and has all models up that it promises."""
-        return not self.draining and self._serving().catalog.ready
+        return not self.draining.is_set() and self._serving().catalog.ready
 
     def unary(self) -> dict[str, Unary]:
         """Return the calls of one request and one reply."""
@@ -93,10 +96,14 @@ class InferenceService:
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         """Answer request after request: a text in pieces, everything else in one reply. Errors are replies too."""
-        async for request in requests:
-            async with aclosing(self._pieces(request, context)) as pieces:
-                async for piece in pieces:
-                    yield piece
+        draining = asyncio.ensure_future(self.draining.wait())
+        try:
+            while (request := await _next(aiter(requests), draining)) is not None:
+                async with aclosing(self._pieces(request, context)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        finally:
+            draining.cancel()
 
     def _identified(self, answer: Answering) -> Unary:
         async def call(request: Message, context: Context) -> Message:
@@ -210,6 +217,16 @@ class InferenceService:
         if not caller.may_call(info.name):
             raise Forbidden(f"this key may not call '{info.name}'", "model")
         return info
+
+
+async def _next(requests: AsyncIterator[_R], over: "asyncio.Future[Any]") -> _R | None:
+    """Return a stream's next request; None at its end, or where it is `over` before one came."""
+    reading = asyncio.ensure_future(anext(requests, None))
+    try:
+        await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() else None
+    finally:
+        reading.cancel()
 
 
 class _Counted:

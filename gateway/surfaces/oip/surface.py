@@ -28,6 +28,7 @@ _MODEL = "/v2/models/{model}"
 _VERSION = f"{_MODEL}/versions/{{version}}"
 _MAX_CLASSES = 2**20
 _MAX_DIGITS = 18
+_MAX_TENSORS = 2**10
 
 
 class OipSurface:
@@ -125,8 +126,8 @@ def _objects(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     value = fields.get(name)
     if value is None and name == "outputs":
         return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise refuse(name, value, "a list of objects")
+    if not isinstance(value, list) or len(value) > _MAX_TENSORS or not all(isinstance(item, dict) for item in value):
+        raise refuse(name, value, f"a list of at most {_MAX_TENSORS} objects")
     return value
 
 
