@@ -3,6 +3,7 @@
 Knows no wire.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,19 +14,33 @@ from gateway.errors import InvalidRequest
 _SHOWN_CHARS = 80
 # orjson reads about a thousand levels of nesting and writes about 250: what cannot be written again is not taken.
 _WRITABLE_LEVELS = 250
+# Each object and list costs far more to make than its two bytes to send.
+_MOST_CONTAINERS = 2**17
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Parse a JSON object. Raises `InvalidRequest` with the place of the first error."""
+    marks = body.count(b"[") + body.count(b"{")
+    if marks > _MOST_CONTAINERS:
+        _check_count(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
-    if body.count(b"[") + body.count(b"{") > _WRITABLE_LEVELS:
+    if marks > _WRITABLE_LEVELS:
         _check_nesting(value)
     if type(value) is not dict:
         raise InvalidRequest(f"the body must be a JSON object, got {shown(value)}")
     return value
+
+
+def _check_count(body: bytes) -> None:
+    """Refuse more objects and lists than are read; brackets within strings are none."""
+    bare = _STRING.sub(b"", body)
+    count = bare.count(b"[") + bare.count(b"{")
+    if count > _MOST_CONTAINERS:
+        raise InvalidRequest(f"the body's JSON has {count} objects and lists; at most {_MOST_CONTAINERS} are read")
 
 
 def _check_nesting(value: object) -> None:

@@ -13,7 +13,7 @@ from backends.contract import Message
 from gateway.fields import refuse
 
 _ROLES = ("user", "assistant", "system")
-_MAX_MESSAGES = 100_000
+_MAX_MESSAGES = 2**14
 _THOUGHTS = ("thinking", "redacted_thinking")
 _TEXTS = "a string or a non-empty list of text blocks"
 _HINT = "cache_control"

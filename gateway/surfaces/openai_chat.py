@@ -17,6 +17,7 @@ from gateway.surfaces.wire import Encoder
 Decoded = tuple[Request, Callable[[str], Encoder]]
 """A request, and what makes the encoder of its reply from the reply's id."""
 
+MAX_MESSAGES = 2**14
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # An assistant that says nothing must do or have done something.
 _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio", "reasoning_content", "reasoning")
@@ -70,8 +71,13 @@ def asked_of(messages: Sequence[Message]) -> str | None:
 
 def read_messages(value: object) -> tuple[Message, ...]:
     """Read a conversation."""
-    if not isinstance(value, list) or not value:
-        raise refuse("messages", value, "a non-empty list of messages")
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_MESSAGES:
+        raise refuse("messages", value, f"a non-empty list of messages, at most {MAX_MESSAGES}")
+    parts = sum(
+        [len(item["content"]) for item in value if isinstance(item, dict) and type(item.get("content")) is list]
+    )
+    if parts > MAX_MESSAGES:
+        raise refuse("messages", parts, f"messages of at most {MAX_MESSAGES} parts together")
     return tuple([_message(item, f"messages[{place}]") for place, item in enumerate(value)])
 
 

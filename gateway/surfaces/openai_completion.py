@@ -13,6 +13,7 @@ from gateway.surfaces.openai_reply import CompletionEncoder, EmbeddingEncoder, W
 
 _MAX_INPUTS = 2048
 _MAX_TOKEN_ID = 2**31 - 1
+_MAX_TOKENS = 2**20
 _MAX_DIMENSIONS = 2**20
 
 Tokens = tuple[int, ...]
@@ -108,6 +109,6 @@ def _input(item: object, name: str) -> str | Tokens:
 def _is_tokens(value: object) -> TypeGuard[list[int]]:
     return (
         isinstance(value, list)
-        and len(value) > 0
+        and 0 < len(value) <= _MAX_TOKENS
         and all(type(token) is int and 0 <= token <= _MAX_TOKEN_ID for token in value)
     )

@@ -20,6 +20,8 @@ _MAX_STOPS = 4
 _MAX_SEED = 2**63 - 1
 MAX_CHOICES = 128
 _MAX_BIAS = 100
+_MAX_BIASES = 2**14
+_MAX_LIST = 2**12
 _MAX_LOGPROBS = 1000
 
 # These shape the reply or describe the client, never the answer: no part of a request's identity.
@@ -89,7 +91,10 @@ def response_format(body: Mapping[str, Any], name: str) -> None:
 
 def logit_bias(body: Mapping[str, Any], name: str) -> None:
     """Check the biases: numbers by token."""
-    for bias in (mapping(body, name) or {}).values():
+    biases = mapping(body, name) or {}
+    if len(biases) > _MAX_BIASES:
+        raise refuse(name, len(biases), f"biases of at most {_MAX_BIASES} tokens")
+    for bias in biases.values():
         if isinstance(bias, bool) or not isinstance(bias, int | float) or not -_MAX_BIAS <= bias <= _MAX_BIAS:
             raise refuse(name, body[name], f"an object with a number from -{_MAX_BIAS} to {_MAX_BIAS} for each token")
 
@@ -99,8 +104,8 @@ def listed(body: Mapping[str, Any], name: str) -> list[Any]:
     value = body.get(name)
     if value is None:
         return []
-    if not isinstance(value, list):
-        raise refuse(name, value, "a list")
+    if not isinstance(value, list) or len(value) > _MAX_LIST:
+        raise refuse(name, value, f"a list of at most {_MAX_LIST} items")
     return value
 
 

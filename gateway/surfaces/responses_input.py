@@ -11,6 +11,7 @@ from gateway.errors import InvalidRequest
 from gateway.fields import cut, refuse
 
 _NAME = "input"
+_MAX_ITEMS = 2**14
 _ROLES = ("user", "assistant", "system", "developer")
 _KINDS = ("message", "function_call", "function_call_output", "reasoning")
 
@@ -20,8 +21,8 @@ def messages_of(value: object, instructions: str | None) -> list[dict[str, Any]]
     messages: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
     if isinstance(value, str):
         return [*messages, {"role": "user", "content": value}]
-    if not isinstance(value, list) or not value:
-        raise refuse(_NAME, value, "a string or a non-empty list of items")
+    if not isinstance(value, list) or not 0 < len(value) <= _MAX_ITEMS:
+        raise refuse(_NAME, value, f"a string or a non-empty list of items, at most {_MAX_ITEMS}")
     for place, item in enumerate(value):
         _add(item, f"{_NAME}[{place}]", messages)
     if not messages:

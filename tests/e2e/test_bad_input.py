@@ -33,7 +33,7 @@ def goes_on(gateway: RunningGateway) -> Iterator[None]:
         (b'{"model": "atlas", "messages": [', None, "the body is not valid JSON"),
         (b'\xff\xfe{"model"', None, "the body is not valid JSON"),
         (b"[1, 2]", None, "must be a JSON object, got [1,2]"),
-        (b'{"messages": []}', "messages", "a non-empty list of messages, got []"),
+        (b'{"messages": []}', "messages", "a non-empty list of messages, at most 16384, got []"),
         (b'{"model": 7, "messages": [{"role": "user", "content": "x"}]}', "model", "a non-empty string, got 7"),
         (b'{"model": "atlas", "messages": [{"role": "robot", "content": "x"}]}', "messages[0].role", "system, develop"),
         (b'{"model": "atlas", "messages": [{"role": "user", "content": 5}]}', "messages[0].content", "got 5"),
