@@ -24,7 +24,7 @@ BUILDERS = ("gateway/app.py", "gateway/building/", "gateway/main.py")
 HOMES = {
     "httptools": ("gateway/", "backends/http_connection.py"),  # one HTTP server, and one client
     # The connector of the batch queue's client checks the very address that it connects to: it is here to stay.
-    "aiohttp": ("gateway/batch/", "backends/"),
+    "aiohttp": ("gateway/batch/",),
     "boto3": ("gateway/batch/",),  # slow to load: only who reads from S3 does it
     "botocore": ("gateway/batch/",),
     "sqlite3": ("gateway/batch/", "cache/disk/"),  # a disk must not make the event loop wait

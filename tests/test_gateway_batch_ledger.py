@@ -127,6 +127,19 @@ def test_a_draft_holds_room_until_it_is_discarded(ledger):
     assert ledger.put(draft("c"), [b"0"], 3, 100, last=True).total == 1
 
 
+def test_a_draft_ends_with_its_process(tmp_path):
+    """Nobody was told of it: the next process finds nothing of it, and its room free."""
+    ledger, db = open_ledger(tmp_path / "0")
+    ledger.put(draft("b"), [b"0"] * 3, 3, 100, last=False)
+    fresh = after_crash(tmp_path / "0", tmp_path / "1")
+    db.close()
+    ledger, db = open_ledger(fresh)
+
+    assert db.execute("SELECT count(*) FROM item").fetchone()[0] == 0
+    assert ledger.put(draft("c"), [b"0"] * 3, 3, 100, last=True).total == 3
+    ledger.close()
+
+
 def test_the_number_of_open_batches_is_bounded(ledger):
     """Many small batches fill the queue as well as a large one does."""
     for number in range(MAX_BATCHES):
