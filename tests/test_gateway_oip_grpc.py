@@ -311,6 +311,21 @@ async def test_an_error_is_a_reply_and_the_stream_goes_on():
     assert added[0].as_numpy("OUTPUT1").tolist() == [[n - 1 for n in range(16)]]
 
 
+async def test_requests_of_a_stream_are_worked_on_together_and_answered_in_turn():
+    """The second request does not wait for the first to end, and its reply does."""
+    gate = asyncio.Event()
+    engine = FakeEngine((Text("He"), gate, Finish("stop")), concurrency=2)
+    models = {"chat": (Task.CHAT, engine)} | sums()
+    requests = [{"model_name": "chat", "inputs": said(text)} for text in ("a", "b")]
+    async with served(models) as (_, client):
+        call = asyncio.ensure_future(asked(client, *requests, {"model_name": "simple", "inputs": pair()}))
+        await until(lambda: engine.backends and engine.backends[0].running == 2)
+        gate.set()
+        replies = [result.get_response().model_name for result, _ in await call]
+
+    assert replies == ["chat", "chat", "simple"]
+
+
 async def test_a_text_that_is_empty_is_one_empty_reply():
     """Who waits for a reply to each request gets one, though nothing was said."""
     async with served(chat(Finish("stop"))) as (_, client):

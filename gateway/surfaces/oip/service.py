@@ -41,6 +41,8 @@ _SURFACE = "grpc"
 _OK = 200
 _EMPTY_FINAL = "triton_enable_empty_final_response"
 _TEXTS = (Task.CHAT, Task.COMPLETION)
+# Requests of one stream that are worked on together; those after them wait in the client's hands.
+_AT_A_TIME = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +94,34 @@ class InferenceService:
         calls |= {name: self._identified(answer) for name, answer in identified.items()}
         return {name: guarded(call) for name, call in calls.items()} | {"ModelInfer": self._infer}
 
-    async def stream(
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
-    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
-        """Answer request after request: a text in pieces, everything else in one reply. Errors are replies too."""
+    async def stream(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
+        """Answer requests, several at a time, in the order in which they came. Errors are replies too."""
         draining = asyncio.ensure_future(self.draining.wait())
+        room = asyncio.Semaphore(_AT_A_TIME)
+        turn = asyncio.Event()
+        turn.set()
         try:
-            while (request := await _next(aiter(requests), draining)) is not None:
-                async with aclosing(self._pieces(request, context)) as pieces:
-                    async for piece in pieces:
-                        yield piece
+            async with asyncio.TaskGroup() as answers:
+                while (request := await _next(aiter(requests), draining)) is not None:
+                    await room.acquire()
+                    done = asyncio.Event()
+                    answers.create_task(self._reply(request, context, turn, done)).add_done_callback(
+                        lambda _: room.release()
+                    )
+                    turn = done
         finally:
             draining.cancel()
+
+    async def _reply(
+        self, request: pb.ModelInferRequest, context: Context, turn: asyncio.Event, done: asyncio.Event
+    ) -> None:
+        """Answer one request of a stream when it is its turn: a text in pieces, everything else in one reply."""
+        async with aclosing(self._pieces(request, context)) as pieces:
+            async for piece in pieces:
+                await turn.wait()
+                await context.write(piece)
+        await turn.wait()
+        done.set()
 
     def _identified(self, answer: Answering) -> Unary:
         async def call(request: Message, context: Context) -> Message:
