@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from backends.contract import StartFailed
-from backends.planning import Action, Refuse, Start, Stop, Wait, next_retry, plan
+from backends.planning import Action, Refuse, Start, Stop, Wait, next_retry, over_budget, plan
 from backends.pool import Pool
+from backends.snapshot import PoolSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class Keeper:
 
     def __init__(self, budget_bytes: int | None, clock: Callable[[], float]) -> None:
         self._budget_bytes = budget_bytes
+        self._cut = False
+        """Whether the budget has become smaller, and what was up since before may not fit yet."""
         self._clock = clock
         self._pools: dict[str, Pool] = {}
         self._beside: set[Pool] = set()
@@ -68,7 +71,8 @@ class Keeper:
 
     def set_budget(self, budget_bytes: int | None) -> None:
         """Change what all replicas may hold together."""
-        self._budget_bytes = budget_bytes
+        before, self._budget_bytes = self._budget_bytes, budget_bytes
+        self._cut = budget_bytes is not None and (self._cut or before is None or budget_bytes < before)
         self.wake()
 
     async def bring_up(self, pool: Pool, count: int, deadline_s: float) -> None:
@@ -114,8 +118,8 @@ class Keeper:
     def step(self, now: float) -> tuple[Action, ...]:
         """Plan once and act; return what was done."""
         pools = [pool.snapshot(now) for pool in self._pools.values()]
-        budget = None if self._budget_bytes is None else self._budget_bytes - _held_by(self._beside, now)
-        actions = plan(now, pools, budget)
+        leaving = _held_by(self._beside, now)
+        actions = (*self._shrink(now, pools), *plan(now, pools, self._budget_bytes, leaving_bytes=leaving))
         self._next_retry = next_retry(now, pools)
         for action in actions:
             self._act(action)
@@ -125,6 +129,13 @@ class Keeper:
                 pool.refuse_waiting("it was replaced or removed before it was up")
         self._remember(now, actions)
         return actions
+
+    def _shrink(self, now: float, pools: list[PoolSnapshot]) -> tuple[Action, ...]:
+        """Return what to stop after the budget was cut, until the rest fits."""
+        if not self._cut or self._budget_bytes is None:
+            return ()
+        self._cut = sum(replica.memory_bytes for pool in pools for replica in pool.replicas) > self._budget_bytes
+        return over_budget(now, pools, self._budget_bytes)
 
     async def close(self) -> None:
         """Stop looking and end every replica at once; drain the pools first where their jobs matter."""

@@ -70,17 +70,35 @@ _LEAVING = (ReplicaState.DRAINING, ReplicaState.FAILED)
 
 
 def plan(
-    now: float, pools: Sequence[PoolSnapshot], budget_bytes: int | None, policy: Policy = DEFAULT_POLICY
+    now: float,
+    pools: Sequence[PoolSnapshot],
+    budget_bytes: int | None,
+    policy: Policy = DEFAULT_POLICY,
+    leaving_bytes: int = 0,
 ) -> tuple[Action, ...]:
     """Return what to do now, stops before the starts that they make room for.
 
-    `budget_bytes` bounds the host memory of all replicas together, as learned or measured; `None`: no bound.
+    `budget_bytes` bounds the host memory of all replicas together, as learned or measured; `None`: no bound. Of it
+    others, which are on their way out, still hold `leaving_bytes`.
     """
     stops = [stop for pool in pools for stop in _surplus(now, pool, policy)]
-    room = _Room(now, pools, budget_bytes, stops)
+    room = _Room(now, pools, budget_bytes, stops, leaving_bytes)
     wants = sorted((w for pool in pools if (w := _want(now, pool, policy)) is not None), key=lambda w: w.order)
     starts = [action for want in wants for action in _fulfil(now, want, room)]
     return (*stops, *starts)
+
+
+def over_budget(now: float, pools: Sequence[PoolSnapshot], budget_bytes: int) -> tuple[Stop, ...]:
+    """Return the idle replicas to stop so that the rest fits, those of least value per byte first: for a budget cut."""
+    held = [r for pool in pools for r in pool.replicas if r.state not in _LEAVING]
+    over = sum(r.memory_bytes for r in held) - budget_bytes
+    stops = []
+    for owner, idle in _by_value([(pool, replica) for pool in pools for replica in _evictable(now, pool, set())]):
+        if over > 0:
+            over -= idle.memory_bytes
+            why = f"{_mib(idle.memory_bytes)} beyond the budget of {_mib(budget_bytes)}, {_idle_words(owner)}"
+            stops.append(Stop(owner.model, idle.name, why))
+    return tuple(stops)
 
 
 def next_retry(now: float, pools: Sequence[PoolSnapshot]) -> float:
@@ -143,7 +161,11 @@ def _for_forecast(now: float, pool: PoolSnapshot, policy: Policy) -> int:
 
 
 def _surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop]:
-    """Stop idle replicas beyond what is expected to be asked for, the longest idle first."""
+    """Stop what is above the maximum, and idle replicas beyond what is expected to be asked for, longest idle first."""
+    if (above := len(pool.alive) - max(pool.max_replicas, pool.min_replicas)) > 0:
+        least_busy = sorted(pool.alive, key=lambda r: (r.in_flight, -r.since))
+        why = f"{len(pool.alive)} are up, of at most {pool.max_replicas}"
+        return [Stop(pool.model, r.name, why) for r in least_busy[:above]]
     if pool.queued:
         return []
     spare = len(pool.alive) - max(pool.min_replicas, _expected(now, pool, policy))
@@ -229,14 +251,21 @@ def _fulfil(now: float, want: _Want, room: "_Room") -> list[Action]:
 class _Room:
     """The memory ledger of one plan: what is free, what is about to be, what may be pushed out."""
 
-    def __init__(self, now: float, pools: Sequence[PoolSnapshot], budget_bytes: int | None, stops: list[Stop]) -> None:
+    def __init__(
+        self,
+        now: float,
+        pools: Sequence[PoolSnapshot],
+        budget_bytes: int | None,
+        stops: list[Stop],
+        leaving_bytes: int,
+    ) -> None:
         stopping = {stop.replica for stop in stops}
         replicas = [r for pool in pools for r in pool.replicas]
         self._budget = budget_bytes
-        self._free = (budget_bytes or 0) - sum(r.memory_bytes for r in replicas)
+        self._free = (budget_bytes or 0) - sum(r.memory_bytes for r in replicas) - leaving_bytes
         self._freeing = sum(r.memory_bytes for r in replicas if r.name in stopping or r.state in _LEAVING)
-        self._idle = [(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)]
-        self._idle.sort(key=lambda item: (value_per_byte(item[0]), item[1].idle_since or 0.0))
+        self._freeing += leaving_bytes
+        self._idle = _by_value([(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)])
         self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
 
     def make(self, want: _Want) -> list[Action]:
@@ -284,6 +313,11 @@ class _Room:
             return []
         self._idle = [item for item in self._idle if item not in chosen]
         return chosen
+
+
+def _by_value(idle: list[tuple[PoolSnapshot, ReplicaSnapshot]]) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
+    """Order what may be pushed out, the least loss first."""
+    return sorted(idle, key=lambda item: (value_per_byte(item[0]), item[1].idle_since or 0.0))
 
 
 def _evictable(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[ReplicaSnapshot]:

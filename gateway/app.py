@@ -135,7 +135,7 @@ class Gateway:
                 _log.info("models.%s: its files have changed: its replicas are replaced", name)
             with blamed_on("models", name):
                 engine = await engine_of(name, model, forks, settings.devices.gpus)
-            pools[name] = pool_of(name, settings, engine, self._lasting.keeper, None if old is None else old.demand)
+            pools[name] = pool_of(name, settings, engine, self._lasting.keeper, old)
             undo.push_async_callback(self._abandon, pools[name])
         return pools
 

@@ -263,3 +263,39 @@ def test_closing_ends_starts_and_replicas():
         await asyncio.wait({waiting})
 
     run_virtual(run())
+
+
+def test_a_smaller_budget_ends_what_is_idle_at_once():
+    """It does not wait until somebody wants the memory; growing again, or staying, ends nothing."""
+
+    async def run() -> None:
+        async with rooms(["a", "b"]) as built:
+            for model in ("a", "b"):
+                await built.ask(model)
+            await asyncio.sleep(2.0)
+            for budget, left in ((300, ["a", "b"]), (150, ["b"]), (300, ["b"])):
+                built.keeper.set_budget(budget * MIB)
+                await asyncio.sleep(0.1)
+                assert built.up() == left
+
+    run_virtual(run())
+
+
+def test_who_waits_for_what_was_removed_before_it_was_up_is_told():
+    """A retired pool starts nothing more: without a replica that comes, its queue is refused at once."""
+
+    async def run() -> None:
+        async with rooms(["a"], start_s=5.0) as built:
+            pool = built.pools["a"]
+            waiting = asyncio.create_task(built.ask("a"))
+            await asyncio.sleep(1.0)
+            for replica in pool.snapshot(built.clock()).replicas:
+                pool.stop_replica(replica.name)
+            built.keeper.retire(pool)
+            built.keeper.wake()
+            with pytest.raises(StartFailed, match="replaced or removed"):
+                await waiting
+            await pool.close(built.clock())
+            built.keeper.forget(pool)
+
+    run_virtual(run())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.planning import Action, Policy, Refuse, Start, Stop, Wait, next_retry, plan
+from backends.planning import Action, Policy, Refuse, Start, Stop, Wait, next_retry, over_budget, plan
 from backends.snapshot import BACKOFF_CAP_S, PoolSnapshot, ReplicaSnapshot, ReplicaState, backoff_s
 
 NOW = 10_000.0
@@ -289,7 +289,7 @@ def pools_of(draw: st.DrawFn) -> list[PoolSnapshot]:
 
 @given(pools_of(), st.one_of(st.none(), st.integers(0, 600)))
 def test_whatever_the_state_the_plan_keeps_its_promises(pools, budget_mib):
-    """Never over budget or maximum, never below the minimum, nothing busy stopped, nothing started in a back-off."""
+    """Never over budget or maximum, never below the minimum, nothing busy stopped below it, no start in a back-off."""
     budget = None if budget_mib is None else budget_mib * MIB
     actions = plan(NOW, pools, budget)
     held = sum(r.memory_bytes for p in pools for r in p.replicas)
@@ -302,7 +302,8 @@ def test_whatever_the_state_the_plan_keeps_its_promises(pools, budget_mib):
     for p in pools:
         alive = len(p.alive)
         going = [r for r in p.alive if r.name in stopped]
-        assert all(r.in_flight == 0 and r.state is ReplicaState.READY for r in going)
+        if alive <= max(p.max_replicas, p.min_replicas):
+            assert all(r.in_flight == 0 and r.state is ReplicaState.READY for r in going)
         assert not going or alive - len(going) >= p.min_replicas
         assert starts[p.model] == 0 or alive + starts[p.model] <= p.max_replicas
         assert not (starts[p.model] and p.failures and p.retry_at > NOW)
@@ -319,6 +320,31 @@ def test_a_plan_that_was_carried_out_does_not_want_to_be_undone(pools):
     again = {action.model for action in plan(NOW, after, None) if isinstance(action, Start)}
     before = {action.model for action in actions if isinstance(action, Start)}
     assert again <= before
+
+
+def test_what_is_above_the_maximum_is_stopped():
+    """A lowered maximum takes the replicas with the least to do, also while others wait."""
+    busy, other, idle = (replica(f"atlas-{n}", in_flight=n) for n in (2, 1, 0))
+    stops = plan(NOW, [pool(busy, other, idle, queued=3, max_replicas=1)], None)
+    assert [stop.replica for stop in stops if isinstance(stop, Stop)] == ["atlas-0", "atlas-1"]
+    assert all(stop.why == "3 are up, of at most 1" for stop in stops if isinstance(stop, Stop))
+
+
+def test_a_budget_cut_stops_idle_replicas_until_the_rest_fits():
+    """Those of least value go; what is busy, or of the minimum, stays, though it exceeds the budget."""
+    idle = [pool(replica(f"{name}-1"), model=name, rate_per_s=rate) for name, rate in (("a", 2.0), ("b", 1.0))]
+    busy = pool(replica("c-1", in_flight=1), model="c")
+    kept = pool(replica("d-1"), model="d", min_replicas=1)
+    pools = [*idle, busy, kept]
+    for budget, gone in ((400, []), (399, ["b-1"]), (299, ["b-1", "a-1"]), (0, ["b-1", "a-1"])):
+        assert [stop.replica for stop in over_budget(NOW, pools, budget * MIB)] == gone
+
+
+def test_memory_of_what_leaves_is_waited_for():
+    """Replicas of a former engine hold memory until they end: that is no reason to refuse who waits."""
+    asked = pool(queued=1)
+    assert kinds(plan(NOW, [asked], 150 * MIB, leaving_bytes=100 * MIB)) == ["wait atlas"]
+    assert kinds(plan(NOW, [asked], 50 * MIB)) == ["refuse atlas"]
 
 
 def test_the_next_retry_is_the_first_that_is_still_to_come():

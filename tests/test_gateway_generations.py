@@ -278,7 +278,7 @@ async def test_what_is_not_changed_is_taken_over(engines: Engines, tmp_path: Pat
 
 
 async def test_grpc_comes_moves_changes_and_goes(engines: Engines, tmp_path: Path) -> None:
-    """Calls of gRPC are listened for where the settings say, at the same port with other limits as well, and nowhere else."""
+    """Calls of gRPC are taken where the settings say, with other limits at the same port too, and nowhere else."""
     one, other = free_port(), free_port()
     async with running(settings(tmp_path)) as gateway:
         assert gateway.listeners.grpc_address is None

@@ -77,14 +77,18 @@ async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gp
     )
 
 
-def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, demand: Demand | None) -> Pool:
-    """Make the pool of a model's replicas; none is started yet. What is known of who asks for the model stays known."""
+def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, former: Pool | None) -> Pool:
+    """Make the pool of a model's replicas; none is started yet.
+
+    What is known of who asks for the model stays known, and what its replicas cost where the same answers.
+    """
+    same = former is not None and former.engine.version == engine.version
     return Pool(
         name,
         engine,
         limits_of(name, settings),
-        costs=ModelCosts(_seed(settings.models[name])),
-        demand=demand or Demand(time.monotonic()),
+        costs=former.costs if former is not None and same else ModelCosts(_seed(settings.models[name])),
+        demand=former.demand if former is not None else Demand(time.monotonic()),
         clock=time.monotonic,
         wake_keeper=keeper.wake,
     )
