@@ -32,10 +32,13 @@ _FREE = Permit()
 class _Counted(Permit):
     """Leave that an account keeps count of; to settle it again changes nothing."""
 
-    __slots__ = ("_account", "_estimate", "headers")
+    __slots__ = ("_account", "_clock", "_estimate", "headers")
 
-    def __init__(self, account: "_Account", estimate: int, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, account: "_Account", estimate: int, headers: Mapping[str, str], clock: Callable[[], float]
+    ) -> None:
         self._account: _Account | None = account
+        self._clock = clock
         self._estimate = estimate
         self.headers = headers
 
@@ -43,6 +46,7 @@ class _Counted(Permit):
         account = self._account
         if account is not None:
             self._account = None
+            account.refill(self._clock())  # what is taken now earned nothing before
             account.settle(self._estimate, tokens)
 
 
@@ -61,7 +65,7 @@ class Limiter:
         now = self._clock()
         account = self._account(caller, now)
         account.take(tokens)
-        return _Counted(account, tokens, account.headers())
+        return _Counted(account, tokens, account.headers(), self._clock)
 
     def headers(self, caller: Caller) -> Mapping[str, str]:
         """Tell what is left to a caller, for answers that took no permit."""

@@ -242,4 +242,4 @@ class OneCaller(RuleBasedStateMachine):
 
 
 TestOneCaller = OneCaller.TestCase
-TestOneCaller.settings = settings(max_examples=50, stateful_step_count=30)
+TestOneCaller.settings = settings(max_examples=200, stateful_step_count=30)
