@@ -43,8 +43,8 @@ from gateway.telemetry import Reading
 
 _log = logging.getLogger(__name__)
 
-# Inputs that are checked and written at a time.
-_CHUNK_ITEMS = 256
+# Inputs that are checked and written at a time: few, since nobody else is served while they are checked.
+_CHUNK_ITEMS = 64
 _CHUNK_BYTES = 2**20
 _HOUSEKEEPING_S = 60.0
 _UNKNOWN_RETRY_S = 30.0
