@@ -133,7 +133,9 @@ class Pipeline:
 
         if self._recall and reusable and (hit := await self._recall.same(features, directives, versions)):
             return self._found(hit, features, permit, request.job, arrived)
-        shared = scoped(features.fingerprint, features.scope, *versions) if reusable else None
+        # Work of a batch yields to all others: who would join it would yield too.
+        pace = ("background",) if request.job.background else ()
+        shared = scoped(features.fingerprint, features.scope, *versions, *pace) if reusable else None
         if self._recall and shared and not self._flights.waiters(shared):
             meanings = await self._recall.meanings(request, features, versions)
             # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
