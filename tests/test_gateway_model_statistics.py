@@ -13,17 +13,22 @@ def statistics(max_batch: int = 8) -> ModelStatistics:
     return ModelStatistics(lambda _: max_batch, wall_clock=lambda: 1700000000.5)
 
 
+def told_of(duration: Duration) -> tuple[int, int]:
+    """Return the count and the nanoseconds."""
+    return duration.count, duration.ns
+
+
 def test_a_run_is_taken_apart():
     """The time of a run is look-up, wait, inference, and the rest of the answer."""
     told = statistics()
     told.record("m", ROWS, total_s=1.0, lookup_s=0.1, wait_s=0.2, infer_s=0.3)
     sums = told.of("m")
 
-    assert (sums.success, sums.queue) == (Duration(1, 10**9), Duration(1, 200_000_000))
-    assert (sums.compute_infer, sums.cache_miss) == (Duration(1, 300_000_000), Duration(1, 100_000_000))
-    assert sums.compute_output == Duration(1, 400_000_000)
+    assert (told_of(sums.success), told_of(sums.queue)) == ((1, 10**9), (1, 200_000_000))
+    assert (told_of(sums.compute_infer), told_of(sums.cache_miss)) == ((1, 300_000_000), (1, 100_000_000))
+    assert told_of(sums.compute_output) == (1, 400_000_000)
     assert (sums.inference_count, sums.execution_count, sums.last_inference) == (3, 1, 1700000000500)
-    assert sums.batches[3].compute_infer == Duration(1, 300_000_000)
+    assert told_of(sums.batches[3].compute_infer) == (1, 300_000_000)
 
 
 def test_a_hit_is_a_success_and_no_inference():
@@ -31,8 +36,8 @@ def test_a_hit_is_a_success_and_no_inference():
     told = statistics()
     told.record("m", ROWS, total_s=0.5, hit=True, lookup_s=0.25)
 
-    assert told.of("m").cache_hit == Duration(1, 250_000_000)
-    assert told.of("m").queue == Duration(1, 0)
+    assert told_of(told.of("m").cache_hit) == (1, 250_000_000)
+    assert told_of(told.of("m").queue) == (1, 0)
     assert told.of("m").success.count == 1
     assert told.of("m").inference_count == told.of("m").execution_count == 0
 
