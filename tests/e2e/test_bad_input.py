@@ -152,7 +152,6 @@ GOOD: dict[str, tuple[dict[str, Any], str]] = {
     "/v1/completions": ({"model": "echo", "prompt": "hi"}, "prompt"),
     "/v1/embeddings": ({"model": "minilm", "input": "hi"}, "input"),
     "/v1/responses": ({"model": "echo", "input": "hi"}, "input"),
-    "/v1/moderations": ({"model": "echo", "input": "hi"}, "model"),
     "/v1/messages": ({"model": "echo", "max_tokens": 5, "messages": USER}, "messages"),
     "/v1/messages/count_tokens": ({"model": "echo", "messages": USER}, "messages"),
     "/v2/models/echo/infer": ({"inputs": [TENSOR]}, "inputs"),
@@ -293,3 +292,23 @@ def test_memory_stays_bounded(gateway: RunningGateway) -> None:
         grown = process.memory_info().rss - before
 
     assert grown < 48 * 2**20, f"{grown / 2**20:.1f} MiB"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/v1/chat/completions", {"messages": [0] * 16_385}, "at most 16384"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [0] * 16_385}]}, "at most 16384 parts"),
+        ("/v1/chat/completions", {"messages": USER, "tools": [0] * 4097}, "at most 4096 items"),
+        ("/v1/embeddings", {"input": [1] * 20_000, "model": "minilm"}, "256"),
+        ("/v1/responses", {"input": [0] * 16_385}, "at most 16384"),
+        ("/v1/messages", {"max_tokens": 5, "messages": [0] * 16_385}, "1 to 16384"),
+        ("/v2/models/echo/infer", {"inputs": [0] * 1025}, "at most 1024"),
+    ],
+)
+def test_great_many_small_values(gateway: RunningGateway, path: str, body: dict[str, Any], words: str) -> None:
+    """Lists that would take long to look at are refused by their length, which is named."""
+    answered = call(gateway.url, "POST", path, {"model": "echo", **body})
+
+    assert answered.status == 400, answered.body
+    assert words in told(answered)
