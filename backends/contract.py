@@ -4,9 +4,11 @@ Knows nothing of how a model runs, nor of the wire that a client speaks.
 """
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
+
+from backends.value import value
 
 
 class Task(StrEnum):
@@ -22,7 +24,7 @@ class Task(StrEnum):
     """Bytes of a wire that the gateway does not read: images, audio, rerankings, moderations."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """One turn of a conversation: its text, and in `extra` its other fields in OpenAI's shape.
 
@@ -35,7 +37,7 @@ class Message:
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tensor:
     """A tensor of the Open Inference Protocol: `datatype` in its words (`FP32`, `BYTES`), little-endian, row-major.
 
@@ -48,7 +50,7 @@ class Tensor:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TensorSpec:
     """What a model says of one of its tensors; a size of -1 may be any."""
 
@@ -57,7 +59,7 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verbatim:
     """A request as its client wrote it: a backend that speaks the same wire sends it on as it came.
 
@@ -80,7 +82,7 @@ class Verbatim:
         return f"{self.wire} {self.path}{' stream' if self.streamed else ''}{self.form and ' '}{self.form}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sampling:
     """How tokens are drawn. `None` means that the client said nothing; an engine then uses its own default."""
 
@@ -91,7 +93,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Job:
     """One piece of work for one model.
 
@@ -117,7 +119,7 @@ class Job:
     background: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dispatched:
     """The first event of a pool's stream: the job is bound to a replica, after these waits in seconds.
 
@@ -129,7 +131,7 @@ class Dispatched:
     start_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Text:
     """A piece of generated text of choice `index`."""
 
@@ -137,7 +139,7 @@ class Text:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reasoning:
     """A piece of what the model thought before it answered; `signature` closes a thought of Anthropic's wire."""
 
@@ -146,7 +148,7 @@ class Reasoning:
     signature: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ToolCall:
     """A piece of the call number `place` of choice `index`: the first has `id` and `name`, all extend `arguments`."""
 
@@ -157,7 +159,7 @@ class ToolCall:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refusal:
     """A piece of the model's words for why it does not answer."""
 
@@ -165,7 +167,7 @@ class Refusal:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Logprobs:
     """Log probabilities of the tokens of the text before it, as OpenAI's chat wire shapes them.
 
@@ -176,7 +178,7 @@ class Logprobs:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Frame:
     """The next bytes of the reply exactly as the upstream sent them; `kind` is that of the job's `verbatim`.
 
@@ -188,14 +190,14 @@ class Frame:
     content_type: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tensors:
     """The outputs of an infer job."""
 
     outputs: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Vectors:
     """Embeddings: little-endian float32, row-major, `shape` = (inputs, dimensions)."""
 
@@ -203,7 +205,7 @@ class Vectors:
     shape: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scores:
     """Class probabilities: little-endian float32, row-major, `shape` = (inputs, labels); `labels` names the columns."""
 
@@ -212,7 +214,7 @@ class Scores:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens read (`cached_tokens` of them from a prompt cache) and made (`reasoning_tokens` of them in thought)."""
 
@@ -222,7 +224,7 @@ class Usage:
     reasoning_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finish:
     """Choice `index` is complete; `reason` is `stop`, `length`, `tool_calls` or `content_filter`.
 

@@ -60,14 +60,20 @@ class HttpClient:
         head = self._head(path, tuple(headers.items())) + b"Content-Length: %d\r\n\r\n" % len(body)
         if (kept := self._take()) is not None:
             try:
-                return await _asked(kept, head, body, whole=whole)
+                await kept.ask(head, body, whole=whole)
             except Stale:
                 pass
-        return await _asked(await self._connect(), head, body, whole=whole)
+            else:
+                return kept
+        connection = await self._connect()
+        await connection.ask(head, body, whole=whole)
+        return connection
 
     async def get(self, path: str) -> Connection:
         """Ask for what is at a path, as `post` does."""
-        return await _asked(self._take() or await self._connect(), self._get_head(path), b"", whole=True)
+        connection = self._take() or await self._connect()
+        await connection.ask(self._get_head(path), b"", whole=True)
+        return connection
 
     def close(self) -> None:
         """Close every connection at once; who waits on one is told."""
@@ -137,15 +143,6 @@ class HttpClient:
 
     def _get_head(self, path: str) -> bytes:
         return _head(f"GET {self._url.path.rstrip('/')}{path}", self._url.netloc, self._headers) + b"\r\n"
-
-
-async def _asked(connection: Connection, head: bytes, body: bytes, *, whole: bool) -> Connection:
-    try:
-        await connection.ask(head, body, whole=whole)
-    except BaseException:
-        connection.leave()
-        raise
-    return connection
 
 
 def _parsed(url: str) -> SplitResult:

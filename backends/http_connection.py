@@ -74,21 +74,27 @@ class Connection(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes, *, whole: bool) -> None:
         """Send a request and wait for the reply's head; where it is wanted `whole`, for its body too, while it fits.
 
-        Raises `ExchangeFailed`. To be followed by `leave`, with `read` between.
+        Raises `ExchangeFailed`. To be followed by `leave` where it does not, with `read` between.
         """
+        if self._lost:
+            raise Stale("the connection was closed meanwhile")
         self._reset()
         self.busy = True
         self._whole = whole
         self.since_s = self._now()
-        if self._lost:
-            raise Stale("the connection was closed meanwhile")
         if len(body) <= _JOINED_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
-        await self._news()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        except BaseException:
+            self.leave()
+            raise
         if not self._head_done:
+            self.leave()
             raise cast("ExchangeFailed", self.error)
 
     def header(self, name: str) -> str:
@@ -106,7 +112,8 @@ class Connection(asyncio.Protocol):
                 return b""
             if self.error is not None:
                 raise self.error
-            await self._news()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         body = self._body
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
@@ -159,13 +166,6 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether the next request may be sent on it."""
         return not self._lost and not self._transport.is_closing()
-
-    async def _news(self) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         waiter = self._waiter

@@ -36,6 +36,9 @@ _REASONS = {
 # Parts of an answer that no event stands for: only a client of the same wire can be given them, as they came.
 _UNKNOWN_PARTS = ("function_call", "audio", "images")
 
+# What has nothing else is a piece of text, as nearly all are.
+_PLAIN = frozenset({"role", "content"})
+
 DONE = b"[DONE]"
 
 _SHOWN = 200
@@ -73,7 +76,12 @@ class StreamDecoder:
             index = choice.get("index", 0)
             self._seen.add(index)
             if self._chat:
-                events += self._said(choice.get(part) or {}, index)
+                message = choice.get(part) or {}
+                content = message.get("content")
+                if type(content) is not str or not message.keys() <= _PLAIN:
+                    events += self._said(message, index)
+                elif content:
+                    events.append(Text(content, index))
             elif text := choice.get("text"):
                 events.append(Text(text, index))
             if logprobs := choice.get("logprobs"):

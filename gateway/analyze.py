@@ -6,6 +6,7 @@ from typing import Literal
 import orjson
 
 from backends.contract import Job, Task
+from backends.value import value
 from gateway.identity import fingerprint
 from gateway.request import Caller, Directives, Request
 
@@ -27,7 +28,7 @@ class CachePolicy:
     unstated: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Features:
     """What routing and caching need to know. `cacheable` goes with its `reason`; both reach the client's headers."""
 
@@ -93,8 +94,11 @@ def _cacheability(task: Task, sampling: Determinism, directives: Directives, pol
 def estimate_tokens(job: Job) -> int:
     """Guess how many tokens a job has; the tools that it offers are read by the model too."""
     tools = job.extra.get("tools")
-    texts = (job.prompt, *job.inputs, *[message.content for message in job.messages])
-    read = orjson.dumps(tools).decode() if tools else None
-    return sum(
-        len(text) // _BYTES_PER_TOKEN + 1 if isinstance(text, str) else len(text) for text in (*texts, read) if text
-    )
+    tokens = len(orjson.dumps(tools)) // _BYTES_PER_TOKEN + 1 if tools else 0
+    for message in job.messages:
+        if message.content:
+            tokens += len(message.content) // _BYTES_PER_TOKEN + 1
+    for text in (job.prompt, *job.inputs):
+        if text:
+            tokens += len(text) // _BYTES_PER_TOKEN + 1 if isinstance(text, str) else len(text)
+    return tokens

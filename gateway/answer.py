@@ -1,7 +1,6 @@
 """The canonical answer: what was said, by which model; packed to bytes and back. Knows no wire and no store."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, final
 
 import msgpack
@@ -21,13 +20,14 @@ from backends.contract import (
     Usage,
     Vectors,
 )
+from backends.value import value
 
 _FORMAT = 2
 _UNCOUNTED = Usage(0, 0)
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@value
 class Head:
     """What is known when the first event comes: who answers, since when (epoch seconds), after which waits.
 
@@ -45,7 +45,7 @@ class Head:
     content_type: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A complete answer. Every wire, streamed or whole, is an encoding of this one value."""
 
@@ -114,7 +114,7 @@ def _pack_event(event: Event) -> tuple[object, ...]:
     tag = _TAGS.get(type(event))
     if tag is None:
         raise TypeError(f"{event!r} is not part of an answer")
-    return (tag, *[_pack_value(getattr(event, name)) for name in event.__slots__])
+    return (tag, *[_pack_value(getattr(event, name)) for name in event.__match_args__])
 
 
 def _pack_value(value: object) -> object:

@@ -1,8 +1,8 @@
 """The cache's HTTP vocabulary: `Cache-Control` in (RFC 9111), `Cache-Status` out (RFC 9211). Knows no store."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+from backends.value import value
 from gateway.errors import InvalidRequest
 from gateway.request import Directives
 
@@ -33,7 +33,7 @@ def _seconds(value: str) -> int:
     return int(value[:12])
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CacheStatus:
     """What the caches did for one response. `detail` is the tier of a hit, or the reason why none was looked for."""
 

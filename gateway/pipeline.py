@@ -5,10 +5,11 @@ import functools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
 from backends.pool import Pool
+from backends.value import value
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
 from gateway.analyze import Features, analyze
@@ -32,7 +33,7 @@ Item = Head | Event
 _FINAL = (BadJob, DeadlineExceeded)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What the pipeline found or began: a complete answer, or a seat in a flight whose `head` has come.
 

@@ -1,12 +1,12 @@
 """What every wire decodes to. Knows no wire, no cache and no pool."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from backends.contract import Job
+from backends.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """A client's question in canonical form.
 
@@ -21,7 +21,7 @@ class Request:
     asked: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """What a caller may use; None is without bound. Tokens are those read and those made."""
 
@@ -33,7 +33,7 @@ class Limits:
 UNLIMITED = Limits()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Caller:
     """Who asks: `scope` parts what the caches keep for one tenant from another's, `models` is what it may call."""
 
@@ -46,7 +46,7 @@ class Caller:
         return "*" in self.models or model in self.models
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Directives:
     """What the client's `Cache-Control` asks for (RFC 9111 §5.2.1); ages in seconds."""
 

@@ -144,7 +144,8 @@ def concrete_classes() -> set[str]:
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ClassDef):
                 bases[node.name] = [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
-                if not any("frozen=True" in ast.unparse(decorator) for decorator in node.decorator_list):
+                decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+                if "value" not in decorators and not any("frozen=True" in decorator for decorator in decorators):
                     found.add(node.name)
 
     def is_value(name: str) -> bool:

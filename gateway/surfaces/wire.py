@@ -1,10 +1,11 @@
 """The plain values between a socket and a surface, and what every surface offers. Knows no server and no format."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple, Protocol
 
 from backends.contract import Event
+from backends.value import value
 from gateway.answer import Answer, Head
 from gateway.errors import Fault
 from gateway.request import Request
@@ -13,7 +14,7 @@ JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One HTTP request. Header names are in lower case; `query` is what follows the `?`, as it came.
 
@@ -29,7 +30,7 @@ class Call:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """One HTTP response; a body that is an iterator is streamed, and closed when the client leaves."""
 
