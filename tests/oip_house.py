@@ -13,7 +13,7 @@ from gateway.catalog import Catalog
 from gateway.front import Front
 from gateway.oip_pages import OipPages
 from gateway.surfaces.oip.grpc_server import GrpcServer
-from gateway.surfaces.oip.service import Serving
+from gateway.surfaces.oip.inference import Serving
 from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.wire import Call, Reply
 from tests.fakes import FakeBackend, FakeEngine

@@ -12,7 +12,7 @@ from gateway.building.generation import Generation, Lasting
 from gateway.listener import Bound
 from gateway.server import Server
 from gateway.surfaces.oip.grpc_server import GrpcServer
-from gateway.surfaces.oip.service import Serving
+from gateway.surfaces.oip.inference import Serving
 from gateway.tls import Loaded, Tls, load
 
 

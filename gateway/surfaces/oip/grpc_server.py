@@ -9,8 +9,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from gateway.model_statistics import ModelStatistics
 from gateway.surfaces.oip.health import HealthService
+from gateway.surfaces.oip.inference import Serving
 from gateway.surfaces.oip.proto.classes import service
-from gateway.surfaces.oip.service import InferenceService, Serving, guarded
+from gateway.surfaces.oip.service import InferenceService, guarded
 from gateway.telemetry import Telemetry
 
 INFERENCE = "inference.GRPCInferenceService"
@@ -106,7 +107,7 @@ class GrpcServer:
         return None if self._tls is self._tls_in_use else self._certificate()
 
     def _inference_handler(self) -> grpc.GenericRpcHandler:
-        return _handler(INFERENCE, self._inference.unary() | {"ModelStreamInfer": self._inference.stream})
+        return _handler(INFERENCE, self._inference.calls())
 
     def _health_handler(self) -> grpc.GenericRpcHandler:
         return _handler(HEALTH, {"Check": guarded(self._health.check), "Watch": self._health.watch})
