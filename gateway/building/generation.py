@@ -83,7 +83,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     catalog = Catalog(
         pools,
         {name: Task(model.task) for name, model in settings.models.items()},
-        {name: routes.named(name).candidates for name in routes.names},
+        {name: (*routes.named(name).candidates, *routes.named(name).fallback) for name in routes.names},
         cached=caches is not None,
     )
     pipeline = Pipeline(
