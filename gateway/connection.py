@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
 
     def _look_whether_left(self) -> None:
         """Close when a client that sends no more has refused what it was sent; look again while it is being served."""
-        if self.task is None:
+        if self.task is None or self._transport.is_closing():
             return
         if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._transport.abort()
