@@ -331,6 +331,12 @@ def tasks_served(manifest: Manifest) -> frozenset[Task]:
     return frozenset({Task.CHAT, Task.COMPLETION} if manifest.task is Task.CHAT else {manifest.task})
 
 
+def missing_file(path: Path, manifest: Manifest) -> Path | None:
+    """Return the first file that a model directory lacks, or None. Blocks."""
+    wanted = (path / name for name in _FILES if name != _TOKENIZER or manifest.task is not Task.INFER)
+    return next((file for file in wanted if not file.is_file()), None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Files:
     """The model's files as they were read: the version made from their content, and (size, mtime) of each."""

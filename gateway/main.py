@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from config.difference import Difference, difference, difference_of_plain
-from config.load import load
+from config.load import line_at, load
 from config.parsing import ListenAddress
 from config.plain import plain
-from config.problems import ConfigError
+from config.problems import ConfigError, dotted
 from config.schema import schema_text
 from config.settings import Settings
 from config.watch import digest_at
@@ -83,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace, settings: Settings) -> int:
     """Tell that the file is sound, and what it would change. Raises `ConfigError` where the other file is not."""
+    from gateway.building.directories import doubts  # noqa: PLC0415 - a faulty config should be told of at once
+
     sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults\n")
+    for key, doubt in doubts(settings):
+        where = f"{options.config}:{line_at(options.config, key)}"
+        sys.stderr.write(f"{where}: {dotted(key)}: {doubt}: cannot be served on this machine\n")
     if options.against is not None:
         _tell(options.against, difference(load(options.against, os.environ), settings))
         return 0

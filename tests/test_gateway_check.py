@@ -17,7 +17,7 @@ from config.schema import SCHEMA_FILE
 from gateway.asking import CannotAsk, in_force
 from gateway.main import main
 
-FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, onnx: {path: x}, pool: {max: %d}}}\n"
+FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, command: {run: 'x {port}'}, pool: {max: %d}}}\n"
 
 
 @contextmanager
@@ -86,6 +86,39 @@ def test_a_fault_of_either_file_is_told(tmp_path: Path, capsys: pytest.CaptureFi
         status, _, errors = said(capsys, *arguments)
         assert status == 2
         assert errors == f"{bad}:2: models.a.pool.max: 0 is not a whole number ≥ 1\n"
+
+
+def test_files_that_the_settings_name_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be served here is told with its line, and is no fault of the file: it may be meant for elsewhere."""
+    manifest = "task: embed\ninputs: {ids: i, mask: m}\noutput: o\nlimits: {max_tokens: 8, max_batch: 1}\n"
+    for name, files in {"whole": ("model.onnx", "tokenizer.json"), "part": ("model.onnx",), "empty": ()}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_bytes(b"")
+        if files:
+            (tmp_path / name / "model.yaml").write_text(manifest, encoding="utf-8")
+    file = tmp_path / "f.yaml"
+    models = {
+        "sound": ("embed", "whole"),
+        "c": ("predict", "whole"),
+        "a": ("embed", "part"),
+        "b": ("chat", "empty"),
+    }
+    lines = [f"  {name}: {{task: {task}, onnx: {{path: {tmp_path / path}}}}}" for name, (task, path) in models.items()]
+    (tmp_path / "c.pem").write_text("nothing", encoding="utf-8")
+    tls = f"server: {{listen: '127.0.0.1:0', tls: {{certificate: {tmp_path}/c.pem, key: {tmp_path}/c.pem}}}}"
+    file.write_text("\n".join([tls, "models:", *lines]), encoding="utf-8")
+
+    status, output, errors = said(capsys, "check", str(file))
+
+    assert (status, output) == (0, f"{file}: 4 models, 0 routes, no faults\n")
+    end = "cannot be served on this machine"
+    told = errors.splitlines()
+    assert told[0] == f"{file}:1: server.tls: {tmp_path}/c.pem: no PEM file, it has no line '-----BEGIN …': {end}"
+    assert told[1] == f"{file}:4: models.c.onnx.path: the model in {tmp_path}/whole does embed, not predict: {end}"
+    assert told[2] == f"{file}:5: models.a.onnx.path: {tmp_path}/part/tokenizer.json does not exist: {end}"
+    assert told[3].startswith(f"{file}:6: models.b.onnx.path: {tmp_path}/empty/model.yaml: ")
+    assert len(told) == 4
 
 
 def test_a_gateway_that_serves_the_file_is_asked_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from backends.upstream_wire import OpenAIWire
 from backends.wire import Wire
 from config.fields import Gpus
 from config.settings import Api, ModelSettings, PoolSettings, Settings
+from gateway.building.directories import wrong_task
 
 _WIRES: Mapping[Api, Callable[[], Wire]] = {"openai": OpenAIWire, "anthropic": AnthropicWire}
 
@@ -53,8 +54,8 @@ async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gp
     if model.onnx is not None:
         onnx = model.onnx
         engine = await OnnxEngine.open(onnx.path, forks, threads=onnx.threads, providers=_providers(gpus))
-        if Task(model.task) not in engine.tasks:
-            raise StartFailed(f"the model in {onnx.path} does {', '.join(sorted(engine.tasks))}, not {model.task}")
+        if (wrong := wrong_task(onnx.path, engine.tasks, Task(model.task))) is not None:
+            raise StartFailed(wrong)
         return engine
     if model.command is not None:
         command = model.command
