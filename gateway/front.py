@@ -55,6 +55,7 @@ class Front:
         surface = None
         reply_id = next(self._ids)
         model, label = "", "none"
+        caller = None
         try:
             if found is None:
                 return await self._page(call)
@@ -71,6 +72,8 @@ class Front:
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
             surface = surface or self._by_start.get(_start(call.path))
             reply = self.refuse(error, surface, reply_id)
+            if caller is not None:
+                reply.headers.update({**self._pipeline.limit_headers(caller), **reply.headers})
         name = self._default_surface.name if surface is None else surface.name
         self._telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
         return reply
@@ -78,6 +81,8 @@ class Front:
     def refuse(self, error: Exception, surface: Surface | None = None, reply_id: str | None = None) -> Reply:
         """Make the reply that tells of an error, in the shape of the surface that was called."""
         reply_id = reply_id or next(self._ids)
+        if surface is None and isinstance(error, RequestRefused):  # it may have been refused before it came whole
+            surface = self._by_start.get(_start(error.path))
         trouble = _fault(error, reply_id)
         failure = (surface or self._default_surface).failure(trouble)
         return Reply(failure.status, _failure_headers(trouble, reply_id), failure.body)
@@ -122,14 +127,16 @@ async def _stream(
     surface: Surface, frames: Frames, head: Head, events: AsyncGenerator[Event, None], reply_id: str
 ) -> AsyncIterator[bytes]:
     """Encode a flight as it goes; an error on the way is the last frame, since the status has long been sent."""
+    opening: bytes | None = None
     async with aclosing(events):
-        opening = frames.opening(head)
         try:
             async for event in events:
+                if opening is None:  # not before the events have begun: those that never did would not clean up
+                    opening = frames.opening(head)
                 if frame := opening + frames.frame(event):
                     yield frame
                     opening = b""
-            yield opening + frames.closing()
+            yield (frames.opening(head) if opening is None else opening) + frames.closing()
         except Exception as error:  # noqa: BLE001 - as in `serve`
             yield surface.failure_frame(_fault(error, reply_id))
 

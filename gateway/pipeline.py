@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
+from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Text, Usage
 from backends.pool import Pool
 from backends.value import value
 from cache.contract import Meaning
@@ -111,6 +111,10 @@ class Pipeline:
             if not self._answering and self._idle is not None:
                 self._idle.set()
 
+    def limit_headers(self, caller: Caller) -> Mapping[str, str]:
+        """Return what a caller's limits leave it, as headers; empty where it has none."""
+        return self._limiter.headers(caller)
+
     async def until_idle(self) -> None:
         """Wait until no request looks for its answer any more; one whose answer has begun holds what it needs."""
         if self._answering:
@@ -177,13 +181,16 @@ class Pipeline:
                 yield event
             return
         assert outcome.seat is not None
-        spent = 0
+        # Until the model tells, each piece counts as a token: who leaves early has used those that came.
+        spent, told = outcome.features.tokens_in, False
         failed: bool | None = None
         try:
             async with outcome.seat as seat:
                 async for item in seat:
                     if type(item) is Usage:
-                        spent = item.prompt_tokens + item.completion_tokens
+                        spent, told = item.prompt_tokens + item.completion_tokens, True
+                    elif not told and type(item) is Text:
+                        spent += 1
                     if type(item) is not Head:
                         yield item
             failed = False
