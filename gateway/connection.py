@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import select
 import socket
 import time
 from collections import deque
@@ -28,6 +29,8 @@ WRITE_DEADLINE_S = 60.0
 LINGER_S = 5.0
 # How often it is looked whether a client that sends no more is still there; leaving must be noticed within 100 ms.
 _LOOK_S = 0.025
+# Tells of the end of what a client sends though not all before it has been read; not every system has it.
+_ENDED = getattr(select, "POLLRDHUP", 0)
 _NEVER = float("inf")
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -71,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._may_interject = False
         self._cut_off = False
         self._holding_back = False
+        self._looking_behind = False
         self._writable: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -172,6 +176,23 @@ class Connection(asyncio.Protocol):
         else:
             self._loop.call_later(_LOOK_S, self._look_whether_left)
 
+    def _look_behind(self) -> None:
+        """Look whether a client that sent ahead has left: its end is behind what is not read yet."""
+        self._looking_behind = False
+        if self.task is None or not self._holding_back or self._transport.is_closing():
+            return
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), _ENDED)
+        seen = poll.poll(0)
+        if not seen:
+            self._looking_behind = True
+            self._loop.call_later(_LOOK_S, self._look_behind)
+        elif seen[0][1] == _ENDED and self._may_interject and self._transport.can_write_eof():
+            self._transport.write(_GO_ON)
+            self._loop.call_later(_LOOK_S, self._look_whether_left)
+        else:
+            self._transport.abort()
+
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
         if self.task is None:
@@ -181,6 +202,9 @@ class Connection(asyncio.Protocol):
         if not self._intake.closed:
             self._holding_back = True
             self._transport.pause_reading()  # a client that sends ahead waits; the socket holds the rest
+            if not self._looking_behind:
+                self._looking_behind = True
+                self._loop.call_later(_LOOK_S, self._look_behind)
 
     def _next(self) -> None:
         """Begin with the next turn, or wait for one."""

@@ -305,7 +305,7 @@ class HttpClient:
     def finish(self) -> bytes:
         """Read what is left of the answer. Raises `RuntimeError` where it is an error."""
         data = self.response.read()
-        if self.response.status != HTTPStatus.OK or b'"error"' in data:
+        if self.response.status != HTTPStatus.OK or b'"error"' in data.replace(b'"error":null', b""):
             raise RuntimeError(f"{self.response.status}: {data!r}")
         return data
 

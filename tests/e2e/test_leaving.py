@@ -79,6 +79,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with Upstream() as upstream:
         models = [f"  {name}: {said}" for name, said in (models_of(upstream) | COLD_MODELS).items()]
         text = config(directory, *models, server=f"keys: {json.dumps(keys)}, grpc: 127.0.0.1:0")
+        text += f"batch: {{directory: {directory / 'batch'}, callback_secret: s3cret}}\n"
         with started(text, directory) as (gateway, _), grpc.insecure_channel(address(gateway)) as channel:
             yield House(gateway, upstream, channel)
 
