@@ -203,12 +203,12 @@ class Gateway:
 
     async def _end(self, former: Generation, coming: Generation) -> None:
         """End what the new generation has not taken over, once nobody can reach it any more."""
-        if former.parts.batches is not None and former.parts.batches is not coming.parts.batches:
-            await self._close_queue(former.parts.batches, former.settings.server.shutdown_timeout_s)
-        await former.pipeline.until_idle()
         leaving = [pool for name, pool in former.parts.pools.items() if coming.parts.pools.get(name) is not pool]
-        deadline = time.monotonic() + former.settings.server.request_timeout_s
         async with asyncio.TaskGroup() as ends:
+            if former.parts.batches is not None and former.parts.batches is not coming.parts.batches:
+                ends.create_task(self._close_queue(former.parts.batches, former.settings.server.shutdown_timeout_s))
+            await former.pipeline.until_idle()
+            deadline = time.monotonic() + former.settings.server.request_timeout_s
             for pool in leaving:
                 ends.create_task(self._close_pool(pool, deadline))
         if former.parts.caches is not None and former.parts.caches is not coming.parts.caches:

@@ -192,6 +192,12 @@ async def test_an_edit_that_fails_at_any_step_leaves_all_as_it_was(
             ("batches", settings(tmp_path, BATCH % (tmp_path / "taken"), models=CHANGED), "batch.directory", "taken"),
             ("gRPC", settings(tmp_path, batch, models=CHANGED, server=f"grpc: '{taken}'"), "server.grpc", "listen"),
             (
+                "gRPC, after HTTP",
+                settings(tmp_path, models=CHANGED, listen=f"127.0.0.1:{free_port()}", server=f"grpc: '{taken}'"),
+                "server.grpc",
+                "Address already",
+            ),
+            (
                 "TLS",
                 settings(tmp_path, batch, models=CHANGED, server=f"grpc: '{moved['grpc']}', tls: {moved['tls']}"),
                 "server.tls",

@@ -31,13 +31,6 @@ class Opened:
     loaded: Loaded | None = None
     seen: str | None = None
 
-    async def close(self) -> None:
-        """Undo it: nobody has come yet who would have to be served."""
-        if self.http is not None:
-            self.http.close()
-        if self.grpc is not None:
-            await self.grpc.drain(0.0)
-
 
 class Listeners:
     """The servers that run. `serving` gives the generation that answers now."""
@@ -70,9 +63,10 @@ class Listeners:
                     context = None if opened.tls is None else opened.tls.context
                     opened.http = await self._server.bind(at.listen.host, at.listen.port, context)
             if at.grpc is not None and _grpc_part(at) != _grpc_part(former):
-                self._bind_grpc(at, opened)
+                self._bind_grpc(at, opened)  # comes last: nothing that could fail follows
         except BaseException:
-            await opened.close()
+            if opened.http is not None:
+                opened.http.close()
             raise
         return opened
 
