@@ -112,7 +112,7 @@ def connections(house: House) -> list[int]:
 
 
 def check_forgotten(house: House, name: str, text: str, key: str = ALONE) -> None:
-    """Nothing of an answer that was cancelled is remembered."""
+    """Check that nothing of an answer that was cancelled is remembered."""
     if name not in WIRES:
         return
     with HttpClient(house.gateway.url, WIRES[name], text, BEARER[key] | {"Cache-Control": "only-if-cached"}) as again:

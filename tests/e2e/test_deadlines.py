@@ -1,0 +1,194 @@
+"""Deadlines that clients give, over every wire and at every stage: the answer, or 504 in the wire's own shape."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import IncompleteRead
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway.surfaces.oip.proto import inference_pb2 as pb
+from scripts.benchmarks.hanging import WIRES, GrpcClient, HttpClient, Upstream, models_of
+from tests.e2e.program import config, started, until
+from tests.e2e.test_leaving import COLD_MODELS, COLD_OF, SLOTS, STREAMED, House
+from tests.e2e.test_oip_grpc import address
+
+SHORT, LONG = {"X-Request-Timeout": "0.15"}, {"X-Request-Timeout": "600"}
+HTTP_STREAMS = [name for name in STREAMED if name in WIRES]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Serve models that hang and models that never start."""
+    directory = tmp_path_factory.mktemp("deadlines")
+    with Upstream() as upstream:
+        models = [f"  {name}: {said}" for name, said in (models_of(upstream) | COLD_MODELS).items()]
+        text = config(directory, *models, server="grpc: 127.0.0.1:0")
+        with started(text, directory) as (gateway, _), grpc.insecure_channel(address(gateway)) as channel:
+            yield House(gateway, upstream, channel)
+
+
+@pytest.fixture
+def text() -> str:
+    """Return words that nobody has asked before."""
+    return f"deadline {next(_numbers)};"
+
+
+@pytest.fixture(autouse=True)
+def calm(house: House) -> Iterator[None]:
+    """Check that a test leaves nothing."""
+    yield
+    until(lambda: not house.upstream.open(), "the upstream has been left")
+    until(lambda: not any(house.readings("in_flight").values()), "nothing is in flight")
+    until(lambda: not any(house.readings("queued").values()), "nothing is queued")
+    house.wait_seats(0)
+
+
+def ask(house: House, name: str, text: str, said: dict[str, str], model: str | None = None) -> HttpClient:
+    """Ask over HTTP."""
+    return HttpClient(house.gateway.url, WIRES[name], text, said, model)
+
+
+def check_shape(name: str, status: int, body: bytes) -> None:
+    """Check that an error is in the wire's own shape."""
+    told: Any = json.loads(body)
+    assert status == 504, body
+    if name.startswith("messages"):
+        assert (told["type"], told["error"]["type"]) == ("error", "timeout_error")
+    elif name.startswith("oip"):
+        assert isinstance(told["error"], str)
+    else:
+        assert told["error"]["code"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_before_the_first_token(house: House, name: str, text: str) -> None:
+    """A model that is silent for too long is left, and the client is told."""
+    with ask(house, name, f"{text} silent", SHORT) as client:
+        check_shape(name, client.response.status, client.response.read())
+    exchange = house.arrived(text)
+    until(lambda: exchange.ended_s, "the upstream has been left")
+    assert not exchange.answered
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_queued(house: House, name: str, text: str) -> None:
+    """A place in the queue is held no longer than the client waits."""
+    model = WIRES[name].model
+    kind = next(each for each in WIRES if WIRES[each].model == model)
+    with ExitStack() as stack:
+        for number in range(SLOTS):
+            stack.enter_context(ask(house, kind, f"{text} silent holder {number}", {}))
+            house.arrived(f"{text} silent holder {number}")
+        with ask(house, name, f"{text} waits", SHORT) as client:
+            check_shape(name, client.response.status, client.response.read())
+        assert house.readings("queued")[model] == 0
+    assert not house.upstream.about(f"{text} waits")
+
+
+@pytest.mark.parametrize("name", [name for name in WIRES if "relay" not in name])
+def test_while_a_worker_starts(house: House, name: str, text: str) -> None:
+    """A cold start that takes longer than the client waits is a 504."""
+    model = COLD_OF[WIRES[name].model]
+    with ask(house, name, text, SHORT, model) as client:
+        check_shape(name, client.response.status, client.response.read())
+    assert house.readings("queued")[model] == 0
+
+
+@pytest.mark.parametrize("name", HTTP_STREAMS)
+def test_mid_stream(house: House, name: str, text: str) -> None:
+    """A stream that is not complete in time ends with the wire's event of an error; one of bytes breaks off."""
+    with ask(house, name, f"{text} partly", SHORT) as client:
+        client.until_begun()
+        if name == "relay-stream":
+            with pytest.raises(IncompleteRead):
+                client.response.read()
+        else:
+            rest = client.response.read()
+            assert b"complete" in rest
+            assert b"in time" in rest or b"within 0.15 s" in rest
+            assert b'"error"' in rest
+            assert b"[DONE]" not in rest
+            assert client.response.status == 200
+    assert not house.arrived(text).answered
+
+
+@pytest.mark.parametrize("stage", ["silent", "partly"])
+@pytest.mark.parametrize("hasty", ["leader", "follower"])
+@pytest.mark.parametrize("name", ["chat", "chat-stream", "messages-stream", "oip-stream"])
+def test_each_has_its_own(house: House, name: str, hasty: str, stage: str, text: str) -> None:
+    """Of two who share an answer the one with less time is told so; the other gets all of it."""
+    asked = f"{text} {stage}"
+    said = {"leader": LONG, "follower": LONG, hasty: {"X-Request-Timeout": "0.5"}}
+    with ask(house, name, asked, said["leader"]) as leader:
+        exchange = house.arrived(asked)
+        with ask(house, name, asked, said["follower"]) as follower:
+            house.wait_seats(2)
+            first, other = (leader, follower) if hasty == "leader" else (follower, leader)
+            with pytest.raises(RuntimeError, match=r"within 0\.[45]\d s"):
+                first.finish()
+            assert exchange.ended_s is None
+            exchange.go_on.set()
+            assert b"begun" in other.finish()
+    assert exchange.answered
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "soon", "nan", "", "0.0001", "1e-9"])
+@pytest.mark.parametrize("name", ["chat", "messages", "responses", "native", "oip-infer", "relay"])
+def test_what_is_no_deadline(house: House, name: str, said: str, text: str) -> None:
+    """What is no time that one could wait is the client's error."""
+    with ask(house, name, text, {"X-Request-Timeout": said}) as client:
+        assert client.response.status == 400
+        assert b"X-Request-Timeout must be a number of seconds" in client.response.read()
+    assert not house.upstream.about(text)
+
+
+@pytest.mark.parametrize("said", ["1e300", "inf", "0.001"])
+def test_hits_have_no_deadline(house: House, said: str, text: str) -> None:
+    """What is cached is answered however little time there is; more than is allowed is no error."""
+    with ask(house, "chat", text, {}) as client:
+        assert b"begun" in client.finish()
+    with ask(house, "chat", text, {"X-Request-Timeout": said}) as client:
+        assert b"begun" in client.finish()
+        assert "hit" in client.response.headers["Cache-Status"]
+
+
+@pytest.mark.parametrize("stage", ["silent", "partly", "queued", "cold"])
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_grpc(house: House, method: str, stage: str, text: str) -> None:
+    """A call of gRPC ends with its deadline, down to the upstream."""
+    with ExitStack() as stack:
+        for number in range(SLOTS if stage == "queued" else 0):
+            stack.enter_context(ask(house, "chat", f"{text} silent holder {number}", {}))
+            house.arrived(f"{text} silent holder {number}")
+        model = "cold" if stage == "cold" else "near"
+        client = GrpcClient(house.channel, method, f"{text} {stage}", model=model, timeout_s=0.2)
+        with pytest.raises(grpc.RpcError) as caught:
+            client.finish() if method == "ModelInfer" else _all(client)
+        client.leave()
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        until(lambda: not house.readings("queued")[model], "nobody waits")
+        exchanges = house.upstream.about(f"{text} {stage}")
+        assert bool(exchanges) == (stage in ("silent", "partly"))
+        until(lambda: all(each.ended_s for each in exchanges), "the upstream has been left")
+
+
+def _all(client: GrpcClient) -> list[pb.ModelStreamInferResponse]:
+    """Read on without ending the stream of requests: an error that is a reply is passed over."""
+    return list(client.call)
+
+
+def test_more_than_the_operator_allows(tmp_path: Any, text: str) -> None:
+    """A client cannot wait for longer than the operator lets any."""
+    with Upstream() as upstream:
+        models = [f"  {name}: {said}" for name, said in models_of(upstream).items()]
+        with (
+            started(config(tmp_path, *models, server="request_timeout: 200ms"), tmp_path) as (gateway, _),
+            HttpClient(gateway.url, WIRES["chat"], f"{text} silent", LONG) as client,
+        ):
+            assert client.response.status == 504
+            assert b"0.2" in client.response.read()
