@@ -12,6 +12,8 @@ _NO_HEADERS: Mapping[str, str] = {}
 # When a place among the requests at a time will be free nobody knows; this soon a client may ask again.
 _PLACE_RETRY_S = 1.0
 _SWEEP_AT_LEAST = 256
+# What background work leaves of each bucket for requests that somebody waits for.
+_KEPT = 0.5
 # Who waits exactly as long as it was told must not be refused by the last bit of a float.
 _ROUNDING = 1e-9
 
@@ -32,12 +34,19 @@ _FREE = Permit()
 class _Counted(Permit):
     """Leave that an account keeps count of; to settle it again changes nothing."""
 
-    __slots__ = ("_account", "_clock", "_estimate", "headers")
+    __slots__ = ("_account", "_background", "_clock", "_estimate", "headers")
 
     def __init__(
-        self, account: "_Account", estimate: int, headers: Mapping[str, str], clock: Callable[[], float]
+        self,
+        account: "_Account",
+        estimate: int,
+        headers: Mapping[str, str],
+        clock: Callable[[], float],
+        *,
+        background: bool,
     ) -> None:
         self._account: _Account | None = account
+        self._background = background
         self._clock = clock
         self._estimate = estimate
         self.headers = headers
@@ -47,7 +56,7 @@ class _Counted(Permit):
         if account is not None:
             self._account = None
             account.refill(self._clock())  # what is taken now earned nothing before
-            account.settle(self._estimate, tokens)
+            account.settle(self._estimate, tokens, background=self._background)
 
 
 class Limiter:
@@ -58,14 +67,18 @@ class Limiter:
         self._accounts: dict[str, _Account] = {}
         self._sweep_at = _SWEEP_AT_LEAST
 
-    def admit(self, caller: Caller, tokens: int) -> Permit:
-        """Let a request of about so many tokens begin. Raises `RateLimited` and `BeyondLimit`."""
+    def admit(self, caller: Caller, tokens: int, *, background: bool = False) -> Permit:
+        """Let a request of about so many tokens begin. Raises `RateLimited` and `BeyondLimit`.
+
+        One in the background takes no place among the requests at a time, and leaves half of each bucket to the others;
+        one that is more than half of a bucket by itself waits until that is full.
+        """
         if caller.limits is UNLIMITED:
             return _FREE
         now = self._clock()
         account = self._account(caller, now)
-        account.take(tokens)
-        return _Counted(account, tokens, account.headers(), self._clock)
+        account.take(tokens, background=background)
+        return _Counted(account, tokens, account.headers(), self._clock, background=background)
 
     def headers(self, caller: Caller) -> Mapping[str, str]:
         """Tell what is left to a caller, for answers that took no permit."""
@@ -99,19 +112,19 @@ class _Account:
     than the bucket holds; then nothing passes until the debt is refilled.
     """
 
-    __slots__ = ("_as_of", "_limit_headers", "limits", "requests", "reserved", "running", "tokens")
+    __slots__ = ("_as_of", "_limit_headers", "in_background", "limits", "requests", "reserved", "running", "tokens")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self.limits = limits
         self.requests = self.tokens = 0.0
-        self.reserved = self.running = 0
+        self.reserved = self.running = self.in_background = 0
         self._as_of = now
         self._limit_headers = _limit_headers(limits)
 
     @property
     def in_use(self) -> bool:
         """Tell whether anything is taken or running."""
-        return bool(self.running or self.requests or self.tokens)
+        return bool(self.running or self.in_background or self.requests or self.tokens)
 
     def refill(self, now: float) -> None:
         """Give back what the time since the last look has earned."""
@@ -130,26 +143,32 @@ class _Account:
         self.limits = limits
         self._limit_headers = _limit_headers(limits)
 
-    def take(self, tokens: int) -> None:
+    def take(self, tokens: int, *, background: bool) -> None:
         """Begin a request, or say why not and take nothing. Raises `RateLimited` and `BeyondLimit`."""
         limits = self.limits
-        if limits.concurrency is not None and self.running >= limits.concurrency:
+        if limits.concurrency is not None and not background and self.running >= limits.concurrency:
             raise self._refusal(f"the key has {self.running} of {limits.concurrency} requests running", _PLACE_RETRY_S)
         missing_tokens = missing_requests = 0.0  # in minutes until they are earned
         if limits.tokens_per_minute is not None:
-            missing_tokens = (self.tokens + self.reserved + tokens) / limits.tokens_per_minute - 1
+            missing_tokens = _missing(self.tokens + self.reserved, tokens, limits.tokens_per_minute, background)
         if limits.requests_per_minute is not None:
-            missing_requests = (self.requests + 1) / limits.requests_per_minute - 1
+            missing_requests = _missing(self.requests, 1, limits.requests_per_minute, background)
         if missing_tokens > _ROUNDING or missing_requests > _ROUNDING:
-            raise self._used_up(tokens, missing_tokens, missing_requests)
-        self.running += 1
+            raise self._used_up(tokens, missing_tokens, missing_requests, background=background)
+        if background:
+            self.in_background += 1
+        else:
+            self.running += 1
         self.reserved += tokens
         if limits.requests_per_minute is not None:
             self.requests += 1
 
-    def settle(self, estimate: int, used: int) -> None:
+    def settle(self, estimate: int, used: int, *, background: bool) -> None:
         """End a request."""
-        self.running -= 1
+        if background:
+            self.in_background -= 1
+        else:
+            self.running -= 1
         self.reserved -= estimate
         if self.limits.tokens_per_minute is not None:
             self.tokens += used
@@ -168,7 +187,9 @@ class _Account:
             headers["x-ratelimit-reset-tokens"] = duration(taken * _MINUTE_S / limit)
         return headers
 
-    def _used_up(self, tokens: int, missing_tokens: float, missing_requests: float) -> RequestRefused:
+    def _used_up(
+        self, tokens: int, missing_tokens: float, missing_requests: float, *, background: bool
+    ) -> RequestRefused:
         limits = self.limits
         limit = limits.tokens_per_minute
         if limit is not None and tokens > limit:
@@ -176,6 +197,9 @@ class _Account:
                 f"the request is of about {tokens} tokens, with those that it may make; the key has {limit} per minute",
                 self.headers(),
             )
+        if background:
+            why = "of the key's limits per minute half is left to requests that somebody waits for"
+            return self._refusal(why, max(missing_tokens, missing_requests) * _MINUTE_S)
         if limit is None or missing_tokens < missing_requests:
             why = f"the key's {limits.requests_per_minute} requests per minute are used up"
             return self._refusal(why, missing_requests * _MINUTE_S)
@@ -186,6 +210,12 @@ class _Account:
     def _refusal(self, why: str, wait_s: float) -> RateLimited:
         headers = self.headers() | {"retry-after-ms": str(math.ceil(wait_s * 1000))}
         return RateLimited(f"{why}; try again in {duration(wait_s)}", wait_s, headers)
+
+
+def _missing(taken: float, asked: float, limit: int, background: bool) -> float:  # noqa: FBT001 - of this file alone
+    """Return the minutes until so much may be taken of a bucket of this size."""
+    share = max(1 - _KEPT, asked / limit) if background else 1.0
+    return (taken + asked) / limit - share
 
 
 def duration(seconds: float) -> str:

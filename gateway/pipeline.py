@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -26,6 +27,8 @@ from gateway.router import Candidate, Choice, plan
 from gateway.routes import Route, Routes
 from gateway.telemetry import Telemetry
 from gateway.timed import TimedSeat
+
+_log = logging.getLogger(__name__)
 
 Item = Head | Event
 
@@ -96,7 +99,8 @@ class Pipeline:
         self._catalog.check(request.model)
         limit_s = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         features = analyze(request, caller, directives, route.policy, arrived + limit_s)
-        permit = self._limiter.admit(caller, features.tokens_in + (features.max_tokens_out or 0))
+        tokens = features.tokens_in + (features.max_tokens_out or 0)
+        permit = self._limiter.admit(caller, tokens, background=request.job.background)
         self._answering += 1
         try:
             return await self._answer(request, directives, route, features, permit, arrived=arrived)
@@ -262,7 +266,7 @@ class Pipeline:
             except BackendError as error:
                 if isinstance(error, _FINAL) or place + 1 == len(models):
                     raise
-                self._telemetry.fallback(model, error)
+                self._fall_back(model, error)
             else:
                 self._telemetry.first_event(model, first_s)
                 for event in events:
@@ -282,9 +286,13 @@ class Pipeline:
             except BackendError as error:
                 if begun or isinstance(error, _FINAL) or place + 1 == len(models):
                     raise
-                self._telemetry.fallback(model, error)
+                self._fall_back(model, error)
             else:
                 return
+
+    def _fall_back(self, model: str, error: BackendError) -> None:
+        _log.warning("%s failed, and the next candidate is tried: %s", model, error)
+        self._telemetry.fallback(model, error)
 
     async def _events(self, model: str, job: Job, deadline_s: float) -> AsyncGenerator[Item, None]:
         pool = self._pools[model]

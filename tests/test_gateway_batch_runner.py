@@ -32,10 +32,10 @@ from gateway.batch.outbound import Unreachable
 from gateway.batch.runner import Runner
 from gateway.batch.work import Later, Work
 from gateway.errors import RateLimited
-from gateway.request import Caller
+from gateway.request import Caller, Limits
 from tests.batch_world import NoThread, draft
 from tests.fakes import ANSWER, FakeEngine, run_virtual
-from tests.test_gateway_pipeline import House, house
+from tests.test_gateway_pipeline import House, ask, house
 
 URL = "https://example.com/done"
 SECRET = b"secret"
@@ -347,6 +347,28 @@ ITEM = Item(1, 0, b'"hello"')
 def batch_of(built: House) -> Batch:
     """Make a batch for the first model of a house."""
     return replace(BATCH, model=next(iter(built.engines)))
+
+
+def test_a_batch_waits_for_its_key_and_leaves_it_to_live_requests(tmp_path):
+    """Items that the key's limits refuse are done when they pass: none fails, and a live request never waits for one."""
+
+    async def scenario() -> None:
+        who = Caller("", limits=Limits(requests_per_minute=4, concurrency=1))
+        async with house({"a": FakeEngine()}) as built:
+            do = Work(lambda: built.pipeline, lambda _: who).do
+            async with works(tmp_path, do) as queue:
+                items = [b'"item %d"' % place for place in range(6)]
+                batch = await queue.desk.do(Ledger.put, draft("b"), items, 10**6, 10**9, last=True)
+                queue.runner.add(batch)
+                for number in range(3):
+                    await asyncio.sleep(40)
+                    assert (await queue.find(batch)).status == "open"
+                    await built.get(ask(f"live {number}"), caller=who)
+                    await built.get(ask(f"beside {number}"), caller=who)
+
+                assert (await queue.ended(batch)).done == 6
+
+    run_virtual(scenario())
 
 
 def test_a_model_that_keeps_failing_ends_the_item():

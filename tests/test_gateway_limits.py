@@ -113,6 +113,41 @@ def test_headers_tell_what_is_left() -> None:
     assert error.headers["x-ratelimit-remaining-tokens"] == "48000"
 
 
+def test_background_work_takes_no_place_and_leaves_half() -> None:
+    """It runs beside the requests at a time, and waits while less than half of a bucket would be left after it."""
+    clock = VirtualClock()
+    limiter, who = Limiter(clock), caller(requests=10, tokens=1000, concurrency=1)
+    live = limiter.admit(who, 0)
+    behind = [limiter.admit(who, 100, background=True) for _ in range(4)]
+
+    with pytest.raises(RateLimited, match="half is left to requests that somebody waits for; try again in 6s") as late:
+        limiter.admit(who, 200, background=True)
+    clock.advance(late.value.retry_after_s)
+    behind.append(limiter.admit(who, 100, background=True))
+    assert "1 of 1 requests running" in str(refused(limiter, who))
+
+    live.settle(0)
+    limiter.admit(who, 500).settle(0)
+    for permit in behind:
+        permit.settle(0)
+    assert limiter.headers(who)["x-ratelimit-remaining-tokens"] == "1000"
+
+
+def test_background_work_of_more_than_half_waits_for_a_full_bucket() -> None:
+    """What no half will ever hold passes when nobody has taken anything; what no bucket holds never does."""
+    clock = VirtualClock()
+    limiter, who = Limiter(clock), caller(requests=1, tokens=1000)
+    limiter.admit(who, 10).settle(10)
+    with pytest.raises(RateLimited) as late:
+        limiter.admit(who, 800, background=True)
+
+    assert late.value.retry_after_s == pytest.approx(60.0)
+    clock.advance(late.value.retry_after_s)
+    limiter.admit(who, 800, background=True).settle(0)
+    with pytest.raises(BeyondLimit):
+        limiter.admit(who, 1001, background=True)
+
+
 def test_only_limits_that_there_are_have_headers() -> None:
     """A key without limits gets none, and costs no account."""
     limiter = Limiter(VirtualClock())
