@@ -24,11 +24,15 @@ _UNCOUNTED = Usage(0)
 
 
 class Answered(NamedTuple):
-    """A whole answer: where it was made, after which waits, when it began to come (from its arrival on), its events."""
+    """A whole answer: where it was made, after which waits, when it began to come (from its arrival on), its events.
+
+    `usage` is the one among them, or says that nothing was counted.
+    """
 
     dispatched: Dispatched
     first_s: float
     events: list[Event]
+    usage: Usage
 
 
 class Pool(Slots):
@@ -97,7 +101,7 @@ class Pool(Slots):
             async for event in events:
                 first_s = first_s or self._clock() - arrived
                 answered.append(event)
-        return Answered(cast("Dispatched", dispatched), first_s, answered)
+        return Answered(cast("Dispatched", dispatched), first_s, answered, _usage(answered))
 
     async def _begin(
         self, replica: Replica, job: Job, arrived: float, limit: Limit
@@ -138,9 +142,9 @@ class Pool(Slots):
             limit.close()
             self._release(replica)
         took_s = self._clock() - arrived
-        usage = next((event for event in events if type(event) is Usage), _UNCOUNTED)
+        usage = _usage(events)
         self._learn(usage, took_s, took_s)
-        return Answered(dispatched, took_s, events)
+        return Answered(dispatched, took_s, events, usage)
 
     def _dispatched(self, replica: Replica, arrived: float) -> Dispatched:
         now = self._clock()
@@ -165,3 +169,10 @@ class Pool(Slots):
             tokens_in=usage.prompt_tokens,
             tokens_out=usage.completion_tokens,
         )
+
+
+def _usage(events: list[Event]) -> Usage:
+    for event in events:
+        if type(event) is Usage:
+            return event
+    return _UNCOUNTED

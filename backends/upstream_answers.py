@@ -72,9 +72,10 @@ class StreamDecoder:
         if answer.get("usage"):
             self._last = usage_of(answer)
         events: list[Event] = []
+        seen, finishes = self._seen, self._finishes
         for choice in answer["choices"]:
             index = choice.get("index", 0)
-            self._seen.add(index)
+            seen.add(index)
             if self._chat:
                 message = choice.get(part) or {}
                 content = message.get("content")
@@ -87,7 +88,7 @@ class StreamDecoder:
             if logprobs := choice.get("logprobs"):
                 events += _logprobs(logprobs, index)
             if reason := choice.get("finish_reason"):
-                self._finishes[index] = Finish(_REASONS.get(reason, "stop"), index)
+                finishes[index] = Finish(_REASONS.get(reason, "stop"), index)
         return events
 
     def end(self) -> list[Event]:
@@ -95,10 +96,12 @@ class StreamDecoder:
 
         A choice that is more than events can tell gets no `Finish`: nothing may take it for whole.
         """
-        if not self._seen or self._seen != self._finishes.keys():
+        finishes = self._finishes
+        if not self._seen or self._seen != finishes.keys():
             raise UpstreamFailed("the upstream's answer ended before it was complete (no finish_reason)")
-        told = sorted(self._finishes.keys() - self._untold)
-        return [*self._last, *(self._finishes[index] for index in told)]
+        if len(finishes) > 1:
+            return [*self._last, *[finishes[index] for index in sorted(finishes) if index not in self._untold]]
+        return self._last if self._untold else [*self._last, *finishes.values()]
 
     def _said(self, message: dict[str, Any], index: int) -> Iterator[Event]:
         for name in _UNKNOWN_PARTS:
@@ -157,13 +160,13 @@ def usage_of(answer: dict[str, Any]) -> list[Event]:
     usage = answer.get("usage")
     if not usage:
         return []
-    read, made = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
+    read, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return [
         Usage(
             int(usage.get("prompt_tokens") or 0),
             int(usage.get("completion_tokens") or 0),
-            int(read.get("cached_tokens") or 0),
-            int(made.get("reasoning_tokens") or 0),
+            int(read.get("cached_tokens") or 0) if read else 0,
+            int(made.get("reasoning_tokens") or 0) if made else 0,
         )
     ]
 

@@ -158,12 +158,12 @@ class Pipeline:
         looked_up = self._clock()
         models = self._order(route, features, targets)
         if shared is None and not request.job.stream:
-            answer = await self._whole(request.job, features, models)
+            answer, spent = await self._whole(request.job, features, models)
             status = _missed(features, directives, stored=self._keep(features, answer, meanings))
             outcome = Outcome(
                 answer.head, status, looked_up - arrived, features, permit, request.job, arrived, answer=answer
             )
-            self._settle(outcome, _tokens(answer.events))
+            self._settle(outcome, spent)
             return outcome
         # Whoever joins later may have more time than who came first: shared work has what the operator allows.
         until = features.deadline_s if shared is None else arrived + self._deadline_s
@@ -258,20 +258,20 @@ class Pipeline:
         self._settle(outcome, 0)
         return outcome
 
-    async def _whole(self, job: Job, features: Features, models: Sequence[str]) -> Answer:
-        """Run a job that nobody shares on the first candidate that answers: its whole answer."""
+    async def _whole(self, job: Job, features: Features, models: Sequence[str]) -> tuple[Answer, int]:
+        """Run a job that nobody shares on the first candidate that answers: its whole answer, and its tokens."""
         for place, model in enumerate(models):
             try:
-                dispatched, first_s, events = await self._pools[model].answer(job, features.deadline_s)
+                dispatched, first_s, events, usage = await self._pools[model].answer(job, features.deadline_s)
             except BackendError as error:
                 if isinstance(error, _FINAL) or place + 1 == len(models):
                     raise
                 self._fall_back(model, error)
             else:
                 self._telemetry.first_event(model, first_s)
-                for event in events:
-                    self._count(model, event)
-                return Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
+                self._count(model, usage)
+                answer = Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
+                return answer, usage.prompt_tokens + usage.completion_tokens
         raise AssertionError("there is always a candidate")
 
     async def _run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncIterator[Item]:
@@ -352,7 +352,3 @@ def _missed(
     if not features.cacheable:
         return CacheStatus(forward="bypass", detail=features.reason)
     return CacheStatus(forward="request" if directives.no_cache else "miss", collapsed=collapsed, stored=stored)
-
-
-def _tokens(events: Sequence[Event]) -> int:
-    return next((event.prompt_tokens + event.completion_tokens for event in events if type(event) is Usage), 0)
