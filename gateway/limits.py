@@ -212,7 +212,7 @@ class _Account:
         return RateLimited(f"{why}; try again in {duration(wait_s)}", wait_s, headers)
 
 
-def _missing(taken: float, asked: float, limit: int, background: bool) -> float:  # noqa: FBT001 - of this file alone
+def _missing(taken: float, asked: float, limit: int, background: bool) -> float:
     """Return the minutes until so much may be taken of a bucket of this size."""
     share = max(1 - _KEPT, asked / limit) if background else 1.0
     return (taken + asked) / limit - share

@@ -350,7 +350,7 @@ def batch_of(built: House) -> Batch:
 
 
 def test_a_batch_waits_for_its_key_and_leaves_it_to_live_requests(tmp_path):
-    """Items that the key's limits refuse are done when they pass: none fails, and a live request never waits for one."""
+    """Items that the key refuses for now are done later: none fails, and a live request never waits for one."""
 
     async def scenario() -> None:
         who = Caller("", limits=Limits(requests_per_minute=4, concurrency=1))
