@@ -160,7 +160,7 @@ class CommandBackend:
     async def _ask_after_the_process(self, error: UpstreamFailed) -> None:
         """Raise `WorkerDied` where a connection that broke is the process ending."""
         if error.status is None and await self._died():
-            raise WorkerDied(await _end_of(self._child, self._name, self._tail)) from error
+            raise WorkerDied(_how(await self._child.wait(), self._name)) from error
 
     async def _died(self) -> bool:
         try:
@@ -216,11 +216,14 @@ async def _is_ok(client: HttpClient, path: str) -> bool:
 
 
 async def _end_of(child: Child, name: str, tail: OutputTail) -> str:
-    """Say how a process ended, with its last lines."""
+    """Say how a process ended in one line, then its last lines, which are for the operator alone once it has served."""
     status = await child.wait()
     await tail.drain(OUTPUT_DRAIN_S)
-    how = f"exited with {status}" if status >= 0 else f"was ended by signal {-status}"
-    return f"{name} {how}; its last lines:\n{tail.text(LINES_SHOWN)}"
+    return f"{_how(status, name)}\nits last lines:\n{tail.text(LINES_SHOWN)}"
+
+
+def _how(status: int, name: str) -> str:
+    return f"{name} exited with {status}" if status >= 0 else f"{name} was ended by signal {-status}"
 
 
 def free_port() -> int:

@@ -10,18 +10,23 @@ LEAST_RETRY_S = 0.1
 
 
 class Failures:
-    """The failures of one model's replicas since the last that was well."""
+    """The failures of one model's replicas since the last that was well.
+
+    `last` is for the operator. Clients read its first line alone where the replica had served: what a server printed
+    may quote the requests of others.
+    """
 
     def __init__(self, model: str) -> None:
         self._model = model
         self.count = 0
         self.retry_at = 0.0
-        self.last = ""
+        self.last = self._told = ""
 
-    def note(self, reason: str, now: float, *, first: bool) -> None:
+    def note(self, reason: str, now: float, *, first: bool, served: bool) -> None:
         """Count one; it is the `first` of a new row where the replica had long been well."""
         self.count = 1 if first else self.count + 1
         self.last = reason
+        self._told = reason.partition("\n")[0] if served else reason
         self.retry_at = now + backoff_s(self._model, self.count)
 
     def hopeless(self, now: float, deadline: float | None, start_s: float) -> StartFailed | None:
@@ -32,8 +37,8 @@ class Failures:
         if in_time and self.count < HOPELESS_FAILURES:
             return None
         wait_s = max(LEAST_RETRY_S, self.retry_at - now)
-        return StartFailed(f"{self._model} cannot start (next try in {wait_s:.1f} s): {self.last}", wait_s)
+        return StartFailed(f"{self._model} cannot start (next try in {wait_s:.1f} s): {self._told}", wait_s)
 
     def words(self) -> str:
         """Say what may be why nobody is served; empty where nothing failed."""
-        return f"; the last start failed: {self.last}" if self.count else ""
+        return f"; the last start failed: {self._told}" if self.count else ""

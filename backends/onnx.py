@@ -322,7 +322,7 @@ class OnnxReplica(asyncio.BufferedProtocol):
     def _in_words(self) -> str:
         said = self._output.text()
         return f"{self._fault}the worker ended with status {self._child.returncode}" + (
-            f"; its last output:\n{said}" if said else ""
+            f"\nits last output:\n{said}" if said else ""
         )
 
 

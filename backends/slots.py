@@ -5,6 +5,7 @@ what is done in a slot.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from backends.failures import LEAST_RETRY_S, Failures
 from backends.line import Line
 from backends.replica import Replica, bring_up, watch
 from backends.snapshot import PoolSnapshot, ReplicaState
+
+_log = logging.getLogger(__name__)
 
 # A replica that served for this long was no failed start; its end begins a new count.
 STABLE_S = 60.0
@@ -122,6 +125,7 @@ class Slots:
             raise
         finally:
             if reason is not None:
+                _log.warning("%s failed: %s", replica.name, reason)
                 self._lost(replica, reason)
             if replica.alive:
                 replica.become(ReplicaState.DRAINING, self._clock())
@@ -262,7 +266,8 @@ class Slots:
         now = self._clock()
         if replica.alive:
             stable = replica.state is ReplicaState.READY and now - replica.ready_at >= STABLE_S
-            self._failures.note(reason, now, first=stable)
+            served = replica.state is not ReplicaState.STARTING
+            self._failures.note(reason, now, first=stable, served=served)
             replica.become(ReplicaState.FAILED, now)
             replica.stopping.set()
             for line in (self._line, self._background):

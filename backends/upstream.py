@@ -26,6 +26,7 @@ from backends.upstream_wire import OpenAIWire
 from backends.wire import Wire
 
 ANSWER_LIMIT_BYTES = 128 * 2**20
+_LEAST_SECRET_CHARS = 8
 REFUSAL_LIMIT_BYTES = 64 * 2**10
 
 # After a stream's last event the end of the body is due at once; a server that does not send it loses the connection.
@@ -195,7 +196,7 @@ class HttpBackend:
 
     async def _refusal(self, reply: Connection) -> BackendError:
         body = await _read(reply, REFUSAL_LIMIT_BYTES)
-        if self._key:
+        if self._key and len(self._key) >= _LEAST_SECRET_CHARS:  # a shorter one is part of common words
             body = body.replace(self._key.encode(), b"***")
         return self._wire.refusal_of(reply.status, reply.headers(), body, self._where)
 

@@ -21,6 +21,7 @@ from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
+_OURS = 500
 _ID_BYTES = 12
 _IDS_DRAWN = 256
 
@@ -90,7 +91,8 @@ class Front:
     async def _page(self, call: Call) -> Reply:
         found = self._pages.find(call.path)
         allowed = set() if found is None else set(found[0])
-        if found is not None and (page := found[0].get(call.method)) is not None:
+        method = "GET" if call.method == "HEAD" else call.method  # whoever writes the reply leaves its body out
+        if found is not None and (page := found[0].get(method)) is not None:
             return await page(replace(call, names=found[1]))
         if self._surfaces.find(call.path) is not None:
             allowed.add("POST")
@@ -161,9 +163,12 @@ def _fresh_ids() -> Iterator[str]:
 
 
 def _fault(error: Exception, reply_id: str) -> Fault:
+    trouble = replace(fault(error), request_id=reply_id)
     if not isinstance(error, RequestRefused | BackendError):
-        _log.error("unexpected error in a request", exc_info=error)
-    return replace(fault(error), request_id=reply_id)
+        _log.error("request %s: unexpected error", reply_id, exc_info=error)
+    elif trouble.status >= _OURS:
+        _log.warning("request %s: status %d: %s", reply_id, trouble.status, trouble.message)
+    return trouble
 
 
 def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, str]:
