@@ -38,9 +38,15 @@ class RunningGateway:
 
 
 def quickstart_config(directory: Path) -> str:
-    """Return config/quickstart.yaml with a free port, and its cache in `directory`."""
+    """Return config/quickstart.yaml with free ports, and its cache and batches in `directory`."""
     config = (ROOT / "config/quickstart.yaml").read_text(encoding="utf-8")
-    for written, wanted in {"127.0.0.1:8080": "127.0.0.1:0", "var/cache": str(directory / "cache")}.items():
+    places = {
+        "127.0.0.1:8080": "127.0.0.1:0",
+        "127.0.0.1:8081": "127.0.0.1:0",
+        "var/cache": str(directory / "cache"),
+        "var/batch": str(directory / "batch"),
+    }
+    for written, wanted in places.items():
         if written not in config:
             raise ValueError(f"config/quickstart.yaml does not say {written}")
         config = config.replace(written, wanted)
