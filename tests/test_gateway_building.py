@@ -1,10 +1,18 @@
 """What the gateway is built from, a room at a time: what is taken over, and what is opened anew."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
-from config.load import parse
+import pytest
+
+from config import watch
+from config.load import load, parse
+from config.settings import Settings
+from config.watch import digest_at
 from gateway.building.caches import adjust, open_caches
+from gateway.building.faults import CannotServe
+from gateway.building.reload import ConfigFile
 
 
 async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
@@ -26,3 +34,45 @@ async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
     assert (other.exact, other.disk) == (first.exact, first.disk)
     await stricter.close(other)
     await other.close(None)
+
+
+async def test_whatever_an_edit_runs_into_the_next_one_is_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Faults of ours are told and counted like those of the file, with their lines; the file is followed on."""
+    monkeypatch.setattr(watch.Watch.__init__, "__kwdefaults__", {"look": None, "every_s": 0.005})
+    file = tmp_path / "f.yaml"
+    model = "models:\n  a: {task: chat, command: {run: 'x {port}'}}\n"
+    file.write_text(model, encoding="utf-8")
+    troubles: list[Exception | None] = [RuntimeError("a bug"), CannotServe(("models", "a"), "it is not there"), None]
+    tried = asyncio.Event()
+
+    class Gateway:
+        """Has these troubles, one after the other."""
+
+        async def apply(self, settings: Settings) -> None:
+            del settings
+            tried.set()
+            if (trouble := troubles.pop(0)) is not None:
+                raise trouble
+
+    config = ConfigFile(file, load(file, {}), digest_at(file))
+    following = asyncio.create_task(config.follow(Gateway()))
+    told = []
+    for number in range(3):
+        tried.clear()
+        file.write_text(f"{model}# {number}\n", encoding="utf-8")
+        async with asyncio.timeout(10):
+            await tried.wait()
+            while config._refused + config.state()["generation"] < number + 2:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.005)
+        told.append([(fault["line"], fault["key"], fault["message"]) for fault in config.state()["faults"]])
+    following.cancel()
+
+    assert told == [
+        [(None, "", "an internal error: RuntimeError('a bug')")],
+        [(2, "models.a", "models.a: it is not there")],
+        [],
+    ]
+    assert config.state()["generation"] == 2
+    assert f"{file}:2: models.a: it is not there; what was in force before stays" in caplog.text
