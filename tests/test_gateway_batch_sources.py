@@ -47,6 +47,8 @@ def read_lines(data: bytes, size: int = 7, most: int = PLENTY) -> list[tuple[str
         (b'"Well", she said\n"x"', ['"Well", she said', '"x"']),
         (b"12\n[1]\nnull", ["12", "[1]", "null"]),
         ("é…\n".encode(), ["é…"]),
+        (b"[INST] go [/INST]\n[1] see above", ["[INST] go [/INST]", "[1] see above"]),
+        (b"a\n[", ["a", "["]),
     ],
 )
 def test_a_file_holds_json_lines_or_plain_text(data, values):
@@ -82,6 +84,10 @@ def test_any_bytes_are_read_or_refused(data, size):
     [
         (b'"a"\n\nb', "line 3 is not valid JSON"),
         (b"a\n\xff\xfe", "line 2 is not valid UTF-8"),
+        (b'["a", "b"]', "JSON lines are wanted"),
+        (b'\n[\n  {"prompt": "a"}\n]\n', "JSON lines are wanted"),
+        (b'\xef\xbb\xbf[ {"prompt": "a"},\n', "JSON lines are wanted"),
+        (b'["' + b"x" * (lines.MAX_LINE_BYTES + 1), "JSON lines are wanted"),
         (b"a\n" + b"x" * (lines.MAX_LINE_BYTES + 1), "line 2 has more than"),
         (b"a\n" + b"x" * (lines.MAX_LINE_BYTES + 1) + b"\n", "line 2 has more than"),
     ],
@@ -228,3 +234,38 @@ async def test_other_inputs_are_refused(inputs):
         await read_inputs(inputs)
 
     assert caught.value.param == "inputs"
+
+
+async def test_a_list_of_references_is_read_file_by_file(tmp_path):
+    """The inputs of each follow one another, and each tells where it stands."""
+    for name, data in (("one", b"a\nb\n"), ("two", b'"c"\n')):
+        (tmp_path / name).write_bytes(data)
+    urls = [f"file://{tmp_path}/{name}" for name in ("two", "one")]
+
+    found = await read_inputs(urls, file_roots=(tmp_path,))
+
+    assert found == [("inputs[0], line 1", "c"), ("inputs[1], line 1", "a"), ("inputs[1], line 2", "b")]
+
+
+async def test_addresses_of_the_web_beside_other_texts_are_texts():
+    """A model may well be asked about one; only a list of nothing else refers to files."""
+    texts = ["https://example.com/", "what is this?"]
+
+    assert [value for _, value in await read_inputs(texts)] == texts
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (["text", "file:///a"], r"'inputs\[1\]' refers to a file, 'file:///a', and 'inputs\[0\]' does not"),
+        (["s3://bucket/key", {"prompt": "x"}], r"'inputs\[0\]' refers to a file"),
+        (["file:///a"] * 101, "up to 100 files, got 101"),
+        (["file:///a", "https://x y/"], r"is no readable file under 'batch\.file_roots'"),
+        ([], "non-empty list"),
+        (7, "non-empty list"),
+    ],
+)
+async def test_references_and_inputs_are_not_mixed(inputs, message):
+    """A reference among texts is refused, and not read as one of them."""
+    with pytest.raises(InvalidRequest, match=message):
+        await read_inputs(inputs)

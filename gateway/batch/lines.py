@@ -1,8 +1,10 @@
 """Inputs from a file's bytes as they come: JSON lines, or lines of plain text. Knows not where the bytes come from.
 
-The first line that is not blank decides: if it is a JSON string or object then all are JSON.
+The first line that is not blank decides: if it is a JSON string or object then all are JSON. A file that begins as a
+JSON list is refused: it would be read as plain text otherwise, which nobody means.
 """
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
@@ -11,6 +13,8 @@ import orjson
 from gateway.errors import InvalidRequest
 
 MAX_LINE_BYTES = 2**20
+# A list alone on its line, or the first of several lines; "[INST] …" and "[1] …" are texts.
+_LIST = re.compile(rb"\[\s*([\[{\"].*)?")
 _MARK = b"\xef\xbb\xbf"  # some editors begin a file in UTF-8 with it
 
 
@@ -49,9 +53,19 @@ class _Lines:
 
     def _check_length(self, line: bytes, number: int | None = None) -> None:
         if len(line) > MAX_LINE_BYTES:
+            self._refuse_list(line[:MAX_LINE_BYTES].removeprefix(_MARK).strip())
             raise InvalidRequest(f"line {number or self._number} has more than {MAX_LINE_BYTES} bytes", "inputs")
 
+    def _refuse_list(self, line: bytes) -> None:
+        """Raise where this line, if it is the first, begins a list."""
+        if self._as_json is None and _LIST.fullmatch(line):
+            raise InvalidRequest(
+                "the file holds a JSON list; JSON lines are wanted: each input on a line of its own, and no brackets",
+                "inputs",
+            )
+
     def _value(self, line: bytes) -> Any:
+        self._refuse_list(line)
         if self._as_json is False:
             return self._text(line)
         try:
