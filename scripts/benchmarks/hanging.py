@@ -334,8 +334,9 @@ class GrpcClient:
         tensor.contents.bytes_contents.append(text.encode())
         said = tuple((metadata or {}).items())
         self._hold = threading.Event()
+        self._unary = method == "ModelInfer"
         make = pb.ModelInferRequest.SerializeToString
-        if method == "ModelInfer":
+        if self._unary:
             unary = channel.unary_unary(f"{_SERVICE}/{method}", make, pb.ModelInferResponse.FromString)
             self.call: Any = unary.future(request, metadata=said, timeout=timeout_s)
         else:
@@ -353,7 +354,7 @@ class GrpcClient:
     def finish(self) -> bytes:
         """Read what is left of the answer. Raises `RuntimeError` where it is an error."""
         self._hold.set()
-        replies = [self.call.result()] if hasattr(self.call, "result") else list(self.call)
+        replies = [self.call.result()] if self._unary else list(self.call)
         if any(getattr(reply, "error_message", "") for reply in replies):
             raise RuntimeError(str(replies))
         return b"".join([reply.SerializeToString() for reply in replies])
