@@ -5,8 +5,10 @@ import hmac
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from gateway.errors import Forbidden, Unauthorized
+from gateway.fields import cut
 from gateway.request import UNLIMITED, Caller, Limits
 
 _LOOPBACK = Caller(scope="")
@@ -49,6 +51,14 @@ class Gatekeeper:
             raise Unauthorized("the API key is not known here")
         return found[1]
 
+    def check_origin(self, headers: Mapping[str, str]) -> None:
+        """Refuse what a page of another site has a browser do here, where no key shows that somebody wants it.
+
+        Raises `Forbidden`.
+        """
+        if not self._callers:
+            check_same_site(headers)
+
     def of_scope(self, scope: str) -> Caller | None:
         """Return the caller that has this scope now, for work that it left behind; None where its key is gone."""
         return self._scopes.get(scope)
@@ -61,6 +71,23 @@ def is_loopback(peer: str | None) -> bool:
     address = ipaddress.ip_address(peer.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def check_same_site(headers: Mapping[str, str]) -> None:
+    """Raise `Forbidden` where a browser says that a page of another host sends this."""
+    origin = headers.get("origin")
+    if origin is not None and _host_of(origin) != headers.get("host", "").lower():
+        raise Forbidden(
+            f"without a key nothing is changed for pages of other sites; this call came from '{cut(origin)}'"
+        )
+
+
+def _host_of(origin: str) -> str | None:
+    """Return the host and port of a page's origin; None where it has none, or makes no sense."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
 
 
 def _limits(limits: Limits) -> Limits:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from backends.contract import Engine, Task, TensorSpec
 from backends.pool import Pool
-from gateway.errors import UnknownModel
+from gateway.errors import InvalidRequest, UnknownModel
 from gateway.fields import cut
 
 VERSION = "1"
@@ -80,7 +80,7 @@ class ModelInfo:
 class Catalog:
     """All models and routes. `tasks` says what each model does, `routes` which models stand behind each name.
 
-    `cached` says that answers are remembered.
+    `cached` says that answers are remembered; `embedder` is the model that the semantic cache cannot do without.
     """
 
     def __init__(
@@ -90,9 +90,11 @@ class Catalog:
         routes: Mapping[str, Sequence[str]],
         *,
         cached: bool,
+        embedder: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pools = pools
+        self._embedder = embedder
         self._infos = {
             name: _describe(name, tasks[name], pool.engine, cached=cached)
             for name, pool in pools.items()
@@ -111,9 +113,13 @@ class Catalog:
 
     def check(self, name: str) -> None:
         """Raise `UnknownModel` where all models behind a name are unloaded; a name that nobody knows is passed."""
-        models = self._behind(name)
-        if models and all(self._pools[model].resting for model in models):
+        if self.unloaded(name):
             raise UnknownModel(f"Request for unknown model: '{cut(name)}' is not found", "model")
+
+    def unloaded(self, name: str) -> bool:
+        """Tell whether a name stands for models, and all of them are unloaded."""
+        models = self._behind(name)
+        return bool(models) and all(self._pools[model].resting for model in models)
 
     def max_batch(self, model: str) -> int:
         """Return how many rows one job may have; 0 where its tensors have no rows, or nobody knows the model."""
@@ -130,11 +136,12 @@ class Catalog:
         """Return every model and how it stands, unloaded ones too."""
         return tuple([(info, self.state(model)) for model, info in self._infos.items()])
 
-    @property
-    def ready(self) -> bool:
-        """Whether every model has as many replicas up as its settings promise."""
-        states = [pool.snapshot(self._clock()) for pool in self._pools.values()]
-        return all(len(state.ready) >= state.min_replicas for state in states)
+    def missing(self) -> list[str]:
+        """Return the models with fewer replicas up than their settings promise, unloaded ones too."""
+        now = self._clock()
+        return [
+            model for model, pool in self._pools.items() if len(pool.snapshot(now).ready) < pool.limits.min_replicas
+        ]
 
     async def load(self, model: str) -> None:
         """Return when the model has a replica up. Raises `UnknownModel`, and `BackendError` where none comes up."""
@@ -143,8 +150,14 @@ class Catalog:
         await pool.warm_up(self._clock() + pool.limits.start_timeout_s)
 
     def unload(self, model: str) -> None:
-        """Let the model's replicas end and refuse its requests until it is loaded. Raises `UnknownModel`."""
-        self._known(model, "unload").rest(resting=True)
+        """Let the model's replicas end and refuse its requests until it is loaded.
+
+        Raises `UnknownModel`, and `InvalidRequest` where the semantic cache needs it.
+        """
+        pool = self._known(model, "unload")
+        if model == self._embedder:
+            raise InvalidRequest(f"failed to unload '{model}', the semantic cache compares questions by it", "model")
+        pool.rest(resting=True)
 
     def _known(self, model: str, verb: str) -> Pool:
         pool = self._pools.get(model)

@@ -6,6 +6,7 @@ from typing import Any
 
 from cache.semantic.lookup import Match, Miss
 from gateway.analyze import Features, analyze
+from gateway.catalog import Catalog
 from gateway.pipeline import Pipeline
 from gateway.recall import Recall
 from gateway.request import Caller, Directives, Request
@@ -23,6 +24,7 @@ class Explainer:
         routes: Routes,
         pipeline: Pipeline,
         recall: Recall | None,
+        catalog: Catalog,
         *,
         deadline_s: float,
         clock: Callable[[], float],
@@ -30,6 +32,7 @@ class Explainer:
         self._routes = routes
         self._pipeline = pipeline
         self._recall = recall
+        self._catalog = catalog
         self._deadline_s = deadline_s
         self._clock = clock
 
@@ -43,6 +46,7 @@ class Explainer:
             "route": dataclasses.asdict(route),
             "features": _features(features, now),
             "cache": await self._cached(request, features, directives, self._pipeline.versions(targets)),
+            "unloaded": [model for model in (*route.candidates, *route.fallback) if self._catalog.unloaded(model)],
             "plan": [_choice(choice) for choice in self._pipeline.plan(route, features, targets)],
         }
 

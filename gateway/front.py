@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _OURS = 500
 _ID_BYTES = 12
 _IDS_DRAWN = 256
+_TELLING = 3  # segments of a path that tell whose it is
 
 Page = Callable[[Call], Awaitable[Reply]]
 
@@ -42,7 +43,9 @@ class Front:
         self._surfaces = Paths({path: surface for surface in surfaces for path in surface.paths})
         self._default_surface = surfaces[0]
         # Where nothing is served, the error has the shape of the wire whose paths begin alike; the first of several.
-        self._by_start = {_start(path): surface for surface in reversed(surfaces) for path in surface.paths}
+        self._by_start = {
+            start: surface for surface in reversed(surfaces) for path in surface.paths for start in _starts(path)
+        }
         self._pages = Paths(_by_path(pages))
         self._pipeline = pipeline
         self._gatekeeper = gatekeeper
@@ -71,7 +74,7 @@ class Front:
             reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
-            surface = surface or self._by_start.get(_start(call.path))
+            surface = surface or self._like(call.path)
             reply = self.refuse(error, surface, reply_id)
             if caller is not None:
                 reply.headers.update({**self._pipeline.limit_headers(caller), **reply.headers})
@@ -83,16 +86,22 @@ class Front:
         """Make the reply that tells of an error, in the shape of the surface that was called."""
         reply_id = reply_id or next(self._ids)
         if surface is None and isinstance(error, RequestRefused):  # it may have been refused before it came whole
-            surface = self._by_start.get(_start(error.path))
+            surface = self._like(error.path)
         trouble = _fault(error, reply_id)
         failure = (surface or self._default_surface).failure(trouble)
         return Reply(failure.status, _failure_headers(trouble, reply_id), failure.body)
+
+    def _like(self, path: str) -> Surface | None:
+        """Return the surface that has the longest start of a path in common with it, if any has."""
+        return next((self._by_start[start] for start in _starts(path) if start in self._by_start), None)
 
     async def _page(self, call: Call) -> Reply:
         found = self._pages.find(call.path)
         allowed = set() if found is None else set(found[0])
         method = "GET" if call.method == "HEAD" else call.method  # whoever writes the reply leaves its body out
         if found is not None and (page := found[0].get(method)) is not None:
+            if method != "GET":
+                self._gatekeeper.check_origin(call.headers)
             return await page(replace(call, names=found[1]))
         if self._surfaces.find(call.path) is not None:
             allowed.add("POST")
@@ -143,8 +152,11 @@ async def _stream(
             yield surface.failure_frame(_fault(error, reply_id))
 
 
-def _start(path: str) -> str:
-    return path[: path.find("/", 1)] if "/" in path[1:] else path
+def _starts(path: str) -> Iterator[str]:
+    """Yield the first few segments of a path, fewer each time; wires differ in no others."""
+    segments = path.split("/", _TELLING + 1)[: _TELLING + 1]
+    for count in range(len(segments), 1, -1):
+        yield "/".join(segments[:count])
 
 
 def _by_path(pages: Mapping[tuple[str, str], Page]) -> dict[str, dict[str, Page]]:

@@ -16,8 +16,7 @@ from gateway.errors import Forbidden, RequestRefused, Unsupported, fault
 from gateway.front import Page
 from gateway.model_statistics import ModelStatistics
 from gateway.request import Caller
-from gateway.surfaces.oip import descriptions
-from gateway.surfaces.oip.control import check_may_change, check_no_override
+from gateway.surfaces.oip import control, descriptions
 from gateway.surfaces.oip.json_body import parameters_of, parse
 from gateway.surfaces.oip.questions import known
 from gateway.surfaces.oip.surface import OipSurface
@@ -87,7 +86,7 @@ class OipPages:
 
     async def _ready(self, call: Call) -> Reply:
         del call
-        ready = self._catalog.ready
+        ready = not self._catalog.missing()
         return _json({"ready": ready}, status=200 if ready else 400)
 
     async def _server(self, call: Call, caller: Caller) -> Reply:
@@ -120,15 +119,12 @@ class OipPages:
         return _json(descriptions.index(models, ready=body.get("ready") is True))
 
     async def _load(self, call: Call, caller: Caller) -> Reply:
-        check_may_change(caller)
-        check_no_override(call.names["model"], parameters_of(parse(call.body)))
-        await self._catalog.load(call.names["model"])
+        await control.load(self._catalog, call.names["model"], caller, parameters_of(parse(call.body)))
         return _empty()
 
     async def _unload(self, call: Call, caller: Caller) -> Reply:
-        check_may_change(caller)
         parse(call.body)
-        self._catalog.unload(call.names["model"])
+        control.unload(self._catalog, call.names["model"], caller)
         return _empty()
 
     async def _settings(self, call: Call, caller: Caller) -> Reply:

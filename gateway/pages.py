@@ -10,7 +10,8 @@ import orjson
 from backends.keeper import Keeper
 from backends.pool import Pool
 from gateway import cache_control
-from gateway.auth import Gatekeeper, is_loopback
+from gateway.auth import Gatekeeper, check_same_site, is_loopback
+from gateway.catalog import Catalog
 from gateway.errors import Forbidden, UnknownPath
 from gateway.explain import Explainer
 from gateway.fields import cut, parse_object, text
@@ -32,6 +33,7 @@ class Pages:
         *,
         routes: Routes,
         pools: Mapping[str, Pool],
+        catalog: Catalog,
         keeper: Keeper,
         telemetry: Telemetry,
         gatekeeper: Gatekeeper,
@@ -42,6 +44,7 @@ class Pages:
     ) -> None:
         self._routes = routes
         self._pools = pools
+        self._catalog = catalog
         self._keeper = keeper
         self._telemetry = telemetry
         self._gatekeeper = gatekeeper
@@ -68,32 +71,34 @@ class Pages:
         return _json({"status": "alive"})
 
     async def _readyz(self, _: Call) -> Reply:
-        now = self._clock()
-        missing = [
-            model
-            for model, pool in self._pools.items()
-            for state in [pool.snapshot(now)]
-            if len(state.ready) < state.min_replicas
-        ]
-        return _json({"ready": not missing, "waiting_for": missing}, status=503 if missing else 200)
+        missing = self._catalog.missing()
+        unloaded = [model for model in missing if self._catalog.unloaded(model)]
+        waiting = [model for model in missing if model not in unloaded]
+        told = {"ready": not missing, "waiting_for": waiting, "unloaded": unloaded}
+        return _json(told, status=503 if missing else 200)
 
     async def _metrics(self, _: Call) -> Reply:
         return Reply(200, {"Content-Type": _EXPOSITION}, self._telemetry.exposition())
 
     async def _models(self, call: Call) -> Reply:
         caller = self._gatekeeper.identify(call.headers, call.peer)
-        names = [name for name in self._routes.names if caller.may_call(name)]
+        open_to_it = [name for name in self._routes.names if caller.may_call(name)]
+        names = [name for name in open_to_it if not self._catalog.unloaded(name)]
         return Reply(200, {"Content-Type": JSON}, openai.models(names, self._started_s))
 
     async def _model(self, call: Call) -> Reply:
         caller = self._gatekeeper.identify(call.headers, call.peer)
         route = self._routes.resolve(call.names["model"], caller)
+        self._catalog.check(route.name)
         return Reply(200, {"Content-Type": JSON}, openai.model(route.name, self._started_s))
 
     async def _admin_pools(self, call: Call) -> Reply:
         _only_loopback(call)
         now = self._clock()
-        pools = {model: dataclasses.asdict(pool.snapshot(now)) for model, pool in self._pools.items()}
+        pools = {
+            model: {"unloaded": pool.resting, **dataclasses.asdict(pool.snapshot(now))}
+            for model, pool in self._pools.items()
+        }
         decisions = [
             {"ago_s": round(now - decision.at, 3), "action": type(decision.action).__name__.lower(),
              **dataclasses.asdict(decision.action)}
@@ -121,6 +126,8 @@ class Pages:
 
 
 def _only_loopback(call: Call) -> None:
+    """Raise `Forbidden`: no key opens these pages, so that neither other machines nor pages of other sites may."""
+    check_same_site(call.headers)
     if not is_loopback(call.peer):
         raise Forbidden(f"{call.path} answers loopback only; this call came from {call.peer}")
 

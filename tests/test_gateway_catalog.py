@@ -7,7 +7,7 @@ import pytest
 from backends.contract import Event, Job, StartFailed, Task, TensorSpec
 from backends.pool import Pool
 from gateway.catalog import Catalog, ModelState, Standing
-from gateway.errors import UnknownModel
+from gateway.errors import InvalidRequest, UnknownModel
 from tests.fakes import FakeEngine
 from tests.oip_house import simple
 from tests.test_gateway_pipeline import House, house, virtual
@@ -117,6 +117,17 @@ async def test_unload_lets_a_job_end_and_refuses_who_waits():
         assert len(await job) == 4
 
 
+@virtual
+async def test_the_embedder_of_the_semantic_cache_stays():
+    """Without it no question could be compared."""
+    async with house({"a": FakeEngine()}) as built:
+        kept = Catalog(built.pools, {"a": Task.EMBED}, {}, cached=True, embedder="a")
+        with pytest.raises(InvalidRequest, match="the semantic cache compares questions by it"):
+            kept.unload("a")
+
+        assert not kept.unloaded("a")
+
+
 async def _all(pool: Pool) -> list[Event]:
     return [event async for event in pool.stream(Job(Task.CHAT))]
 
@@ -141,11 +152,13 @@ async def test_ready_is_what_the_settings_promise():
     """The server is ready when every model has its minimum of replicas up."""
     async with house({"a": FakeEngine(start_s=5.0), "b": FakeEngine()}) as built:
         both = catalog(built)
-        assert both.ready
+        assert both.missing() == []
         built.pools["a"].limits = type(built.pools["a"].limits)(min_replicas=1)
-        assert not both.ready
+        assert both.missing() == ["a"]
         built.keeper.wake()
         await settled()
         assert both.state("a").state is ModelState.LOADING
         await asyncio.sleep(6.0)
-        assert both.ready
+        assert both.missing() == []
+        both.unload("a")
+        assert both.missing() == ["a"]

@@ -7,7 +7,11 @@ import pytest
 from gateway.auth import Gatekeeper, Key
 from gateway.front import Front
 from gateway.pipeline import Pipeline
+from gateway.surfaces.anthropic import AnthropicSurface
+from gateway.surfaces.native import NativeSurface
+from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.wire import Call, Reply
 from gateway.telemetry import Telemetry
 from tests.fakes import FakeEngine
@@ -66,6 +70,54 @@ async def test_who_may_call(peer, headers, with_keys, status):
     if status != 200:
         assert json.loads(reply.body)["error"]["message"]
         assert reply.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "with_keys", "status"),
+    [
+        ("http://evil.example", "localhost:8080", False, 403),
+        ("http://localhost:3000", "localhost:8080", False, 403),
+        ("null", "localhost:8080", False, 403),
+        ("http://[", "localhost:8080", False, 403),
+        ("http://LocalHost:8080", "localhost:8080", False, 200),
+        (None, "localhost:8080", False, 200),
+        ("http://evil.example", "localhost:8080", True, 200),
+    ],
+)
+async def test_pages_of_other_sites_change_nothing(origin, host, with_keys, status):
+    """Where no key shows who wants it, what a browser sends for another site's page reaches no page but `GET`."""
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    async with house({"a": FakeEngine()}) as built:
+        keeper = Gatekeeper([Key("k", "00" * 32)] if with_keys else [])
+        table = {("GET", "/ping"): ping, ("POST", "/ping"): ping, ("DELETE", "/ping"): ping}
+        served = Front((OpenAISurface(),), table, built.pipeline, keeper, Telemetry())
+        for method in ("POST", "DELETE"):
+            assert (await served.serve(Call(method, "/ping", headers, b"", "127.0.0.1"))).status == status
+        assert (await served.serve(Call("GET", "/ping", headers, b"", "127.0.0.1"))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v1/nothing", {"message", "type", "code", "param"}),
+        ("/v1/messages/batches", {"message", "type"}),
+        ("/v1/messages/batches/x/results", {"message", "type"}),
+        ("/v2/models/a/nothing", None),
+        ("/v2/nothing", None),
+        ("/api/v1/nothing", {"message", "type", "code", "param"}),
+        ("/nothing/at/all", {"message", "type", "code", "param"}),
+    ],
+)
+async def test_unknown_paths_have_the_shape_of_their_wire(path, told):
+    """The wire whose paths have the longest start in common with it tells of the error."""
+    surfaces = (OpenAISurface(), AnthropicSurface(), OipSurface(lambda _: None), RelaySurface(), NativeSurface())
+    async with house({"a": FakeEngine()}) as built:
+        served = Front(surfaces, {}, built.pipeline, Gatekeeper([]), Telemetry())
+        reply = await served.serve(Call("POST", path, {}, b"", "127.0.0.1"))
+
+    error = json.loads(reply.body)["error"]
+    assert reply.status == 404
+    assert (None if isinstance(error, str) else set(error)) == told
 
 
 async def test_unexpected_error_says_nothing_of_the_inside(caplog):

@@ -88,8 +88,12 @@ async def test_statistics():
     assert after["last_inference"] > 0
 
 
-async def test_a_model_is_unloaded_for_everybody_and_loaded_again():
-    """An unloaded model is unknown and not ready, its replica ends; a load brings one up before it answers."""
+async def test_a_model_is_unloaded_for_everybody_and_loaded_again(caplog):
+    """An unloaded model is unknown and not ready, its replica ends; a load brings one up before it answers.
+
+    The log says who did it.
+    """
+    caplog.set_level("INFO")
     engine = simple()
     unknown = (404, "Request for unknown model: 'simple' is not found")
     async with oip_house({"simple": (Task.INFER, engine)}) as house:
@@ -106,6 +110,8 @@ async def test_a_model_is_unloaded_for_everybody_and_loaded_again():
         (entry,) = await house.json("POST", "/v2/repository/index", {"ready": True})
         assert entry == {"name": "simple", "version": "1", "state": ModelState.READY, "reason": ""}
         await house.json("POST", INFER, question())
+    told = [record.getMessage() for record in caplog.records if record.name == "gateway.surfaces.oip.control"]
+    assert told == ["simple was unloaded for a caller without a key", "simple was loaded for a caller without a key"]
 
 
 @pytest.mark.parametrize(

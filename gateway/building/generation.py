@@ -80,12 +80,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     recall = None if caches is None else recall_of(caches, embedder, lasting.telemetry)
     routes = _routes(settings)
     deadline_s = settings.server.request_timeout_s
-    catalog = Catalog(
-        pools,
-        {name: Task(model.task) for name, model in settings.models.items()},
-        {name: (*routes.named(name).candidates, *routes.named(name).fallback) for name in routes.names},
-        cached=caches is not None,
-    )
+    catalog = _catalog(settings, pools, routes)
     pipeline = Pipeline(
         routes,
         pools,
@@ -102,18 +97,19 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     surfaces: Sequence[Surface] = (
         OpenAISurface(),
         ResponsesSurface(),
-        RelaySurface(),
         anthropic,
         oip,
+        RelaySurface(),
         NativeSurface(),
     )
     pages = Pages(
         routes=routes,
         pools=pools,
+        catalog=catalog,
         keeper=lasting.keeper,
         telemetry=lasting.telemetry,
         gatekeeper=gatekeeper,
-        explainer=Explainer(routes, pipeline, recall, deadline_s=deadline_s, clock=time.monotonic),
+        explainer=Explainer(routes, pipeline, recall, catalog, deadline_s=deadline_s, clock=time.monotonic),
         config_state=lasting.config_state,
         surfaces=Paths({path: surface for surface in surfaces for path in surface.paths}),
         clock=time.monotonic,
@@ -135,6 +131,17 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
 async def _described(call: Call) -> Reply:
     del call
     return Reply(200, {"Content-Type": JSON}, document())
+
+
+def _catalog(settings: Settings, pools: Mapping[str, Pool], routes: Routes) -> Catalog:
+    semantic = None if settings.cache is None else settings.cache.semantic
+    return Catalog(
+        pools,
+        {name: Task(model.task) for name, model in settings.models.items()},
+        {name: (*routes.named(name).candidates, *routes.named(name).fallback) for name in routes.names},
+        cached=settings.cache is not None,
+        embedder=None if semantic is None else semantic.embedder,
+    )
 
 
 def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:

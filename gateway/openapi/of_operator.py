@@ -16,7 +16,7 @@ from gateway.openapi.shapes import (
 )
 
 _TAG = "Operator"
-_READY = record({"ready": FLAG, "waiting_for": listed(TEXT)})
+_READY = record({"ready": FLAG, "waiting_for": listed(TEXT), "unloaded": listed(TEXT)})
 _OPEN_METHODS = {status: errors(WIRE)[status] for status in ("400", "405", "413", "415", "431")}
 
 

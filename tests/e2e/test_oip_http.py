@@ -265,6 +265,13 @@ def test_repository(tmp_path: Path) -> None:
         with pytest.raises(InferenceServerException, match="Request for unknown model"):
             client.infer("simple", pair())
         until(lambda: client.get_model_repository_index()[0]["state"] == "UNAVAILABLE", "the worker has ended")
+        assert call(gateway.url, "GET", "/v1/models").json()["data"] == []
+        assert call(gateway.url, "GET", "/v1/models/simple").status == 404
+        ready = call(gateway.url, "GET", "/readyz")
+        assert (ready.status, ready.json()) == (503, {"ready": False, "waiting_for": [], "unloaded": ["simple"]})
+        assert call(gateway.url, "GET", "/admin/pools").json()["pools"]["simple"]["unloaded"]
+        question = {"path": "/v2/models/simple/infer", "body": {}}
+        assert call(gateway.url, "POST", "/admin/explain", question, Origin="http://a.example").status == 403
 
         client.load_model("simple")
         assert client.is_model_ready("simple")

@@ -15,9 +15,8 @@ from gateway.catalog import ModelInfo
 from gateway.errors import Forbidden, Unsupported
 from gateway.model_statistics import ModelStatistics
 from gateway.request import Caller
-from gateway.surfaces.oip import descriptions
+from gateway.surfaces.oip import control, descriptions
 from gateway.surfaces.oip.calls import Context, code, metadata, peer, told
-from gateway.surfaces.oip.control import check_may_change, check_no_override
 from gateway.surfaces.oip.inference import Inference, Serving
 from gateway.surfaces.oip.proto import inference_pb2 as pb
 from gateway.surfaces.oip.questions import known
@@ -38,7 +37,7 @@ class InferenceService:
 
     def ready(self) -> bool:
         """Tell whether the server takes requests and has all models up that it promises."""
-        return not self.draining.is_set() and self._serving().catalog.ready
+        return not self.draining.is_set() and not self._serving().catalog.missing()
 
     def calls(self) -> dict[str, Callable[..., Any]]:
         """Return the calls by their names."""
@@ -118,14 +117,11 @@ class InferenceService:
         return ParseDict({"models": descriptions.index(models, ready=request.ready)}, pb.RepositoryIndexResponse())
 
     async def _load(self, request: pb.RepositoryModelLoadRequest, caller: Caller) -> Message:
-        check_may_change(caller)
-        check_no_override(request.model_name, request.parameters)
-        await self._serving().catalog.load(request.model_name)
+        await control.load(self._serving().catalog, request.model_name, caller, request.parameters)
         return pb.RepositoryModelLoadResponse()
 
     async def _unload(self, request: pb.RepositoryModelUnloadRequest, caller: Caller) -> Message:
-        check_may_change(caller)
-        self._serving().catalog.unload(request.model_name)
+        control.unload(self._serving().catalog, request.model_name, caller)
         return pb.RepositoryModelUnloadResponse()
 
     def _known(
