@@ -66,8 +66,9 @@ class CommandEngine:
 
     @property
     def version(self) -> str:
-        """A digest of the command and of the model's name."""
-        return "command:" + hashlib.sha256("\0".join([*self._argv, self._model]).encode()).hexdigest()[:16]
+        """A digest of the command, of its own environment and of the model's name."""
+        parts = [*self._argv, self._model, *[f"{name}={value}" for name, value in sorted(self._env.items())]]
+        return "command:" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @property
     def concurrency(self) -> int:

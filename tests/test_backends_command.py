@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shlex
 import sys
 from collections.abc import AsyncIterator
@@ -31,7 +32,7 @@ async def forks() -> AsyncIterator[ForkServer]:
 
 def engine(forks: ForkServer, run: str = SERVER, **more: object) -> CommandEngine:
     """Make an engine that runs the tiny server."""
-    return CommandEngine(run, fork_server=forks, model="echo", env={}, **more)  # type: ignore[arg-type]
+    return CommandEngine(run, fork_server=forks, model="echo", **({"env": {}} | more))  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -159,5 +160,13 @@ async def test_output_without_end_does_not_block(forks):
 
 
 async def test_the_version_tells_commands_apart(forks):
-    """It changes with the command line."""
-    assert engine(forks).version != engine(forks, SERVER + " --start-s 1").version
+    """It changes with the command line and with its environment, and says nothing of either."""
+    versions = {
+        engine(forks).version,
+        engine(forks, SERVER + " --start-s 1").version,
+        engine(forks, env={"SEED": "1"}).version,
+        engine(forks, env={"SEED": "2"}).version,
+    }
+
+    assert len(versions) == 4
+    assert all(re.fullmatch("command:[0-9a-f]{16}", version) for version in versions)
