@@ -140,8 +140,10 @@ class Gateway:
         return pools
 
     async def _batches(self, settings: Settings, former: Generation | None) -> Batches | None:
-        if settings.batch is not None and self._closing_queues:
-            await asyncio.wait(self._closing_queues)  # two that work on one directory would do all twice
+        if settings.batch is not None and former is not None and self._closing_queues:
+            # Two that work on one directory would do all twice: one that does not end in time is an error below.
+            limit_s = former.settings.server.shutdown_timeout_s + _END_DEADLINE_S
+            await asyncio.wait(self._closing_queues, timeout=limit_s)
         where = "" if settings.batch is None else f"the queue in {settings.batch.directory} cannot be opened"
         with blamed_on("batch", "directory", trouble=where):
             return await open_batches(

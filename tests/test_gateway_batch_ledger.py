@@ -213,7 +213,7 @@ def test_a_page_of_results_is_bounded_in_bytes(ledger):
 
 def test_a_second_gateway_is_refused(ledger, tmp_path):
     """Two processes on one queue would do its work twice."""
-    with pytest.raises(OSError, match="locked"):
+    with pytest.raises(OSError, match="cannot be opened: another warmgate uses it"):
         Ledger(tmp_path / "batch", lambda path, **options: sqlite3.connect(path, **{**options, "timeout": 0.0}))
 
 

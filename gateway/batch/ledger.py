@@ -46,9 +46,15 @@ class Ledger:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # inputs are their senders' own affair
         try:
             self._db = connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
-            tables.prepare(self._db)
+            try:
+                tables.prepare(self._db)
+            except sqlite3.Error:
+                self._db.close()  # what it has locked is free for the next try
+                raise
         except sqlite3.Error as error:
-            raise OSError(f"the batch queue in {directory} cannot be opened: {error}") from error
+            taken = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+            why = "another warmgate uses it" if taken else str(error)
+            raise OSError(f"the batch queue in {directory} cannot be opened: {why}") from error
 
     def close(self) -> None:
         """Close the book."""

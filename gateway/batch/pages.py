@@ -19,6 +19,8 @@ from gateway.request import Caller
 from gateway.surfaces.wire import JSON, Call, Reply
 
 _PATH = "/api/v1/batch"
+_ORDER, _LOOK, _CANCEL = PAGES = (("POST", _PATH), ("GET", f"{_PATH}/{{id}}"), ("DELETE", f"{_PATH}/{{id}}"))
+"""What there is, by method and path."""
 _PAGE = 100
 _MAX_PAGE = 1000
 _MAX_OFFSET = 2**31
@@ -37,11 +39,7 @@ class BatchPages:
 
     def table(self) -> dict[tuple[str, str], Page]:
         """Return the pages by (method, path)."""
-        return {
-            ("POST", _PATH): self._order,
-            ("GET", f"{_PATH}/{{id}}"): self._look,
-            ("DELETE", f"{_PATH}/{{id}}"): self._cancel,
-        }
+        return {_ORDER: self._order, _LOOK: self._look, _CANCEL: self._cancel}
 
     async def _order(self, call: Call) -> Reply:
         caller = self._caller(call)

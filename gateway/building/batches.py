@@ -6,12 +6,14 @@ from backends.contract import Task
 from config.settings import BatchSettings, Settings
 from gateway.auth import Gatekeeper
 from gateway.batch.contract import BatchPolicy
-from gateway.batch.pages import BatchPages
+from gateway.batch.pages import PAGES, BatchPages
 from gateway.batch.service import Batches
+from gateway.errors import UnknownPath
 from gateway.front import Page
 from gateway.pipeline import Pipeline
 from gateway.request import Caller
 from gateway.routes import Routes
+from gateway.surfaces.wire import Call, Reply
 
 
 async def open_batches(
@@ -58,11 +60,16 @@ def policy_of(settings: BatchSettings) -> BatchPolicy:
 def batch_table(
     batches: Batches | None, settings: Settings, routes: Routes, gatekeeper: Gatekeeper
 ) -> Mapping[tuple[str, str], Page]:
-    """Return the pages of the queue, none where there is no queue."""
+    """Return the pages of the queue; where there is none they say so."""
     if batches is None:
-        return {}
+        return dict.fromkeys(PAGES, _off)
 
     def task_of(name: str, caller: Caller) -> Task:
         return Task(settings.models[routes.resolve(name, caller).candidates[0]].task)
 
     return BatchPages(batches, gatekeeper, task_of).table()
+
+
+async def _off(call: Call) -> Reply:
+    del call
+    raise UnknownPath("batches are off: the config has no section 'batch'")

@@ -342,7 +342,9 @@ def test_batches(edited: Edited) -> None:
     def state(batch_id: str) -> Any:
         return call(edited.url, "GET", f"/api/v1/batch/{batch_id}?limit=1000").json()
 
-    assert call(edited.url, "POST", "/api/v1/batch", {"model": "echo", "inputs": ["a"]}).status == 404
+    off = call(edited.url, "POST", "/api/v1/batch", {"model": "echo", "inputs": ["a"]})
+    words = "batches are off: the config has no section 'batch'"
+    assert (off.status, off.json()["error"]["message"]) == (404, words)
     edited.edit(edited.text(ECHO) + batch)
     ordered = call(edited.url, "POST", "/api/v1/batch", {"model": "echo", "inputs": items})
     assert ordered.status == 202, ordered.body
