@@ -68,7 +68,9 @@ def shown(value: object) -> str:
 
 
 def refuse(name: str, value: object, allowed: str) -> InvalidRequest:
-    """Make the error that says what was given and what is allowed."""
+    """Make the error that says what was given and what is allowed; a field that is null is one that is left out."""
+    if value is None and not name.endswith("]"):  # an entry of a list is never left out
+        return InvalidRequest(f"'{name}' is missing: it must be {allowed}", name)
     return InvalidRequest(f"'{name}' must be {allowed}, got {shown(value)}", name)
 
 

@@ -272,10 +272,10 @@ def test_request_travels_as_it_came():
         ({"messages": []}, "messages", "list of 1 to"),
         ({"messages": [3]}, "messages[0]", "3"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "user, assistant, system"),
-        ({"messages": [{"role": "user"}]}, "messages[0].content", "null"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
         ({"messages": blocks({"text": "x"})}, "messages[0].content[0]", "'type'"),
         ({"messages": blocks({"type": "text"})}, "messages[0].content[0]", "text"),
-        ({"messages": blocks({"type": "image"})}, "messages[0].content[0].source", "null"),
+        ({"messages": blocks({"type": "image"})}, "messages[0].content[0].source", "is missing"),
         (
             {"messages": blocks({"type": "image", "source": {"type": "base64", "data": "x"}})},
             "messages[0].content[0].source.media_type",

@@ -84,7 +84,7 @@ def test_the_model_of_a_form_is_found_beside_its_files():
 @pytest.mark.parametrize(
     ("body", "content_type", "words"),
     [
-        (b"{}", None, "'model' must be a non-empty string"),
+        (b"{}", None, "'model' is missing: it must be a non-empty string"),
         (b"{", None, "not valid JSON"),
         (form(('name="file"; filename="x"', b"y")), FORM, "must have a field 'model'"),
         (b'--a b\r\nContent-Disposition: form-data; name="model"\r\n\r\nm', FORM, "no last boundary"),
