@@ -1,5 +1,6 @@
 """What settings must hold between each other and on this machine, once each is well formed. Knows nothing of lines."""
 
+import ipaddress
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,24 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
         yield from _of_route(name, route, settings)
     if settings.batch is not None:
         yield from _of_file_roots(settings.batch)
+
+
+def cautions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield what can be served and is hardly what the operator means, each with its key."""
+    server = settings.server
+    for field, address in (("listen", server.listen), ("grpc", server.grpc)):
+        if not server.keys and address is not None and not _is_loopback(address.host):
+            yield (
+                ("server", field),
+                f"other machines reach {address}, and are refused: without 'server.keys' only this machine is served",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _of_server(server: ServerSettings) -> Iterator[Conflict]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from config.checks import cautions
 from config.difference import Difference, difference, difference_of_plain
 from config.load import line_at, load
 from config.parsing import ListenAddress
@@ -91,6 +92,8 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
     for key, doubt in doubts(settings):
         where = f"{options.config}:{line_at(options.config, key)}"
         sys.stderr.write(f"{where}: {dotted(key)}: {doubt}: cannot be served on this machine\n")
+    for key, caution in cautions(settings):
+        sys.stderr.write(f"{options.config}:{line_at(options.config, key)}: {dotted(key)}: {caution}\n")
     if options.against is not None:
         _tell(options.against, difference(load(options.against, os.environ), settings))
         return 0

@@ -88,6 +88,31 @@ def test_a_fault_of_either_file_is_told(tmp_path: Path, capsys: pytest.CaptureFi
         assert errors == f"{bad}:2: models.a.pool.max: 0 is not a whole number ≥ 1\n"
 
 
+@pytest.mark.parametrize(
+    ("server", "key"),
+    [
+        ("listen: '0.0.0.0:8080'", "server.listen"),
+        ("listen: 'gateway.example:8080'", "server.listen"),
+        ("grpc: '[::]:8081'", "server.grpc"),
+        ("listen: 'localhost:8080', grpc: '[::1]:8081'", None),
+        (f"listen: '0.0.0.0:8080', keys: [{{name: a, sha256: '{'0' * 64}'}}]", None),
+    ],
+)
+def test_an_address_that_nobody_else_may_use_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], server: str, key: str | None
+) -> None:
+    """Who listens for other machines and has no keys for them is told that they are refused; it is no fault."""
+    file = tmp_path / "f.yaml"
+    file.write_text(f"server: {{{server}}}\n{FILE.splitlines()[1] % 1}\n", encoding="utf-8")
+    status, _, errors = said(capsys, "check", str(file), "--against", str(file))
+    assert status == 0
+    if key is None:
+        assert errors == ""
+    else:
+        assert errors.startswith(f"{file}:1: {key}: other machines reach")
+        assert errors.endswith("and are refused: without 'server.keys' only this machine is served\n")
+
+
 def test_files_that_the_settings_name_are_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be served here is told with its line, and is no fault of the file: it may be meant for elsewhere."""
     manifest = "task: embed\ninputs: {ids: i, mask: m}\noutput: o\nlimits: {max_tokens: 8, max_batch: 1}\n"

@@ -299,14 +299,20 @@ async def test_grpc_comes_moves_changes_and_goes(engines: Engines, tmp_path: Pat
         await until(lambda: other not in trace()[0])
 
 
-async def test_the_same_port_at_another_address(engines: Engines, tmp_path: Path) -> None:
-    """From one address of the machine to all of them, and back, with the port that is in use."""
+async def test_the_same_port_at_another_address(
+    engines: Engines, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From one address of the machine to all of them, and back, with the port that is in use.
+
+    The log says that without keys nobody else is served there.
+    """
     port = free_port()
     async with running(settings(tmp_path)) as gateway:
         for host in ("127.0.0.1", "0.0.0.0", "127.0.0.1"):
             await gateway.apply(settings(tmp_path, listen=f"{host}:{port}"))
             assert gateway.listeners.http_address == (host, port)
             assert await get(("127.0.0.1", port)) == 200
+    assert caplog.text.count("without 'server.keys' only this machine is served") == 1
 
 
 async def test_a_closed_queue_is_not_opened_twice(

@@ -1,10 +1,13 @@
 """Where clients reach the gateway: HTTP, and gRPC where it is on. Addresses change without a stream that breaks off."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from config.checks import cautions
+from config.problems import dotted
 from config.settings import ServerSettings
 from gateway.building import certificates
 from gateway.building.faults import blamed_on
@@ -14,6 +17,8 @@ from gateway.server import Server
 from gateway.surfaces.oip.grpc_server import GrpcServer
 from gateway.surfaces.oip.inference import Serving
 from gateway.tls import Loaded, Tls, load
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -78,6 +83,8 @@ class Listeners:
         if opened.http is not None:
             self.http_address = self._server.take(opened.http)
         self._settings, self._tls = at, opened.tls
+        for key, caution in cautions(coming.settings):
+            _log.warning("%s: %s", dotted(key), caution)
         if opened.loaded is not None:
             self._renewed(opened.loaded)
         if former is None or former.tls != at.tls:
