@@ -42,11 +42,11 @@ class Explainer:
         route = self._routes.resolve(request.model, _OPERATOR)
         features = analyze(request, _OPERATOR, directives, route.policy, now + self._deadline_s)
         targets = route.targets(features.fingerprint)
+        unloaded = [model for model in (*route.candidates, *route.fallback) if self._catalog.unloaded(model)]
         return {
-            "route": dataclasses.asdict(route),
+            "route": {**dataclasses.asdict(route), "unloaded": unloaded},
             "features": _features(features, now),
             "cache": await self._cached(request, features, directives, self._pipeline.versions(targets)),
-            "unloaded": [model for model in (*route.candidates, *route.fallback) if self._catalog.unloaded(model)],
             "plan": [_choice(choice) for choice in self._pipeline.plan(route, features, targets)],
         }
 

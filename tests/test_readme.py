@@ -1,4 +1,4 @@
-"""Runs the README's commands and compares what they print.
+"""Runs the commands of the README and of the native API's page, and compares what they print.
 
 In a fenced block marked `console`, a line that begins with `$ ` is a command, which goes on in indented lines; those
 below are what it prints, where `…` stands for anything, also for several lines. The commands run in their order against
@@ -17,7 +17,7 @@ import pytest
 from scripts.running_gateway import ROOT, quickstart_config, running
 from tests.e2e.program import needs
 
-README = ROOT / "README.md"
+PAGES = ("README.md", "docs/native.md")
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"(localhost|127\.0\.0\.1):8080")
 DEADLINE_S = 60
@@ -82,12 +82,13 @@ def test_dots_stand_for_anything(shown: str, printed: str, same: bool) -> None:
 
 
 @pytest.mark.e2e
-def test_readme_tells_the_truth(tmp_path: Path) -> None:
-    """Every command works, and prints what the README says that it prints."""
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_tells_the_truth(tmp_path: Path, page: str) -> None:
+    """Every command works, and prints what the page says that it prints."""
     needs("minilm", "intents", "atlas")
     if not shutil.which("curl"):
-        pytest.skip("the README's commands need curl")
-    commands = shown_in(README.read_text(encoding="utf-8"))
+        pytest.skip("the commands need curl")
+    commands = shown_in((ROOT / page).read_text(encoding="utf-8"))
     assert commands
     with running(quickstart_config(tmp_path), tmp_path) as gateway:
         for shown in commands:

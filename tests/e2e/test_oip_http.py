@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from scripts.running_gateway import RunningGateway
 from tests import toys
-from tests.e2e.program import call, serving, until
+from tests.e2e.program import call, chat_body, serving, until
 
 FIRST = np.arange(16, dtype=np.int32)[None]
 SECOND = np.ones((1, 16), np.int32)
@@ -270,7 +270,8 @@ def test_repository(tmp_path: Path) -> None:
         ready = call(gateway.url, "GET", "/readyz")
         assert (ready.status, ready.json()) == (503, {"ready": False, "waiting_for": [], "unloaded": ["simple"]})
         assert call(gateway.url, "GET", "/admin/pools").json()["pools"]["simple"]["unloaded"]
-        question = {"path": "/v2/models/simple/infer", "body": {}}
+        question = {"path": "/v1/chat/completions", "body": chat_body("simple", "x")}
+        assert call(gateway.url, "POST", "/admin/explain", question).json()["route"]["unloaded"] == ["simple"]
         assert call(gateway.url, "POST", "/admin/explain", question, Origin="http://a.example").status == 403
 
         client.load_model("simple")
