@@ -125,7 +125,9 @@ class Slots:
             raise
         finally:
             if reason is not None:
-                _log.warning("%s failed: %s", replica.name, reason)
+                served = replica.state is not ReplicaState.STARTING
+                # What a server printed once it had served may quote requests, which no log of ours may have.
+                _log.warning("%s failed: %s", replica.name, reason.partition("\n")[0] if served else reason)
                 self._lost(replica, reason)
             if replica.alive:
                 replica.become(ReplicaState.DRAINING, self._clock())
@@ -188,6 +190,12 @@ class Slots:
         if replica is not None:
             replica.in_flight += 1
         return replica
+
+    def free_now(self) -> Replica | None:
+        """Return a replica that may be given a job of the foreground at once; nothing is taken."""
+        if self._closing or self.resting or self._line:
+            return None
+        return self._free_replica(background=False)
 
     async def _bind(self, job: Job, arrived: float, deadline: float | None, *, again: bool) -> Replica:
         """Return a replica with one slot taken for the caller, after a wait in line where none is free."""

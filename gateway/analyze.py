@@ -1,11 +1,12 @@
 """What can be told of a request before any model sees it. Pure: a request and a route's policy in, features out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import orjson
 
-from backends.contract import Job, Task
+from backends.contract import Event, Finish, Job, Reasoning, Refusal, Task, Text, ToolCall, Usage
 from backends.value import value
 from gateway.identity import fingerprint
 from gateway.request import Caller, Directives, Request
@@ -89,6 +90,24 @@ def _cacheability(task: Task, sampling: Determinism, directives: Directives, pol
     if sampling == "unstated" and not policy.unstated:
         return False, "unstated-temperature"
     return True, sampling
+
+
+def tokens_made(event: object) -> int:
+    """Guess how many tokens a piece of an answer is, for models that do not tell; what is no piece is none."""
+    match event:
+        case Text(text=text) | Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments=text):
+            return max(1, len(text) // _BYTES_PER_TOKEN)
+        case _:
+            return 0
+
+
+def counted(events: Sequence[Event], tokens_in: int) -> tuple[Event, ...]:
+    """Return the events of an answer with its usage: a guess where its model told none, as in many streams."""
+    made = sum(map(tokens_made, events))
+    if not made or any(type(event) is Usage for event in events):
+        return tuple(events)
+    ends = [event for event in events if type(event) is Finish]
+    return (*[event for event in events if type(event) is not Finish], Usage(tokens_in, made), *ends)
 
 
 def estimate_tokens(job: Job) -> int:

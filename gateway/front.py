@@ -179,7 +179,8 @@ def _fault(error: Exception, reply_id: str) -> Fault:
     if not isinstance(error, RequestRefused | BackendError):
         _log.error("request %s: unexpected error", reply_id, exc_info=error)
     elif trouble.status >= _OURS:
-        _log.warning("request %s: status %d: %s", reply_id, trouble.status, trouble.message)
+        # Not the message: it may have an upstream's words in it, and those a client's.
+        _log.warning("request %s: status %d, %s", reply_id, trouble.status, trouble.code or trouble.kind)
     return trouble
 
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Text, Usage
+from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
 from backends.pool import Pool
 from backends.value import value
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
-from gateway.analyze import Features, analyze
+from gateway.analyze import Features, analyze, counted, tokens_made
 from gateway.answer import Answer, Head
 from gateway.cache_control import CacheStatus
 from gateway.catalog import Catalog
@@ -185,7 +185,7 @@ class Pipeline:
                 yield event
             return
         assert outcome.seat is not None
-        # Until the model tells, each piece counts as a token: who leaves early has used those that came.
+        # Until the model tells, the pieces that came are counted: who leaves early has used those.
         spent, told = outcome.features.tokens_in, False
         failed: bool | None = None
         try:
@@ -193,8 +193,8 @@ class Pipeline:
                 async for item in seat:
                     if type(item) is Usage:
                         spent, told = item.prompt_tokens + item.completion_tokens, True
-                    elif not told and type(item) is Text:
-                        spent += 1
+                    elif not told:
+                        spent += tokens_made(item)
                     if type(item) is not Head:
                         yield item
             failed = False
@@ -209,7 +209,7 @@ class Pipeline:
         if outcome.answer is not None:
             return outcome
         async with aclosing(self.events(outcome)) as events:
-            answer = Answer(outcome.head, tuple([event async for event in events]))
+            answer = Answer(outcome.head, counted([event async for event in events], outcome.features.tokens_in))
         stored = self._recall is not None and write_gate(outcome.features, answer) is None
         return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
 
@@ -291,7 +291,7 @@ class Pipeline:
                 return
 
     def _fall_back(self, model: str, error: BackendError) -> None:
-        _log.warning("%s failed, and the next candidate is tried: %s", model, error)
+        _log.warning("%s failed, and the next candidate is tried: %s", model, type(error).__name__)
         self._telemetry.fallback(model, error)
 
     async def _events(self, model: str, job: Job, deadline_s: float) -> AsyncGenerator[Item, None]:
@@ -330,8 +330,8 @@ class Pipeline:
         """Remember an answer, where there are caches and it may be; frames are no part of what is kept."""
         if self._recall is None or not features.cacheable:
             return False
-        events = tuple([event for event in answer.events if type(event) is not Frame])
-        self._recall.keep(features, Answer(answer.head, events), meanings)
+        events = [event for event in answer.events if type(event) is not Frame]
+        self._recall.keep(features, Answer(answer.head, counted(events, features.tokens_in)), meanings)
         return write_gate(features, answer) is None
 
 

@@ -10,21 +10,25 @@ from hypothesis import strategies as st
 from backends.contract import (
     BackendError,
     DeadlineExceeded,
+    Event,
     Finish,
     Job,
     Message,
     QueueFull,
+    Reasoning,
+    Refusal,
     Sampling,
     Scores,
     StartFailed,
     Task,
     Text,
+    ToolCall,
     UpstreamFailed,
     Usage,
     Vectors,
     WorkerDied,
 )
-from gateway.analyze import CachePolicy, analyze
+from gateway.analyze import CachePolicy, analyze, tokens_made
 from gateway.answer import Answer, Head, UnreadableAnswerError, pack, unpack
 from gateway.cache_control import CacheStatus, parse
 from gateway.errors import _TABLE, Forbidden, InvalidRequest, RequestRefused, UnknownModel, fault
@@ -244,3 +248,20 @@ def test_every_message_can_be_written_as_utf_8(text):
 def test_unexpected_errors_keep_their_text_to_the_log():
     """What the table does not know is a 500 that says nothing of the inside."""
     assert "secret" not in fault(RuntimeError("secret")).message
+
+
+@pytest.mark.parametrize(
+    ("event", "tokens"),
+    [
+        (Text("a"), 1),
+        (Text("x" * 400), 100),
+        (Reasoning("y" * 40), 10),
+        (ToolCall(0, arguments="z" * 4000), 1000),
+        (Refusal("no"), 1),
+        (Usage(5, 5), 0),
+        (Finish("stop"), 0),
+    ],
+)
+def test_pieces_are_counted_by_their_length(event: Event, tokens: int) -> None:
+    """Whatever a model makes costs tokens, in many pieces or in one."""
+    assert tokens_made(event) == tokens

@@ -298,6 +298,20 @@ async def test_answer_with_a_choice_that_was_cut_off_is_not_stored():
 
 
 @virtual
+async def test_answer_without_usage_is_remembered_with_a_guess():
+    """Many streams tell no usage: who is given the same answer later reads a guess rather than zeros."""
+    async with house({"a": FakeEngine((Text("four"), Text("letters more"), Finish("stop")))}) as built:
+        made = await built.get(ask())
+        again = await built.get(ask())
+
+    assert again.status.hit
+    assert again.answer is not None
+    assert made.answer is not None
+    assert again.answer.usage() == made.answer.usage() == Usage(made.features.tokens_in, 4)
+    assert again.answer.finish() == "stop"
+
+
+@virtual
 async def test_unknown_model():
     """A name that nobody serves is refused with those that are."""
     async with house({"a": FakeEngine()}) as built:
