@@ -1,5 +1,7 @@
 """The pages keep step with the code: every setting, its default and meaning, and every metric."""
 
+import hashlib
+import hmac
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from pydantic.fields import FieldInfo
 from config.document import read
 from config.load import load
 from config.settings import Section, Settings, fields_of, section_in
+from gateway.batch.callbacks import signature
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "config/example.yaml"
@@ -98,6 +101,21 @@ def collect(section: Section, written: dict[type[Section], set[str]]) -> None:
         for inner in values:
             if isinstance(inner, Section):
                 collect(inner, written)
+
+
+def test_the_shown_check_of_a_callback_is_right() -> None:
+    """docs/batches.md shows a function that takes our signature for five minutes, and no other."""
+    page = (ROOT / "docs/batches.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"hmac": hmac, "hashlib": hashlib}
+    exec(shown, names)  # noqa: S102 - it is our own page
+    is_ours, body = names["is_ours"], b'{"batch_id":"b"}'
+    header = signature(b"secret", body, 1000.5)
+
+    assert is_ours(b"secret", header, body, 1200.0)
+    assert not is_ours(b"secret", header, body, 1300.5)
+    assert not is_ours(b"secret", header, body + b" ", 1200.0)
+    assert not is_ours(b"other", header, body, 1200.0)
 
 
 def test_every_metric_is_on_its_page() -> None:
