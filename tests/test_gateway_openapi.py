@@ -14,8 +14,8 @@ from gateway.openapi.document import document, operations
 DOCUMENT = orjson.loads(document())
 
 
-def served(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
-    """Return the method and path of every route that a generation with all its parts gives to its front."""
+def given_to_front(monkeypatch: pytest.MonkeyPatch) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Return the method and path of all model requests and of all pages of a generation with all its parts."""
     given: list[Any] = []
     monkeypatch.setattr(generation, "Front", lambda *parts: given.append(parts))
     anything: Any = object()
@@ -24,7 +24,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
     lasting = generation.Lasting(**dict.fromkeys(generation.Lasting.__dataclass_fields__, anything))
     generation.generation_of(settings, parts, lasting)
     ((surfaces, pages, *_),) = given
-    return {("POST", path) for surface in surfaces for path in surface.paths} | set(pages)
+    return {("POST", path) for surface in surfaces for path in surface.paths}, set(pages)
 
 
 def described() -> set[tuple[str, str]]:
@@ -45,7 +45,17 @@ def parts(value: object, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def test_every_route_is_described_and_every_description_is_of_a_route(monkeypatch: pytest.MonkeyPatch) -> None:
     """No surface and no page serves what is not in the description, which names nothing else."""
-    assert described() == served(monkeypatch)
+    asked, pages = given_to_front(monkeypatch)
+    assert described() == asked | pages
+
+
+def test_every_model_request_may_have_a_deadline_and_a_word_for_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The headers that are read for all surfaces are described where a surface answers, and nowhere else."""
+    asked, _ = given_to_front(monkeypatch)
+    for method, path in described():
+        parameters = operations()[path][method.lower()].get("parameters", [])
+        told = [parameter["$ref"].rpartition("/")[2] for parameter in parameters if "$ref" in parameter]
+        assert told == (["RequestTimeout", "CacheControl"] if (method, path) in asked else []), path
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -72,5 +82,5 @@ def test_every_operation_has_a_name_of_its_own_and_its_parameters() -> None:
     assert len(names) == len(set(names)) == len(described())
     for path, methods in DOCUMENT["paths"].items():
         for operation in methods.values():
-            given = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"}
+            given = {p["name"] for p in operation.get("parameters", ()) if p.get("in") == "path"}
             assert given == {part[1:-1] for part in path.split("/") if part.startswith("{")}, path

@@ -6,7 +6,7 @@ from importlib.metadata import version
 import orjson
 
 from gateway.openapi import of_anthropic, of_native, of_oip, of_openai, of_operator
-from gateway.openapi.shapes import Operations, Schema, error_responses
+from gateway.openapi.shapes import HEADERS, Operations, Schema, error_responses
 
 _PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
 _NO_KEY: list[dict[str, list[str]]] = [{}]
@@ -40,6 +40,7 @@ def document() -> bytes:
             "paths": paths,
             "components": {
                 "responses": _errors(),
+                "parameters": HEADERS,
                 "schemas": {
                     "ModelName": {
                         "type": "string",

@@ -2,6 +2,7 @@
 
 from gateway.openapi.shapes import (
     ANY_OBJECT,
+    ASKED_HEADERS,
     FLAG,
     MODEL,
     TEXT,
@@ -64,6 +65,7 @@ OPERATIONS: Operations = {
             "Answer a conversation.",
             {"200": streamed(_MADE, "The message."), **errors(WIRE, 529)},
             body=_REQUEST,
+            parameters=ASKED_HEADERS,
             tag=_TAG,
         )
     },

@@ -2,6 +2,7 @@
 
 from gateway.openapi.shapes import (
     ANY_OBJECT,
+    ASKED_HEADERS,
     FLAG,
     MODEL,
     NUMBER,
@@ -14,6 +15,7 @@ from gateway.openapi.shapes import (
     asked,
     either,
     errors,
+    in_header,
     in_path,
     in_query,
     listed,
@@ -43,6 +45,11 @@ _GENERATE = either(
 )
 _USAGE = record({"prompt_tokens": WHOLE, "completion_tokens": WHOLE, "total_tokens": WHOLE})
 _GENERATED = record({"text": TEXT, "finish_reason": nullable(TEXT), "usage": _USAGE, "model_version": TEXT})
+_STREAM = (
+    "The text. Unless `stream` is false it comes as server-sent events, each a line `data:` with a JSON object:"
+    ' `{"token": …}` for each piece, `{"reasoning": …}` or `{"refusal": …}` where the model says such apart, and last'
+    ' `{"done": true, "finish_reason", "usage", "model_version"}`, or `{"error": {…}}` where it broke off.'
+)
 _INPUTS = either(WORDS, listed(WORDS, 1, 2048))
 _EMBEDDED = record({"embeddings": listed(listed(NUMBER)), "dimensions": WHOLE, "model_version": TEXT})
 _PREDICTED = record({"prediction": TEXT, "confidence": NUMBER, "model_version": TEXT, "latency_ms": NUMBER})
@@ -63,13 +70,23 @@ _STATE: dict[str, Schema] = {
 _PROGRESS: dict[str, Schema] = {
     **_STATE, "model": TEXT, "task": TEXT, "created_at": NUMBER, "finished_at": nullable(NUMBER)
 }  # fmt: skip
+_CALLBACK = record({"status": one_of("pending", "delivered", "given_up"), "tries": WHOLE, "trouble": nullable(TEXT)})
+_TOLD = {"callback": _CALLBACK}
 _RESULT = record({"index": WHOLE, "status": TEXT}, {"output": {}, "error": {}})
+_RESULTS: dict[str, Schema] = {"results": listed(_RESULT), "next_offset": nullable(WHOLE)}
 _PAGE = (in_query("offset", whole(0, 2**31)), in_query("limit", whole(0, 1000)))
 _ID = in_path("id")
+_KEY = in_header(
+    "Idempotency-Key",
+    {"type": "string", "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    "Names the order: a repeat of it is answered with the batch that the first one made.",
+)
 
 
 def _post(path: str, summary: str, body: Schema, made: Schema) -> Operations:
-    return {path: {"post": operation(summary, {"200": made, **errors(WIRE)}, body=body, tag=_TAG)}}
+    return {
+        path: {"post": operation(summary, {"200": made, **errors(WIRE)}, body=body, parameters=ASKED_HEADERS, tag=_TAG)}
+    }
 
 
 OPERATIONS: Operations = {
@@ -79,7 +96,7 @@ OPERATIONS: Operations = {
         record({"model": MODEL, "input": WORDS}, closed=True),
         answer(_PREDICTED, "The label."),
     ),
-    **_post("/api/v1/generate", "Write a text.", _GENERATE, streamed(_GENERATED, "The text.")),
+    **_post("/api/v1/generate", "Write a text.", _GENERATE, streamed(_GENERATED, _STREAM)),
     **_post(
         "/api/v1/embed",
         "Turn texts into vectors.",
@@ -91,19 +108,20 @@ OPERATIONS: Operations = {
             "Order work that no client waits for.",
             {"202": answer(record(_STATE), "It is accepted."), **errors(WIRE, 409, 501)},
             body=_ORDER,
+            parameters=(_KEY,),
             tag=_TAG,
         )
     },
     "/api/v1/batch/{id}": {
         "get": operation(
             "Look at a batch and its results.",
-            {"200": answer(record(_PROGRESS | {"results": listed(_RESULT)}), "The batch."), **errors(WIRE, 501)},
+            {"200": answer(record(_PROGRESS | _RESULTS, _TOLD), "The batch."), **errors(WIRE, 501)},
             parameters=(_ID, *_PAGE),
             tag=_TAG,
         ),
         "delete": operation(
             "Cancel what waits of a batch.",
-            {"200": answer(record(_PROGRESS), "The batch."), **errors(WIRE, 501)},
+            {"200": answer(record(_PROGRESS, _TOLD), "The batch."), **errors(WIRE, 501)},
             parameters=(_ID,),
             tag=_TAG,
         ),

@@ -2,6 +2,7 @@
 
 from gateway.openapi.shapes import (
     ANY_OBJECT,
+    ASKED_HEADERS,
     EVENTS,
     FLAG,
     MODEL,
@@ -77,9 +78,9 @@ def _inference(base: str, *names: Schema) -> Operations:
     }
     events = {"description": "The pieces.", "content": EVENTS}
     return {
-        f"{base}/infer": _post("Run a model on tensors.", inferred, _INFER, *names),
-        f"{base}/generate": _post("Write a text.", answer(_GENERATED, "The text."), _GENERATE, *names),
-        f"{base}/generate_stream": _post("Write a text in pieces.", events, _GENERATE, *names),
+        f"{base}/infer": _post("Run a model on tensors.", inferred, _INFER, *names, *ASKED_HEADERS),
+        f"{base}/generate": _post("Write a text.", answer(_GENERATED, "The text."), _GENERATE, *names, *ASKED_HEADERS),
+        f"{base}/generate_stream": _post("Write a text in pieces.", events, _GENERATE, *names, *ASKED_HEADERS),
         base: _get("Describe a model.", _DESCRIBED, *names),
         f"{base}/ready": _ready("Tell whether a model is ready.", _MODEL_READY, *names),
         f"{base}/config": _get("Describe a model's configuration.", record({"name": TEXT}), *names),

@@ -2,6 +2,7 @@
 
 from gateway.openapi.shapes import (
     ANY_OBJECT,
+    ASKED_HEADERS,
     FLAG,
     MODEL,
     NUMBER,
@@ -116,7 +117,9 @@ def _listed(item: Schema, more: dict[str, Schema]) -> Schema:
 
 def _post(summary: str, body: Schema, made: Schema, content_type: str = "application/json") -> dict[str, Schema]:
     responses = {"200": made, **errors(WIRE)}
-    return {"post": operation(summary, responses, body=body, content_type=content_type, tag=_TAG)}
+    return {
+        "post": operation(summary, responses, body=body, content_type=content_type, parameters=ASKED_HEADERS, tag=_TAG)
+    }
 
 
 # The gateway reads of a relay what it must; the rest is between the client and the upstream.
@@ -126,7 +129,9 @@ _FORM = record({"model": MODEL})
 
 def _relay(summary: str, content_type: str = "application/json") -> dict[str, Schema]:
     body = asked({"model": MODEL}, {"stream": FLAG}) if content_type == "application/json" else _FORM
-    return {"post": operation(summary, _RELAYED, body=body, content_type=content_type, tag=_TAG)}
+    return {
+        "post": operation(summary, _RELAYED, body=body, content_type=content_type, parameters=ASKED_HEADERS, tag=_TAG)
+    }
 
 
 OPERATIONS: Operations = {

@@ -106,6 +106,26 @@ def in_query(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "query", "schema": schema}
 
 
+def in_header(name: str, schema: Schema, what: str) -> Schema:
+    """Describe an optional header."""
+    return {"name": name, "in": "header", "schema": schema, "description": what}
+
+
+HEADERS: dict[str, Schema] = {
+    "RequestTimeout": in_header(
+        "X-Request-Timeout", number(0.001, 86400), "Seconds that the request may take, below `server.request_timeout`."
+    ),
+    "CacheControl": in_header(
+        "Cache-Control",
+        TEXT,
+        "What the caches may do: `no-store`, `no-cache`, `max-age=<seconds>`, `only-if-cached` (504 where nothing is).",
+    ),
+}
+"""Headers that every request to a model may have."""
+
+ASKED_HEADERS: tuple[Schema, ...] = tuple([{"$ref": f"#/components/parameters/{name}"} for name in HEADERS])
+"""References to them."""
+
 _WHY = {
     400: "The request is malformed, or the model cannot do what it asks.",
     401: "No key, or an unknown one.",
