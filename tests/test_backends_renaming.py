@@ -1,10 +1,14 @@
 """Renaming the model in a client's own bytes: the name changes, and nothing else does."""
 
+import sys
+from typing import Any
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.contract import BadJob
 from backends.renaming import renamed
 
 JSON = "application/json"
@@ -41,6 +45,42 @@ def test_a_body_that_has_the_name_is_not_even_copied():
 def test_an_endless_string_takes_no_endless_time():
     """A quote that is never closed is read once."""
     assert renamed(b'{"' + b"a" * 100_000, JSON, "new").startswith(b'{"a')
+
+
+MANY = 2**17
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"model":"a","x":[""' + b',""' * MANY + b'],"model":"b"}', b'"model":"new"}'),
+        (b'{"x":[1' + b',{"model":"a"}' * MANY + b'],"mod\\u0065l":"a"}', b'"mod\\u0065l":"new"}'),
+        (b'{"model":"a","x":"' + rb"\\\"" * MANY + b'","model":"b"}', b'"model":"new"}'),
+    ],
+)
+def test_a_large_body_takes_no_step_for_each_string(before, after):
+    """A hundred thousand strings are gone through in few steps of Python's, wherever the key comes again."""
+    steps = 0
+
+    def count(_frame: object, _event: str, _arg: object) -> Any:
+        nonlocal steps
+        steps += 1
+        return count
+
+    sys.settrace(count)
+    try:
+        found = renamed(before, JSON, "new")
+    finally:
+        sys.settrace(None)
+    assert found.endswith(after)
+    assert len(found) - len(before) in (2, 4)
+    assert steps < 10_000
+
+
+def test_a_body_of_endless_fields_is_refused():
+    """No request has so many, and each of them may be the model's key."""
+    with pytest.raises(BadJob, match="more than 16384 fields"):
+        renamed(b'{"model":"a"' + b',"model":"a"' * 2**14 + b"}", JSON, "new")
 
 
 VALUES = st.recursive(
