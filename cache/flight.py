@@ -3,21 +3,29 @@
 The work belongs to the flight, not to whoever came first: it runs until it ends or its last seat leaves. What it
 produces is kept once, and every seat reads it with a cursor of its own, from the start and then live, so that a slow
 one holds up nobody.
+
+That is so up to a bound. Work that goes past it goes on for those who read it, but it is no longer shared with
+newcomers, nor remembered at the end; what all seats have passed is dropped. From then on it is made in stretches of a
+sixteenth of the bound, and none begins before every seat has come to the one before it. A seat that does not come
+within `patience_s`, while another has, loses its place with an error of its own; where all are slow, the work waits.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-_log = logging.getLogger(__name__)
+from cache.alone import Alone, Limits, Seated, close, complete, is_cancelling
+
+# How long the slow may hold up the rest: less than clients and proxies commonly wait for a stream's next piece.
+PATIENCE_S = 30.0
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class FlightOverflowError(Exception):
-    """The work produced more items than a flight may keep."""
+class FlightLaggedError(Exception):
+    """The seat read too slowly while others waited for it, and lost its place."""
 
 
 class FlightCancelledError(Exception):
@@ -51,10 +59,15 @@ class Seat(Protocol[T_co]):
 
 
 class SingleFlight(Generic[T]):
-    """The flights in the air, by key. `max_items` bounds what one of them keeps."""
+    """The flights in the air, by key. `bound` is what one of them keeps at most, by `weigh`: of items, where not told.
 
-    def __init__(self, max_items: int = 100_000) -> None:
-        self._max_items = max_items
+    An item weighs at least 1, so that no work is without an end to its sharing.
+    """
+
+    def __init__(
+        self, bound: int = 100_000, weigh: Callable[[T], int] | None = None, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        self._limits = Limits(bound, weigh, patience_s)
         self._flights: dict[bytes, _Flight[T]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,17 +79,17 @@ class SingleFlight(Generic[T]):
     ) -> Seat[T]:
         """Take a seat in the flight of this key, starting it with `make` if there is none; never waits.
 
-        `on_complete` of the one who started it is called with all items when the work has ended well, before the key is
-        freed: who comes later finds what it stored. Without a key the work is shared with nobody, and runs in the
-        caller's task at the caller's pace. Enter the seat before awaiting anything else: a seat never left keeps its
-        work alive.
+        `on_complete` of the one who started it is called with all items when the work has ended well within the bound,
+        before the key is freed: who comes later finds what it stored. Without a key the work is shared with nobody, and
+        runs in the caller's task at the caller's pace. Enter the seat before awaiting anything else: a seat never left
+        keeps its work alive.
         """
         if key is None:
-            return _Alone(make(), on_complete, self._max_items)
+            return Alone(make(), on_complete, self._limits)
         flight = self._flights.get(key)
         if flight is not None:
             return _Shared(flight, leader=False)
-        flight = self._flights[key] = _Flight(self._flights, key, self._max_items, on_complete)
+        flight = self._flights[key] = _Flight(self._flights, key, self._limits, on_complete)
         task = asyncio.create_task(flight.run(make), name="flight")
         flight.task = task
         self._tasks.add(task)
@@ -87,12 +100,12 @@ class SingleFlight(Generic[T]):
     def waiters(self, key: bytes) -> int:
         """Return how many seats the flight of this key has; 0 if there is none."""
         flight = self._flights.get(key)
-        return 0 if flight is None else flight.seats
+        return 0 if flight is None else len(flight.seats)
 
     @property
     def seats(self) -> int:
-        """How many seats are taken in all flights."""
-        return sum(flight.seats for flight in self._flights.values())
+        """How many seats are taken in all flights that others may join."""
+        return sum(len(flight.seats) for flight in self._flights.values())
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Cancel all work, and wait for it to clean up within the deadline; seats still taken get an error."""
@@ -103,17 +116,29 @@ class SingleFlight(Generic[T]):
             await asyncio.wait(tasks, timeout=deadline_s)
 
 
+class _Stretch(Generic[T]):
+    """Some items in a row. Only who is not past it holds it, so it goes with the last of them."""
+
+    __slots__ = ("items", "next")
+
+    def __init__(self) -> None:
+        self.items: list[T] = []
+        self.next: _Stretch[T] | None = None
+
+
 class _Flight(Generic[T]):
     """One piece of work and what it has produced. Ended at most once, by `_end`."""
 
     __slots__ = (
         "_flights",
         "_key",
-        "_max_items",
+        "_limits",
         "_on_complete",
+        "_room",
         "ended",
         "error",
-        "items",
+        "first",
+        "last",
         "seats",
         "sleepers",
         "task",
@@ -123,38 +148,75 @@ class _Flight(Generic[T]):
         self,
         flights: "dict[bytes, _Flight[T]]",
         key: bytes,
-        max_items: int,
+        limits: Limits[T],
         on_complete: Callable[[Sequence[T]], None] | None,
     ) -> None:
-        self.items: list[T] = []
-        self.seats = 0
+        self.first: _Stretch[T] | None = _Stretch()
+        """The whole bound, where newcomers begin; None once the work has gone past it."""
+        self.last = self.first
+        self.seats: set[_Shared[T]] = set()
         self.sleepers: list[asyncio.Future[None]] = []
         self.ended = False
         self.error: Exception | None = None
         self.task: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
         self._flights = flights
         self._key = key
-        self._max_items = max_items
+        self._limits = limits
         self._on_complete = on_complete
 
     async def run(self, make: Callable[[], AsyncIterator[T]]) -> None:
-        items = self.items
+        weigh, left = self._limits.weigh, self._limits.bound
+        items = self.last.items
         try:
             source = make()
             try:
                 async for item in source:
-                    if len(items) == self._max_items:
-                        raise FlightOverflowError(f"work produced more than {self._max_items} items")
+                    weight = 1 if weigh is None else weigh(item)
+                    if weight > left and items:
+                        await self._go_past()
+                        items, left = self.last.items, self._limits.stretch
+                    left -= weight
                     items.append(item)
                     if self.sleepers:
                         self._wake()
             finally:
-                await _close(source)
+                await close(source)
         except Exception as error:  # noqa: BLE001 - carried to every seat, which raises it
             self._end(error)
         else:
             # Work that swallowed a cancellation ends as if well, but what it produced is not whole.
-            self._end(FlightCancelledError("the work was cancelled") if _is_cancelling() else None)
+            self._end(FlightCancelledError("the work was cancelled") if is_cancelling() else None)
+
+    async def _go_past(self) -> None:
+        """Begin another stretch once all seats have come to the last one; from the first time on nobody may join."""
+        self._free_key()
+        self.first = self._on_complete = None
+        while self._behind():
+            try:
+                async with asyncio.timeout(self._limits.patience_s):
+                    while self._behind():
+                        self._room = asyncio.get_running_loop().create_future()
+                        await self._room
+            except TimeoutError:
+                behind = self._behind()
+                if len(behind) < len(self.seats):
+                    self._unseat(behind)
+        before, self.last = self.last, _Stretch()
+        before.next = self.last
+
+    def _behind(self) -> "list[_Shared[T]]":
+        return [seat for seat in self.seats if seat.stretch is not self.last]
+
+    def _unseat(self, slow: "Sequence[_Shared[T]]") -> None:
+        for seat in slow:
+            self.seats.remove(seat)
+            seat.lose(FlightLaggedError(f"others waited {self._limits.patience_s:g} s for this reader to go on"))
+
+    def moved(self) -> None:
+        """Have the work look again whether it may go on: a seat was left, or has come to the next stretch."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def land(self, _task: "asyncio.Task[None]") -> None:
         """End a flight whose task was cancelled, perhaps before its first step; the others have ended already."""
@@ -179,7 +241,8 @@ class _Flight(Generic[T]):
         self.ended = True
         self.error = error
         if error is None and self._on_complete is not None:
-            _complete(self._on_complete, self.items)
+            assert self.first is not None, "past the bound the hook is gone"
+            complete(self._on_complete, self.first.items)
         self._free_key()
         self._wake()
 
@@ -194,41 +257,32 @@ class _Flight(Generic[T]):
                 sleeper.set_result(None)
 
 
-class _Seated(Generic[T]):
-    """What both kinds of seat have in common: the `async with` form of leaving."""
-
-    __slots__ = ()
-
-    async def leave(self) -> None:
-        raise NotImplementedError
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.leave()
-
-
-class _Shared(_Seated[T]):
+class _Shared(Seated[T]):
     """A seat in a flight: a cursor over its items."""
 
-    __slots__ = ("_cursor", "_flight", "_left", "leader")
+    __slots__ = ("_cursor", "_flight", "_items", "_lost", "leader", "stretch")
 
     def __init__(self, flight: _Flight[T], *, leader: bool) -> None:
+        assert flight.first is not None, "past the bound a flight has no key"
         self.leader = leader
-        self._flight = flight
+        self.stretch = flight.first
+        self._items = flight.first.items
         self._cursor = 0
-        self._left = False
-        flight.seats += 1
+        self._flight = flight
+        self._lost: FlightLaggedError | None = None
+        flight.seats.add(self)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
 
     async def __anext__(self) -> T:
-        flight = self._flight
-        while self._cursor == len(flight.items):
+        while self._cursor == len(self._items):
+            flight = self._flight
+            if self.stretch.next is not None:
+                self._move_on(self.stretch.next)
+                continue
+            if self._lost is not None:
+                raise self._lost
             if flight.error is not None:
                 raise flight.error
             if flight.ended:
@@ -236,77 +290,26 @@ class _Shared(_Seated[T]):
             sleeper = asyncio.get_running_loop().create_future()
             flight.sleepers.append(sleeper)
             await sleeper
-        item = flight.items[self._cursor]
+        item = self._items[self._cursor]
         self._cursor += 1
         return item
 
+    def lose(self, error: FlightLaggedError) -> None:
+        """Read nothing more: what was still to be read is let go of, and the next wait raises the error."""
+        self._lost = error
+        self._move_on(_Stretch())
+
     async def leave(self) -> None:
-        if self._left:
+        flight = self._flight
+        if self not in flight.seats:
             return
-        self._left = True
-        self._flight.seats -= 1
-        if self._flight.seats == 0:
-            self._flight.abandon()
+        flight.seats.remove(self)
+        if not flight.seats:
+            flight.abandon()
+        flight.moved()
 
-
-class _Alone(_Seated[T]):
-    """The only seat of work that nobody shares: no task, and no buffer unless the items are wanted at the end."""
-
-    __slots__ = ("_items", "_max_items", "_on_complete", "_source")
-
-    leader = True
-
-    def __init__(
-        self, source: AsyncIterator[T], on_complete: Callable[[Sequence[T]], None] | None, max_items: int
-    ) -> None:
-        self._source = source
-        self._on_complete = on_complete
-        self._items: list[T] | None = None if on_complete is None else []
-        self._max_items = max_items
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self._source if self._items is None else self
-
-    async def __anext__(self) -> T:
-        try:
-            item = await anext(self._source)
-        except StopAsyncIteration:
-            self._finish()
-            raise
-        if self._items is not None:
-            self._record(item, self._items)
-        return item
-
-    async def leave(self) -> None:
-        self._items = None
-        await _close(self._source)
-
-    def _record(self, item: T, items: list[T]) -> None:
-        if len(items) == self._max_items:
-            raise FlightOverflowError(f"work produced more than {self._max_items} items")
-        items.append(item)
-
-    def _finish(self) -> None:
-        items, self._items = self._items, None
-        if items is not None and self._on_complete is not None and not _is_cancelling():
-            _complete(self._on_complete, items)
-
-
-def _complete(on_complete: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
-    try:
-        on_complete(items)
-    except Exception:  # noqa: BLE001 - the hook may raise anything, and the log has it
-        # The answer is whole; that it could not be remembered is no reason to fail those who wait for it.
-        _log.exception("the hook of a completed flight failed")
-
-
-def _is_cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-async def _close(source: AsyncIterator[T]) -> None:
-    # Iterators that are not generators have nothing to close.
-    aclose = getattr(source, "aclose", None)
-    if aclose is not None:
-        await aclose()
+    def _move_on(self, stretch: _Stretch[T]) -> None:
+        self.stretch = stretch
+        self._items = stretch.items
+        self._cursor = 0
+        self._flight.moved()
