@@ -66,7 +66,7 @@ def analyze(
         reason=reason,
         by_meaning=cacheable and request.asked is not None and 0 < len(request.asked) <= _MEANING_MAX_CHARS,
         scope=caller.scope,
-        fingerprint=fingerprint(request.fields),
+        fingerprint=fingerprint(request),
         deadline_s=deadline_s,
     )
 

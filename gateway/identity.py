@@ -1,7 +1,8 @@
 """Digests that say when two requests are the same, or the same but for their last user text. Knows no store."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import orjson
 
@@ -11,9 +12,13 @@ _SEPARATOR = b"\x00"
 _ANY_TEXT = "\x00any text"
 
 
-def fingerprint(fields: Mapping[str, object]) -> bytes:
-    """Digest a request's fields: SHA-256 of JSON with sorted keys, so that their order does not matter."""
-    return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).digest()
+def fingerprint(request: Request) -> bytes:
+    """Digest all that an answer depends on: SHA-256 of JSON with sorted keys, so that their order does not matter.
+
+    What we know of a request is no neighbour of the client's own fields, which may have any name.
+    """
+    asked = [request.job.task, request.beside, request.fields]
+    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def compatibility(request: Request) -> bytes:
@@ -21,7 +26,7 @@ def compatibility(request: Request) -> bytes:
     messages = request.fields["messages"]
     assert isinstance(messages, Sequence)
     blanked = [*messages[:-1], {**messages[-1], "content": _ANY_TEXT}]
-    return fingerprint({**request.fields, "messages": blanked})
+    return fingerprint(dataclasses.replace(request, fields={**request.fields, "messages": blanked}))
 
 
 def scoped(digest: bytes, *parts: str) -> bytes:

@@ -1,6 +1,7 @@
 """What every wire decodes to. Knows no wire, no cache and no pool."""
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from backends.contract import Job
 from backends.value import value
@@ -11,14 +12,16 @@ class Request:
     """A client's question in canonical form.
 
     `fields` is everything that the answer depends on, as JSON values: a field that a surface does not know is in it,
-    what only shapes the reply (`stream`, `user`) is not. `asked` is the last user text where the request ends with one:
-    the only part that a match by meaning may vary.
+    what only shapes the reply (`stream`, `user`) is not. `beside` is what the answer depends on that is no field of the
+    body, as a path: kept apart, since a client may give a field of its own any name. `asked` is the last user text
+    where the request ends with one: the only part that a match by meaning may vary.
     """
 
     model: str
     job: Job
     fields: Mapping[str, object]
     asked: str | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @value

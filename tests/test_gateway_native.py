@@ -88,7 +88,7 @@ def test_a_prompt_is_the_chat_of_one_message(prompt, sampling):
         "chat/completions", OpenAISurface(), "/v1/", model="atlas", messages=messages, stream=False, **sampling
     )
 
-    assert fingerprint(ours.fields) == fingerprint(theirs.fields) == fingerprint(spelled_out.fields)
+    assert fingerprint(ours) == fingerprint(theirs) == fingerprint(spelled_out)
     assert (ours.job.messages, ours.job.sampling, ours.asked) == (theirs.job.messages, theirs.job.sampling, prompt)
 
 
@@ -98,7 +98,7 @@ def test_inputs_are_those_of_openais_embeddings(inputs):
     ours, _ = decode("embed", model="minilm", inputs=inputs)
     theirs, _ = decode("embeddings", OpenAISurface(), "/v1/", model="minilm", input=inputs)
 
-    assert fingerprint(ours.fields) == fingerprint(theirs.fields)
+    assert fingerprint(ours) == fingerprint(theirs)
     assert ours.job.inputs == theirs.job.inputs
     assert ours.job.task is Task.EMBED
 

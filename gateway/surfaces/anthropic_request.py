@@ -11,6 +11,7 @@ from backends.contract import Job, Sampling, Task, Verbatim
 from gateway.fields import flag, number, refuse, text, whole
 from gateway.request import Request
 from gateway.surfaces import anthropic_messages
+from gateway.surfaces.openai_fields import check_one_choice, check_words
 
 WIRE = "anthropic"
 
@@ -27,6 +28,14 @@ _INTERPRETED = _NOT_IDENTITY | {
 }  # fmt: skip
 # What identifies a request besides, by its name here and in the canonical form.
 _SAME_MEANING = {"temperature": "temperature", "top_p": "top_p", "stop_sequences": "stop", "thinking": "thinking"}
+# Canonical names that this wire has other words for.
+_WORDS: Mapping[str, str] = {
+    "stop": "'stop_sequences'",
+    "response_format": "'output_config.format'",
+    "reasoning_effort": "'output_config.effort'",
+    "parallel_tool_calls": "'tool_choice.disable_parallel_tool_use'",
+}
+_BETA = "anthropic-beta"
 _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -52,7 +61,8 @@ def read(body: Mapping[str, Any], raw: bytes, asked: Asked) -> Request:
     )
     last = conversation.identity[-1]
     blank = last["content"] if last["role"] == "user" and isinstance(last["content"], str) else None
-    return Request(text(body, "model"), job, _identity(body, conversation.identity, extra, asked), blank)
+    betas = {name: value for name, value in asked.headers if name == _BETA}
+    return Request(text(body, "model"), job, _identity(body, conversation.identity, extra), blank, betas)
 
 
 def read_count(body: Mapping[str, Any], raw: bytes, asked: Asked) -> tuple[Request, Job]:
@@ -60,18 +70,16 @@ def read_count(body: Mapping[str, Any], raw: bytes, asked: Asked) -> tuple[Reque
     conversation = anthropic_messages.read(body)
     extra = _extra(body)
     relay = Job(Task.RELAY, verbatim=Verbatim(WIRE, asked.path, raw, headers=dict(asked.headers)))
-    fields = {**extra, "messages": conversation.identity, "task": Task.RELAY, "path": asked.path}
-    return Request(text(body, "model"), relay, fields), Job(Task.CHAT, conversation.messages, extra=extra)
+    request = Request(
+        text(body, "model"), relay, {**extra, "messages": conversation.identity}, beside={"path": asked.path}
+    )
+    return request, Job(Task.CHAT, conversation.messages, extra=extra)
 
 
-def _identity(
-    body: Mapping[str, Any], messages: object, extra: Mapping[str, object], asked: Asked
-) -> dict[str, object]:
+def _identity(body: Mapping[str, Any], messages: object, extra: Mapping[str, object]) -> dict[str, object]:
     """Return everything that the answer depends on, as the same question over OpenAI's wire would have it."""
-    fields = {**extra, "messages": messages, "max_tokens": body["max_tokens"], "task": Task.CHAT}
-    fields |= {ours: body[name] for name, ours in _SAME_MEANING.items() if body.get(name) is not None}
-    betas = dict(asked.headers).get("anthropic-beta")
-    return fields if betas is None else {**fields, "anthropic-beta": betas}
+    fields = {**extra, "messages": messages, "max_tokens": body["max_tokens"]}
+    return fields | {ours: body[name] for name, ours in _SAME_MEANING.items() if body.get(name) is not None}
 
 
 def _sampling(body: Mapping[str, Any]) -> Sampling:
@@ -100,6 +108,8 @@ def _stops(value: object) -> tuple[str, ...]:
 
 def _extra(body: Mapping[str, Any]) -> dict[str, object]:
     extra = {name: value for name, value in body.items() if name not in _INTERPRETED and value is not None}
+    check_words(extra, _WORDS)
+    check_one_choice(extra)
     whole(body, "top_k", 0, _MAX_TOP_K)
     if (thinking := _mapping(body, "thinking")) is not None:
         if not isinstance(thinking.get("type"), str):

@@ -62,13 +62,13 @@ def only(body: Mapping[str, Any], *known: str) -> None:
 def _predict(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
     only(body, "model", "input")
     job = Job(Task.PREDICT, inputs=(text(body, "input"),))
-    return Request(text(body, "model"), job, {"task": Task.PREDICT, "input": body["input"]}), PredictionEncoder()
+    return Request(text(body, "model"), job, {"input": body["input"]}), PredictionEncoder()
 
 
 def _embed(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
     only(body, "model", "inputs")
     job = Job(Task.EMBED, inputs=_inputs(body.get("inputs")))
-    return Request(text(body, "model"), job, {"task": Task.EMBED, "input": body["inputs"]}), EmbeddingEncoder()
+    return Request(text(body, "model"), job, {"input": body["inputs"]}), EmbeddingEncoder()
 
 
 def _generate(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
@@ -80,7 +80,7 @@ def _generate(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
     messages = _asked(body)
     job = Job(Task.CHAT, messages=messages, sampling=sampling(body), stream=streamed)
     spoken = [{"role": message.role, "content": message.content} for message in messages]
-    fields = identity({"messages": spoken, **{name: body.get(name) for name in SAMPLING}}, Task.CHAT)
+    fields = identity({"messages": spoken, **{name: body.get(name) for name in SAMPLING}})
     last = messages[-1]
     request = Request(text(body, "model"), job, fields, asked=last.content if last.role == "user" else None)
     return request, GenerationEncoder(streamed=streamed)

@@ -55,7 +55,7 @@ def decode(body: Mapping[str, Any], raw: bytes) -> Decoded:
         verbatim=verbatim,
         stream=streamed,
     )
-    identity = fields.identity(body, Task.CHAT)
+    identity = fields.identity(body)
     if not all(type(message["content"]) is str for message in body["messages"] if "content" in message):
         identity["messages"] = [_plain(message) for message in body["messages"]]
     request = Request(text(body, "model"), job, identity, asked_of(messages))

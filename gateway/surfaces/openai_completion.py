@@ -47,7 +47,7 @@ def decode_completion(body: Mapping[str, Any], raw: bytes) -> Decoded:
         verbatim=verbatim,
         stream=streamed,
     )
-    identity = fields.identity(body, Task.COMPLETION)
+    identity = fields.identity(body)
     identity["prompt"] = prompts[0] if len(prompts) == 1 else prompts
     request = Request(text(body, "model"), job, identity)
     wanted = Wanted(verbatim.kind, streamed, fields.include_usage(body), body.get("logprobs") is not None)
@@ -62,7 +62,7 @@ def decode_embedding(body: Mapping[str, Any], raw: bytes) -> Decoded:
     whole(body, "dimensions", 1, _MAX_DIMENSIONS)
     verbatim = fields.verbatim("/embeddings", raw, body)
     job = Job(Task.EMBED, inputs=inputs(body, "input"), extra=fields.others(body), verbatim=verbatim)
-    request = Request(text(body, "model"), job, fields.identity(body, Task.EMBED))
+    request = Request(text(body, "model"), job, fields.identity(body))
     encoder = EmbeddingEncoder(verbatim.kind, as_base64=encoding == "base64")
     return request, lambda _: encoder  # embeddings have no id
 

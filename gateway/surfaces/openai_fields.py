@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from backends.contract import Sampling, Task, Verbatim
+from backends.contract import Sampling, Verbatim
 from gateway.errors import InvalidRequest
 from gateway.fields import flag, mapping, number, refuse, said, whole
 
@@ -131,15 +131,31 @@ CHECKS: Mapping[str, Check] = {
 """The checks of the fields that chats and completions share."""
 
 
-def identity(body: Mapping[str, Any], task: Task) -> dict[str, object]:
+def identity(body: Mapping[str, Any]) -> dict[str, object]:
     """Return everything that the answer depends on, one way to say it each."""
     fields = {name: value for name, value in body.items() if name not in NOT_IDENTITY and value is not None}
-    if (limit := fields.pop("max_completion_tokens", None)) is not None:
-        fields["max_tokens"] = limit
+    if "max_completion_tokens" in fields and "max_tokens" not in fields:
+        fields["max_tokens"] = fields.pop("max_completion_tokens")
     if type(stop := fields.get("stop")) is str:
         fields["stop"] = [stop]
-    fields["task"] = task
     return fields
+
+
+def check_words(body: Mapping[str, Any], words: Mapping[str, str]) -> None:
+    """Refuse a canonical field that another wire has other words for: beside those, one of the two would get lost."""
+    for name, ours in words.items():
+        if body.get(name) is not None:
+            raise InvalidRequest(f"'{name}' is no field of this request: say it with {ours}", name)
+
+
+def check_one_choice(body: Mapping[str, Any]) -> None:
+    """Refuse what a reply of one choice has no place for: more choices, and how likely each token was."""
+    if choices(body, "n") not in (None, 1):
+        raise refuse("n", body["n"], "1: a reply has one choice here")
+    for name in ("logprobs", "top_logprobs"):
+        value = body.get(name)
+        if value is not None and value is not False and (name, value) != ("top_logprobs", 0):
+            raise refuse(name, value, "left out: a reply has none here")
 
 
 def others(body: Mapping[str, Any]) -> dict[str, object]:

@@ -57,8 +57,9 @@ class RelaySurface:
         model, streamed = read(content_type, call.body, _UNNAMED.get(path))
         streamed = streamed or path == _SPEECH
         verbatim = Verbatim(WIRE, path, call.body, content_type, streamed=streamed)
-        fields = {"task": Task.RELAY, "path": path, "sha256": hashlib.sha256(call.body).hexdigest()}
-        return Request(model, Job(Task.RELAY, verbatim=verbatim, stream=streamed), fields), RelayEncoder(verbatim)
+        fields = {"sha256": hashlib.sha256(call.body).hexdigest()}
+        job = Job(Task.RELAY, verbatim=verbatim, stream=streamed)
+        return Request(model, job, fields, beside={"path": path}), RelayEncoder(verbatim)
 
     def failure(self, fault: Fault) -> Failure:
         """Encode an error as a status and a body."""

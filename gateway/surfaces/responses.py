@@ -27,6 +27,16 @@ _NOT_CHAT = fields.NOT_IDENTITY | {
     "input", "instructions", "tools", "tool_choice", "text", "max_output_tokens", "reasoning", "include", "truncation",
     "max_tool_calls", "top_logprobs", "parallel_tool_calls", *_STATEFUL,
 }  # fmt: skip
+# Names of chat's fields that this wire has other words for.
+_WORDS: Mapping[str, str] = {
+    "messages": "'input'",
+    "max_tokens": "'max_output_tokens'",
+    "max_completion_tokens": "'max_output_tokens'",
+    "response_format": "'text.format'",
+    "reasoning_effort": "'reasoning.effort'",
+    "verbosity": "'text.verbosity'",
+    "logprobs": "'include'",
+}
 _LOGPROBS = "message.output_text.logprobs"
 
 _REMEMBERED_BODIES = 512
@@ -78,13 +88,15 @@ def _read(raw: bytes) -> _Decoded:
         extra=fields.others(chat),
         stream=streamed,
     )
-    request = Request(text(body, "model"), job, fields.identity(chat, Task.CHAT), asked_of(messages))
+    request = Request(text(body, "model"), job, fields.identity(chat), asked_of(messages))
     return request, functools.partial(ResponseEncoder, Wishes(body, streamed, "logprobs" in chat))
 
 
 def _as_chat(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the request says as the fields of OpenAI's chat."""
     chat = {name: value for name, value in body.items() if name not in _NOT_CHAT and value is not None}
+    fields.check_words(chat, _WORDS)
+    fields.check_one_choice(chat)
     chat["messages"] = messages_of(body.get("input"), said(body, "instructions"))
     if tools := [_tool(tool, f"tools[{place}]") for place, tool in enumerate(fields.listed(body, "tools"))]:
         chat["tools"] = tools

@@ -8,8 +8,8 @@ import orjson
 from backends.contract import Event, Task, Text
 from gateway.answer import Answer, Head
 from gateway.catalog import ModelInfo
-from gateway.errors import Unsupported
-from gateway.fields import text
+from gateway.errors import InvalidRequest, Unsupported
+from gateway.fields import cut, text
 from gateway.request import Request
 from gateway.surfaces.oip.answers import TEXT_OUTPUT, reply_head
 from gateway.surfaces.oip.json_body import id_of, parameters_of, parse
@@ -27,12 +27,17 @@ def decode_generate(info: ModelInfo, body: bytes, *, streamed: bool) -> tuple[Re
     if make is None:
         raise Unsupported(f"'{info.name}' does {info.task} and generates no text; use 'infer'")
     fields = parse(body)
-    parameters: Mapping[str, Any] = {
-        **{name: value for name, value in fields.items() if name not in _OWN},
-        **parameters_of(fields),
-    }
-    request = make(info.name, text(fields, "text_input"), parameters, streamed=streamed)
+    request = make(info.name, text(fields, "text_input"), _parameters(fields), streamed=streamed)
     return request, GenerateEncoder(info.name, id_of(fields), streamed=streamed)
+
+
+def _parameters(fields: dict[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters, each of which stands in one of two places."""
+    beside = {name: value for name, value in fields.items() if name not in _OWN}
+    within = parameters_of(fields)
+    for name in beside.keys() & within.keys():
+        raise InvalidRequest(f"'{cut(name)}' is given twice: beside 'parameters' and in it", cut(name))
+    return {**beside, **within}
 
 
 class GenerateEncoder:

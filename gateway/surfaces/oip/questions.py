@@ -15,6 +15,7 @@ from gateway.fields import cut, number, refuse, shown, whole
 from gateway.request import Request
 from gateway.surfaces.oip.fitting import check_fit
 from gateway.surfaces.oip.tensors import BYTES, strings
+from gateway.surfaces.openai_fields import check_one_choice, check_words
 
 Lookup = Callable[[str], ModelInfo | None]
 """Finds what is known of a name that stands for a model, or None."""
@@ -23,6 +24,8 @@ _MAX_TOKENS = 2**20
 _MAX_SEED = 2**63 - 1
 _MAX_STOPS = 4
 _SAMPLING = frozenset({"max_tokens", "temperature", "top_p", "seed", "stop"})
+# What a model of texts is asked has one place.
+_WORDS: Mapping[str, str] = {"messages": "the text input", "prompt": "the text input"}
 # These shape the reply, or ask a scheduler for what no queue here does; they are no part of what is asked.
 _NOT_ASKED = frozenset({"binary_data_output", "priority", "timeout", "stream", "triton_enable_empty_final_response"})
 
@@ -74,7 +77,7 @@ def generation(model: str, prompt: str, parameters: Mapping[str, Any], *, stream
     asked = _asked(parameters)
     messages = (Message("user", prompt),)
     job = Job(Task.CHAT, messages=messages, sampling=_sampling(asked), extra=_extra(asked), stream=streamed)
-    fields = {**asked, "task": Task.CHAT, "messages": [{"role": "user", "content": prompt}]}
+    fields = {**asked, "messages": [{"role": "user", "content": prompt}]}
     return Request(model, job, fields, asked=prompt)
 
 
@@ -82,7 +85,7 @@ def completion(model: str, prompt: str, parameters: Mapping[str, Any], *, stream
     """Make the request of a text to be continued, in the words of OpenAI's wire."""
     asked = _asked(parameters)
     job = Job(Task.COMPLETION, prompt=prompt, sampling=_sampling(asked), extra=_extra(asked), stream=streamed)
-    return Request(model, job, {**asked, "task": Task.COMPLETION, "prompt": prompt})
+    return Request(model, job, {**asked, "prompt": prompt})
 
 
 def _infer(question: Question, streamed: bool) -> Request:
@@ -90,7 +93,7 @@ def _infer(question: Question, streamed: bool) -> Request:
     outputs = tuple([wanted.name for wanted in question.outputs])
     job = Job(Task.INFER, tensors=question.inputs, outputs=outputs)
     inputs = sorted((t.name, t.datatype, t.shape, hashlib.sha256(t.data).hexdigest()) for t in question.inputs)
-    return Request(question.model, job, {"task": Task.INFER, "inputs": inputs, "outputs": sorted(outputs)})
+    return Request(question.model, job, {"inputs": inputs, "outputs": sorted(outputs)})
 
 
 def _embed(question: Question, streamed: bool) -> Request:
@@ -108,7 +111,7 @@ def _of_texts(question: Question, task: Task) -> Request:
     if not texts or not all(texts):
         raise InvalidRequest(f"input '{question.inputs[0].name}' must hold at least one text, and none that is empty")
     asked = texts[0] if len(texts) == 1 else list(texts)  # one text is the same question, whatever list it came in
-    return Request(question.model, Job(task, inputs=texts), {"task": task, "input": asked})
+    return Request(question.model, Job(task, inputs=texts), {"input": asked})
 
 
 def _chat(question: Question, streamed: bool) -> Request:
@@ -145,7 +148,10 @@ def _texts(tensor: Tensor) -> tuple[str, ...]:
 
 
 def _asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in _NOT_ASKED and value is not None}
+    asked = {name: value for name, value in parameters.items() if name not in _NOT_ASKED and value is not None}
+    check_words(asked, _WORDS)
+    check_one_choice(asked)
+    return asked
 
 
 def _extra(asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""What a client asks beside what is known here makes its question another one, over every wire."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from backends.contract import Task, TensorSpec
+from gateway.catalog import ModelInfo
+from gateway.errors import InvalidRequest
+from gateway.identity import compatibility, fingerprint
+from gateway.request import Request
+from gateway.surfaces.anthropic import AnthropicSurface
+from gateway.surfaces.oip.surface import OipSurface
+from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.responses import ResponsesSurface
+from gateway.surfaces.wire import Call, Surface
+
+HELLO = [{"role": "user", "content": "hello"}]
+INFO = {
+    name: ModelInfo(
+        name,
+        task,
+        "v",
+        "",
+        (TensorSpec("text_input", "BYTES", (1,)),),
+        (TensorSpec("text_output", "BYTES", (1,)),),
+        0,
+        cached=True,
+    )
+    for name, task in (("chat", Task.CHAT), ("completion", Task.COMPLETION))
+}
+
+Body = Mapping[str, Any]
+
+
+def asks(surface: Surface, path: str, body: Body, **names: str) -> Callable[[Body], Request]:
+    """Make what reads such a body with more in it."""
+
+    def ask(more: Body) -> Request:
+        return surface.decode(Call("POST", path, {}, orjson.dumps({**body, **more}), None, names=names), "0" * 24)[0]
+
+    return ask
+
+
+def within(ask: Callable[[Body], Request]) -> Callable[[Body], Request]:
+    """Make what puts fields among the parameters of a body."""
+    return lambda more: ask({"parameters": more})
+
+
+OIP = OipSurface(INFO.get)
+TEXT = {"text_input": "hello"}
+WIRES: dict[str, Callable[[Body], Request]] = {
+    "chat": asks(OpenAISurface(), "/v1/chat/completions", {"model": "m", "messages": HELLO}),
+    "completion": asks(OpenAISurface(), "/v1/completions", {"model": "m", "prompt": "hello"}),
+    "embedding": asks(OpenAISurface(), "/v1/embeddings", {"model": "m", "input": "hello"}),
+    "responses": asks(ResponsesSurface(), "/v1/responses", {"model": "m", "input": "hello"}),
+    "messages": asks(AnthropicSurface(), "/v1/messages", {"model": "m", "messages": HELLO, "max_tokens": 5}),
+    "generate": asks(OIP, "/v2/models/chat/generate", TEXT, model="chat"),
+    "generate within": within(asks(OIP, "/v2/models/chat/generate", TEXT, model="chat")),
+    "completion within": within(asks(OIP, "/v2/models/completion/generate", TEXT, model="completion")),
+}
+# What we know ourselves of a request, and what a wire says of its own, by the names that they have or had here.
+NAMES = st.sampled_from(
+    ["task", "\x00task", "beside", "fields", "path", "sha256", "anthropic-beta", "inputs", "outputs", "asked"]
+) | st.text(min_size=1).map(lambda name: f"x{name}")
+JSON = st.recursive(
+    st.booleans() | st.integers(-1000, 1000) | st.text(),
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3),
+    max_leaves=5,
+)
+
+
+def written(value: object) -> bytes:
+    """Write a value in the one way."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@given(name=NAMES, one=JSON, other=JSON | st.none())
+def test_one_unknown_field_makes_another_question(wire, name, one, other):
+    """Two bodies that differ in a field that is not known here share no answer, be it by meaning."""
+    assume(written(one) != written(other))
+    ours, theirs = WIRES[wire]({name: one}), WIRES[wire]({name: other})
+
+    assert fingerprint(ours) != fingerprint(theirs)
+    assert ours.asked is None or compatibility(ours) != compatibility(theirs)
+
+
+@pytest.mark.parametrize(
+    ("wire", "name", "value"),
+    [
+        ("responses", "messages", HELLO),
+        ("responses", "max_tokens", 5),
+        ("responses", "max_completion_tokens", 5),
+        ("responses", "response_format", {"type": "json_object"}),
+        ("responses", "reasoning_effort", "low"),
+        ("responses", "verbosity", "low"),
+        ("responses", "logprobs", True),
+        ("messages", "stop", ["x"]),
+        ("messages", "response_format", {"type": "json_object"}),
+        ("messages", "reasoning_effort", "low"),
+        ("messages", "parallel_tool_calls", False),
+        ("generate", "messages", HELLO),
+        ("generate", "prompt", "hello"),
+        ("generate within", "messages", HELLO),
+        ("completion within", "prompt", "hello"),
+    ],
+)
+def test_words_of_another_wire_are_refused(wire, name, value):
+    """A canonical field that the wire has other words for would take the place of those, or be lost."""
+    with pytest.raises(InvalidRequest, match=f"'{name}' is no field of this request") as caught:
+        WIRES[wire]({name: value})
+    assert caught.value.param == name
+
+
+ONE_CHOICE = ["responses", "messages", "generate", "generate within", "completion within"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n", 2), ("n", 0), ("n", 2**53), ("n", True), ("n", "2"), ("logprobs", True), ("logprobs", 0)],
+)
+@pytest.mark.parametrize("wire", ONE_CHOICE)
+def test_what_a_reply_of_one_choice_cannot_tell_is_refused(wire, name, value):
+    """More choices and the chances of tokens are not made, paid for and dropped."""
+    with pytest.raises(InvalidRequest, match=f"'{name}'") as caught:
+        WIRES[wire]({name: value})
+    assert caught.value.param == name
+
+
+@pytest.mark.parametrize("wire", [wire for wire in ONE_CHOICE if wire != "responses"])
+def test_alternatives_of_tokens_are_refused(wire):
+    """So are other tokens that might have been; to ask for none of them is no harm."""
+    with pytest.raises(InvalidRequest, match="'top_logprobs'"):
+        WIRES[wire]({"top_logprobs": 2})
+    assert WIRES[wire]({"n": 1, "logprobs": False, "top_logprobs": 0}).job.task in (Task.CHAT, Task.COMPLETION)
+
+
+def test_a_parameter_in_two_places_is_refused():
+    """One of the two would be lost."""
+    with pytest.raises(InvalidRequest, match="'seed' is given twice"):
+        WIRES["generate"]({"seed": 1, "parameters": {"seed": 2}})
+
+
+def test_both_limits_are_told_apart():
+    """A limit under its older name stays what it is beside the newer one, since a backend may read either."""
+    asked = [WIRES["chat"]({"max_completion_tokens": 9, "max_tokens": limit}) for limit in (5, 6)]
+    assert fingerprint(asked[0]) != fingerprint(asked[1])
