@@ -1,6 +1,7 @@
 """The Open Inference Protocol over gRPC, on fakes: what is read, what is answered, what is refused."""
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -366,6 +367,55 @@ async def test_a_client_that_leaves_cancels_its_share():
         assert engine.backends[0].running
         replies.cancel()
         await until(lambda: not engine.backends[0].running)
+
+
+def loud(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged above debug of calls."""
+    ours = [record for record in caplog.records if record.name.startswith(("grpc", "gateway", "asyncio"))]
+    return [record.getMessage() for record in ours if record.levelno > logging.DEBUG]
+
+
+async def test_clients_that_leave_are_nothing_to_log(caplog):
+    """Streams with much to say that are cancelled, half read or never, are the client's business alone."""
+    engine = FakeEngine((*[Text("x" * 50_000)] * 300, Finish("stop")), concurrency=8)
+    async with oip_house({"chat": (Task.CHAT, engine)}) as house, house.grpc() as address:
+        for number in range(40):
+            request = service_pb2.ModelInferRequest(model_name="chat")
+            request.inputs.append(typed("BYTES", [1], bytes_contents=[b"%d" % number]).inputs[0])
+            async with grpc.aio.insecure_channel(address) as channel:
+                call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request] * 3))
+                await (call.read() if number % 2 else call.initial_metadata())
+                if number % 4:
+                    call.cancel()
+    assert loud(caplog) == []
+
+
+@pytest.mark.parametrize("method", ["inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Check"])
+async def test_bytes_that_are_no_message_are_refused(caplog, method):
+    """What cannot be parsed is the client's mistake: it is told in words, and not logged."""
+    async with oip_house(sums()) as house, house.grpc() as address, grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(f"/{method}")(b"\xff\xff")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "these 2 bytes are no message" in (caught.value.details() or "")
+    assert loud(caplog) == []
+
+
+async def test_bytes_that_are_no_message_are_refused_in_streams(caplog):
+    """A watch of the health ends; a stream of questions has an error for these bytes and goes on to the next."""
+    good = service_pb2.ModelInferRequest(model_name="nobody").SerializeToString()
+    async with oip_house(sums()) as house, house.grpc() as address, grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff").read()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        call = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+        )
+        replies = [reply.error_message async for reply in call(iter([b"\xff", good]))]
+    assert replies[0] == "these 1 bytes are no message inference.ModelInferRequest"
+    assert "unknown model" in replies[1]
+    assert loud(caplog) == []
 
 
 async def test_a_deadline_passes():

@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from backends.contract import BackendError
-from gateway.errors import Fault, RequestRefused, fault
+from gateway.errors import Fault, InvalidRequest, RequestRefused, fault
 
 _log = logging.getLogger(__name__)
+
+_M = TypeVar("_M", bound=Message)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,6 +31,14 @@ _CODES: Mapping[int, grpc.StatusCode] = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+def read(kind: type[_M], data: bytes) -> _M:
+    """Read a message. Raises `InvalidRequest`: the library would log it as a defect of ours."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequest(f"these {len(data)} bytes are no message {kind.DESCRIPTOR.full_name}") from error
 
 
 def metadata(context: Context) -> dict[str, str]:

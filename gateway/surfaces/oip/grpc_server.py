@@ -1,13 +1,17 @@
 """The server of gRPC: listens, gives each call to its service, and ends well. Knows no pipeline and no message."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, cast
 
 import grpc
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from gateway.errors import InvalidRequest
 from gateway.model_statistics import ModelStatistics
+from gateway.surfaces.oip.calls import Context, code, read, told
 from gateway.surfaces.oip.health import HealthService
 from gateway.surfaces.oip.inference import Serving
 from gateway.surfaces.oip.proto.classes import service
@@ -118,15 +122,51 @@ def _handler(name: str, calls: Mapping[str, Callable[..., Any]]) -> grpc.Generic
     handlers = {}
     for method in service(name).methods:
         reads, writes = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-        handler = _HANDLERS[method.client_streaming, method.server_streaming]
-        handlers[method.name] = handler(calls[method.name], reads.FromString, writes.SerializeToString)
+        handler, reading = _HANDLERS[method.client_streaming, method.server_streaming]
+        answer = reading(calls[method.name], reads)
+        handlers[method.name] = handler(answer, response_serializer=writes.SerializeToString)
     return grpc.method_handlers_generic_handler(name, handlers)
 
 
-_HANDLERS: Mapping[tuple[bool, bool], Callable[..., Any]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
+def _of_one(call: Callable[..., Any], kind: type[Message]) -> Callable[..., Any]:
+    """Make the call that reads its message and answers once."""
+
+    async def answer(data: bytes, context: Context) -> Message:
+        reply: Message = await call(await _read(kind, data, context), context)
+        return reply
+
+    return answer
+
+
+def _of_one_streamed(call: Callable[..., Any], kind: type[Message]) -> Callable[..., Any]:
+    """Make the call that reads its message and answers as long as it likes."""
+
+    async def answer(data: bytes, context: Context) -> AsyncGenerator[Message, None]:
+        async with aclosing(call(await _read(kind, data, context), context)) as replies:
+            async for reply in replies:
+                yield reply
+
+    return answer
+
+
+def _of_many(call: Callable[..., Any], kind: type[Message]) -> Callable[..., Any]:
+    """Return the call as it is: each message that it reads has an error of its own."""
+    del kind
+    return call
+
+
+async def _read(kind: type[Message], data: bytes, context: Context) -> Message:
+    try:
+        return read(kind, data)
+    except InvalidRequest as error:
+        trouble = told(error)
+        await context.abort(code(trouble), trouble.message)
+
+
+_HANDLERS: Mapping[tuple[bool, bool], tuple[Callable[..., Any], Callable[..., Any]]] = {
+    (False, False): (grpc.unary_unary_rpc_method_handler, _of_one),
+    (False, True): (grpc.unary_stream_rpc_method_handler, _of_one_streamed),
+    (True, True): (grpc.stream_stream_rpc_method_handler, _of_many),
 }
 
 

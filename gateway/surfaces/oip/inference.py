@@ -1,11 +1,14 @@
 """`ModelInfer` and `ModelStreamInfer`: what is asked of models over gRPC, and their answers. Knows no server."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import grpc
 
 from backends.contract import Task, Text
 from gateway import cache_control
@@ -14,7 +17,7 @@ from gateway.catalog import Catalog
 from gateway.errors import Fault
 from gateway.pipeline import Outcome, Pipeline
 from gateway.surfaces.oip.answers import TEXT_OUTPUT
-from gateway.surfaces.oip.calls import Context, code, metadata, peer, remaining_s, told
+from gateway.surfaces.oip.calls import Context, code, metadata, peer, read, remaining_s, told
 from gateway.surfaces.oip.messages import FINAL, question_of, response, response_of
 from gateway.surfaces.oip.proto import inference_pb2 as pb
 from gateway.surfaces.oip.questions import Question, known, to_request
@@ -22,6 +25,7 @@ from gateway.surfaces.oip.tensors import text_tensor
 from gateway.telemetry import Telemetry
 
 _R = TypeVar("_R")
+_log = logging.getLogger(__name__)
 
 _SURFACE = "grpc"
 _OK = 200
@@ -64,8 +68,14 @@ class Inference:
         context.set_trailing_metadata((("cache-status", outcome.status.header()),))
         return made
 
-    async def stream(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
+    async def stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """Answer requests, several at a time, in the order in which they came. Errors are replies too."""
+        try:
+            await self._answer_each(requests, context)
+        except* _ClientLeftError:
+            _log.debug("the client of a stream left before its replies were written")
+
+    async def _answer_each(self, requests: AsyncIterator[bytes], context: Context) -> None:
         draining = asyncio.ensure_future(self._draining.wait())
         room = asyncio.Semaphore(_AT_A_TIME)
         turn = asyncio.Event()
@@ -82,22 +92,20 @@ class Inference:
         finally:
             draining.cancel()
 
-    async def _reply(
-        self, request: pb.ModelInferRequest, context: Context, turn: asyncio.Event, done: asyncio.Event
-    ) -> None:
+    async def _reply(self, request: bytes, context: Context, turn: asyncio.Event, done: asyncio.Event) -> None:
         """Answer one request of a stream when it is its turn: a text in pieces, everything else in one reply."""
         async with aclosing(self._pieces(request, context)) as pieces:
             async for piece in pieces:
                 await turn.wait()
-                await context.write(piece)
+                await _write(context, piece)
         await turn.wait()
         done.set()
 
-    async def _pieces(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
+    async def _pieces(self, data: bytes, context: Context) -> AsyncGenerator[pb.ModelStreamInferResponse, None]:
         counted = _Counted(self._telemetry)
+        request = pb.ModelInferRequest()
         try:
+            request = read(pb.ModelInferRequest, data)
             pipeline = self._serving().pipeline
             question, outcome, task = await self._ask(pipeline, request, context, streamed=True)
             if task in _TEXTS:
@@ -125,6 +133,17 @@ class Inference:
         asked = to_request(question, info, streamed=streamed)
         directives = cache_control.parse(headers.get("cache-control"))
         return question, await pipeline.answer(asked, caller, directives, remaining_s(context)), info.task
+
+
+class _ClientLeftError(Exception):
+    """Nobody reads what is written."""
+
+
+async def _write(context: Context, piece: pb.ModelStreamInferResponse) -> None:
+    try:
+        await context.write(piece)
+    except grpc.aio.BaseError as error:
+        raise _ClientLeftError from error
 
 
 async def _next(requests: AsyncIterator[_R], over: "asyncio.Future[Any]") -> _R | None:

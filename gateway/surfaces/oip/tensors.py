@@ -140,8 +140,8 @@ def from_json(name: str, datatype: str, shape: Sequence[int], data: object) -> T
         raise InvalidRequest(
             f"the data of input '{name}' is {datatype}, which JSON cannot write: send it as binary data", "data"
         )
-    values = _flat(name, shape, data)
     elements = count(name, shape)
+    values = _flat(name, shape, data)
     if len(values) != elements:
         raise InvalidRequest(
             f"unable to parse 'data' of input '{name}': its shape {list(shape)} has {elements} elements,"
