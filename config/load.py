@@ -11,6 +11,7 @@ from config.document import Node, read
 from config.holes import certain, hole_at, without
 from config.parsing import HIDDEN
 from config.problems import ConfigError, Path, Problem, dotted, shown, suggestion
+from config.reading import content_at
 from config.settings import Settings, fields_of, section_at
 
 MAX_FILE_BYTES = 2**20
@@ -93,8 +94,7 @@ def _place(details: ErrorDetails) -> Path:
 
 def _text_of(path: FilePath) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = content_at(path, MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(str(path), [Problem(None, "", None, f"cannot be read: {error.strerror}")]) from None
     except ValueError as error:

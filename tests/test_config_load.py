@@ -204,8 +204,13 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, expec
 
 
 def test_a_path_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """A missing file, a directory and an impossible name are each told as such."""
-    for path, expected in ((tmp_path / "no.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
+    """A missing file, a directory, a pipe and an impossible name are each told as such."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, expected in (
+        (tmp_path / "no.yaml", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "pipe", "it is no regular file"),
+    ):
         with pytest.raises(ConfigError) as caught:
             load(path, {})
         assert str(caught.value) == f"{path}: cannot be read: {expected}"

@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.watch import GONE, GONE_AFTER_S, LOOK_EVERY_S, Watch, digest_of
+from config.watch import GONE_AFTER_S, LOOK_EVERY_S, Watch, digest_at, digest_of, gone
 from tests.fakes import run_virtual
 
 GONE_LOOKS = round(GONE_AFTER_S / LOOK_EVERY_S)
+AWAY = gone("No such file or directory")
+LOOP = gone("Too many levels of symbolic links")
 
 
 class Over(Exception):
     """Ends a watch whose script is at its end."""
 
 
-def told(looks: Iterable[str | None], seen: str | None = None) -> list[str]:
+def told(looks: Iterable[str], seen: str | None = None) -> list[str]:
     """Return what a watch tells that finds this, a look at a time."""
     script = iter(looks)
 
-    async def look(path: Path) -> str | None:
+    async def look(path: Path) -> str:
         for found in script:
             return found
         raise Over
@@ -65,13 +67,49 @@ def test_edits_before_the_first_look_are_told() -> None:
 
 def test_a_file_that_is_missing_for_a_moment_is_no_change() -> None:
     """A gap in which the file is replaced is not told, nor is the return of the same content."""
-    assert told(["a", None, "a", None, None, "b", "b"]) == ["b"]
+    assert told(["a", AWAY, "a", AWAY, AWAY, "b", "b"]) == ["b"]
 
 
 def test_a_file_that_stays_away_is_gone_and_may_come_back() -> None:
     """A missing file is told once, after some looks; its return is a change, even with the content from before."""
-    assert told(["a", *[None] * (GONE_LOOKS - 1), "a"]) == []
-    assert told(["a", *[None] * (GONE_LOOKS + 5), "a", "a"]) == [GONE, "a"]
+    assert told(["a", *[AWAY] * (GONE_LOOKS - 1), "a"]) == []
+    assert told(["a", *[AWAY] * (GONE_LOOKS + 5), "a", "a"]) == [AWAY, "a"]
+
+
+def test_another_reason_why_a_file_stays_away_is_told() -> None:
+    """What is at the path instead counts once two looks agree, as a content does."""
+    assert told(["a", *[AWAY] * (GONE_LOOKS + 5), LOOP, AWAY, LOOP, LOOP, LOOP]) == [AWAY, LOOP]
+
+
+def test_what_the_owner_could_not_read_is_told_again() -> None:
+    """After `forget` the content that was told last counts as a new one."""
+
+    async def main() -> list[str]:
+        async def look(path: Path) -> str:
+            return "b"
+
+        watch = Watch(Path("f"), "a", look=look)
+        changes = watch.changes()
+        first = await anext(changes)
+        watch.forget()
+        return [first, await anext(changes)]
+
+    assert run_virtual(main()) == ["b", "b"]
+
+
+def test_what_is_no_file_is_told_by_its_reason(tmp_path: Path) -> None:
+    """A pipe, a device, a directory, a loop of symlinks and an impossible name are told of; none of them blocks."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, words in (
+        (tmp_path / "pipe", "it is no regular file"),
+        (Path("/dev/zero"), "it is no regular file"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "loop", "Too many levels of symbolic links"),
+        (tmp_path / "none", "No such file or directory"),
+        (Path("a\0b"), "embedded null byte"),
+    ):
+        assert digest_at(path) == gone(words)
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1), st.sampled_from("abc"))

@@ -1,20 +1,21 @@
 """Follows the config file: a sound edit is applied, a bad one is told of and changes nothing. Knows no HTTP."""
 
-import asyncio
 import logging
 import os
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from config.aside import Aside, HangsError
 from config.difference import difference
 from config.load import line_at, load
 from config.plain import plain
 from config.problems import SHOWN_PROBLEMS, ConfigError, dotted
 from config.settings import Settings
-from config.watch import Watch
+from config.watch import Watch, is_gone
 from gateway.building.faults import CannotServe
 from gateway.telemetry import Reading
 
@@ -81,19 +82,27 @@ class ConfigFile:
     async def follow(self, gateway: Applies) -> None:
         """Apply the edits one after the other, for as long as the gateway runs."""
         watch = Watch(self._path, self._seen)
-        async for _ in watch.changes():
-            await self._edit(gateway)
+        with closing(Aside()) as aside:
+            async for found in watch.changes():
+                try:
+                    await self._edit(gateway, aside)
+                except HangsError as error:
+                    self._refuse([Fault(os.fspath(self._path), None, "", f"cannot be read: {error}")])
+                    if not is_gone(found):
+                        watch.forget()
 
-    async def _edit(self, gateway: Applies) -> None:
+    async def _edit(self, gateway: Applies, aside: Aside) -> None:
         try:
-            settings = await asyncio.to_thread(load, self._path, os.environ)
+            settings = await aside.call(load, self._path, os.environ)
             changes = difference(self._settings, settings)
             await gateway.apply(settings)
         except ConfigError as error:
             problems = error.problems
             self._refuse([Fault(error.source, problem.line, problem.key, str(problem)) for problem in problems])
         except CannotServe as error:
-            self._refuse([await asyncio.to_thread(fault_of, self._path, error)])
+            self._refuse([await aside.call(fault_of, self._path, error)])
+        except HangsError:
+            raise
         except Exception as error:  # noqa: BLE001 - as the comment says
             # Whoever follows the file must go on: the next edit may be the one that mends it.
             _log.exception("an edit could not be applied")

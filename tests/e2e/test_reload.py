@@ -167,6 +167,39 @@ def test_symlinks_are_followed_to_where_they_lead_now(tmp_path: Path) -> None:
         until(lambda: "other" in gateway.log_text() or "other" in names(gateway.url), "the swap is in force")
 
 
+def test_what_takes_the_place_of_the_file_is_told_and_holds_up_nothing(tmp_path: Path) -> None:
+    """A pipe, a directory or a loop of symlinks is the fault while it is there; the file's return and a stop go on."""
+    with started(config(tmp_path, ECHO), tmp_path) as (gateway, family):
+        edited = Edited(gateway, tmp_path)
+        text, beside = edited.text(ECHO), tmp_path / "beside"
+        for make, words in (
+            (os.mkfifo, "it is no regular file"),
+            (os.mkdir, "Is a directory"),
+            (lambda path: path.symlink_to("config.yaml"), "Too many levels of symbolic links"),
+            (os.mkfifo, "it is no regular file"),
+        ):
+            edited.file.rename(beside) if edited.file.is_file() else remove(edited.file)
+            make(edited.file)
+            until(lambda said=words: said in str(edited.state()["faults"]), f"the fault is: {words}")
+            assert len(edited.state()["faults"]) == 1
+        edited.edit(text)
+        assert edited.state()["faults"] == []
+        edited.edit(edited.text(ECHO, OTHER))
+        assert names(edited.url) == ["echo", "other"]
+
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "pipe").replace(edited.file)
+        until(lambda: edited.state()["faults"], "the pipe has been seen")
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(15) == 0, gateway.log_text()
+        family.wait_gone()
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is there."""
+    path.rmdir() if path.is_dir() else path.unlink()
+
+
 @contextmanager
 def load(url: str, model: str, clients: int) -> Iterator[list[str]]:
     """Ask questions of a model all the time; the list gets each answer that was not right."""
