@@ -47,6 +47,8 @@ def _blocks(message: Message) -> Iterator[Block]:
         raise BadJob("an upstream of Anthropic's wire knows no names of participants", "messages")
     thoughts = message.extra.get("thinking_blocks")
     if isinstance(thoughts, list):
+        if not all(isinstance(thought, dict) for thought in thoughts):
+            raise BadJob("'thinking_blocks' of a message must be a list of objects", "messages")
         yield from thoughts
     yield from _said(message)
     calls = message.extra.get("tool_calls")

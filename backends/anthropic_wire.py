@@ -13,7 +13,7 @@ from backends.anthropic_answers import WIRE, StreamDecoder, error_of, misshapen,
 from backends.anthropic_messages import conversation
 from backends.contract import BackendError, BadJob, Event, Job, Sampling, Task, UpstreamFailed
 from backends.upstream_wire import retry_after_s
-from backends.wire import Asking, as_it_came
+from backends.wire import Asking, as_it_came, written
 
 VERSION = "2023-06-01"
 """The version of the API that our own requests are written for; later ones take no temperature."""
@@ -72,7 +72,7 @@ class AnthropicWire:
             return Asking(path, {"anthropic-version": VERSION, **headers}, body)
         if job.task is not Task.CHAT:
             raise BadJob(f"an upstream of Anthropic's wire does not {job.task}; it does chat", "model")
-        return Asking(_PATH, _JSON, orjson.dumps(_body(job, model)))
+        return Asking(_PATH, _JSON, written(_body(job, model)))
 
     def decoder(self, job: Job) -> StreamDecoder:
         """Return what reads the job's streamed answer."""
@@ -175,7 +175,7 @@ def _output(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the output: its schema, and how hard to think."""
     output: dict[str, Any] = {}
     form = extra.get("response_format") or {"type": "text"}
-    described = form.get("json_schema")
+    described = form.get("json_schema") if isinstance(form, dict) else None
     if isinstance(described, dict):
         output["format"] = {"type": "json_schema", "schema": described.get("schema") or {"type": "object"}}
     elif form != {"type": "text"}:
@@ -183,6 +183,6 @@ def _output(extra: Mapping[str, Any]) -> dict[str, Any]:
     effort = extra.get("reasoning_effort")
     if effort is not None:
         if effort not in _EFFORTS:
-            raise BadJob(f"reasoning_effort is {effort!r}; one of {', '.join(_EFFORTS)} is allowed", "reasoning_effort")
+            raise BadJob(f"'reasoning_effort' must be one of {', '.join(_EFFORTS)}", "reasoning_effort")
         output["effort"] = effort
     return output

@@ -10,7 +10,7 @@ import orjson
 
 from backends.contract import BackendError, BadJob, Event, Finish, Job, Message, Sampling, Task, UpstreamFailed
 from backends.upstream_answers import StreamDecoder, misshapen, parsed, usage_of, vectors_of
-from backends.wire import Asking, as_it_came
+from backends.wire import Asking, as_it_came, written
 
 PATHS = {Task.CHAT: "/chat/completions", Task.COMPLETION: "/completions", Task.EMBED: "/embeddings"}
 
@@ -19,6 +19,7 @@ _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _PARTS = frozenset({"text", "image_url", "input_audio", "file", "refusal", None})
 
 _SHOWN = 200
+_LONGEST_RETRY_S = 24 * 3600.0
 
 _OURS_TO_BLAME = frozenset({401, 403})
 _NOT_THE_CLIENT = frozenset({401, 403, 404, 408, 409, 429})
@@ -45,7 +46,7 @@ class OpenAIWire:
         if path is None:
             raise BadJob(f"an upstream of OpenAI's wire does not {job.task}; it does {', '.join(PATHS)}", "model")
         _refuse_untranslated(job)
-        return Asking(path, _JSON, orjson.dumps(_body(job, model)))
+        return Asking(path, _JSON, written(_body(job, model)))
 
     def decoder(self, job: Job) -> StreamDecoder:
         """Return what reads the job's streamed answer."""
@@ -79,11 +80,11 @@ class OpenAIWire:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After-Ms` or `Retry-After` in seconds; a date counts as nothing said."""
+    """Read `Retry-After-Ms` or `Retry-After` in seconds, at most a day; a date counts as nothing said."""
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "")
         if value.isascii() and value.replace(".", "", 1).isdecimal():
-            return float(value) * scale
+            return min(float(value) * scale, _LONGEST_RETRY_S)
     return None
 
 
@@ -91,14 +92,19 @@ def _refuse_untranslated(job: Job) -> None:
     """Refuse what came over another wire and has no counterpart here: servers may pass over what they do not know."""
     tools = job.extra.get("tools")
     for tool in tools if isinstance(tools, list) else ():
+        if not isinstance(tool, dict):
+            raise BadJob("'tools' must be a list of objects", "tools")
         if "function" not in tool and "custom" not in tool:
-            name, kind = tool.get("name"), tool.get("type")
+            name, kind = (str(tool.get(each))[:_SHOWN] for each in ("name", "type"))
             raise BadJob(f"an upstream of OpenAI's wire has no tool '{name}' of the type '{kind}'", "tools")
     for message in job.messages:
         parts = message.extra.get("content")
         for part in parts if isinstance(parts, list) else ():
-            if part.get("type") not in _PARTS:
-                raise BadJob(f"an upstream of OpenAI's wire has no parts of the type '{part.get('type')}'", "messages")
+            kind = part.get("type") if isinstance(part, dict) else ()
+            if not isinstance(kind, str | None):
+                raise BadJob("the parts of a message's content must be objects, and their 'type' a text", "messages")
+            if kind not in _PARTS:
+                raise BadJob(f"an upstream of OpenAI's wire has no parts of the type '{kind[:_SHOWN]}'", "messages")
 
 
 def _body(job: Job, model: str) -> dict[str, Any]:

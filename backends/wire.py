@@ -6,7 +6,9 @@ Pure: bytes and values in, values out. Knows no particular wire, nothing of conn
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from backends.contract import BackendError, Event, Job, Verbatim
+import orjson
+
+from backends.contract import BackendError, BadJob, Event, Job, Verbatim
 from backends.renaming import renamed
 
 
@@ -74,6 +76,14 @@ class Wire(Protocol):
         What is the client's doing becomes `BadJob` with the upstream's own words. Header names are in lower case.
         """
         ...
+
+
+def written(body: Mapping[str, object]) -> bytes:
+    """Write a request. Raises `BadJob` for what came in a text of JSON, or less nested, and is now too deep."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        raise BadJob(f"the request cannot be written in the upstream's words: {error}") from error
 
 
 def as_it_came(verbatim: Verbatim, model: str) -> Asking:

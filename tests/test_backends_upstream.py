@@ -195,6 +195,25 @@ async def test_other_refusals_keep_status_and_retry_after(status):
     assert (refused.value.status, refused.value.retry_after_s) == (status, 7.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("retry-after", "0.5", 0.5),
+        ("retry-after-ms", "1500", 1.5),
+        ("retry-after", "9" * 22, 86400.0),
+        ("retry-after-ms", "9" * 400, 86400.0),
+        ("retry-after", "1e9", None),
+        ("retry-after", "inf", None),
+        ("retry-after", ".", None),
+    ],
+)
+def test_advice_to_wait_is_read_up_to_a_day(name, value, expected):
+    """What an upstream writes ends as a header of ours, and as the pause of a batch."""
+    refused = WIRE.refusal_of(429, {name: value}, b"", "upstream x")
+    assert isinstance(refused, UpstreamFailed)
+    assert refused.retry_after_s == expected
+
+
 async def test_a_relay_to_a_server_that_has_no_such_path_is_the_clients_error():
     """What a model cannot do is refused by name, and is not worth another try."""
     job = Job(Task.RELAY, verbatim=Verbatim("openai", "/nowhere", b'{"model":"echo"}'))

@@ -105,7 +105,8 @@ def test_ports_of_other_protocols_may_not_be_reached():
         "https://user@8.8.8.8/", "https://user:password@8.8.8.8/", "https://8.8.8.8@127.0.0.1/",
         "http://127.0.0.1\\@8.8.8.8/", "http://8.8.8.8:22/", "http://8.8.8.8:6379/", "http://8.8.8.8:0/",
         "http://8.8.8.8:99999/", "ftp://8.8.8.8/", "file:///etc/passwd", "gopher://8.8.8.8/", "//8.8.8.8/", "8.8.8.8",
-        "http://", "http:///x", "", "\x00", "http://\x00/", "http://\ud800/", "https://8.8.8.8/" + "x" * 3000,
+        "http://", "http:///x", "", "\x00", "http://\x00/", "http://\ud800/", "https://xn--/", "http://xn--a/",
+        "https://8.8.8.8/" + "x" * 3000,
     ],
 )  # fmt: skip
 async def test_urls_that_lead_inside_are_refused(url):

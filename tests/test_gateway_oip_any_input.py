@@ -62,7 +62,7 @@ PARAMETERS = often(None, {}) | st.fixed_dictionaries(
     },
 )
 TENSORS = st.fixed_dictionaries(
-    {"name": NAMES, "shape": often([1, 2], [1], [0, 2], [2**64], [-1])},
+    {"name": NAMES, "shape": often([1, 2], [1], [0, 2], [2**64], [-1], [1, [1]], [{}])},
     optional={
         "datatype": often("INT32", "FP32", "BYTES", *DATATYPES),
         "data": often([1, 2], [[1, 2]], ["a"], [1.5, 2.5]),

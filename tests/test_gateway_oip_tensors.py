@@ -51,6 +51,14 @@ def nested(values: list[object], shape: list[int]) -> list[object]:
     return [nested(values[row * step : (row + 1) * step], shape[1:]) for row in range(shape[0])]
 
 
+@pytest.mark.parametrize("shape", [[1, [1]], [1, {}], [1, "1"], [1, None], [1, 2.0], [1, True]])
+def test_a_shape_of_other_things_than_sizes_is_refused(shape):
+    """Whatever lies in it, before the data is held against it."""
+    with pytest.raises(InvalidRequest, match="whole numbers") as caught:
+        tensors.from_json("x", "FP32", shape, [[1, 2]])
+    assert caught.value.param == "shape"
+
+
 @given(tensor_values())
 def test_json_goes_in_and_comes_out(drawn):
     """Flat or nested, the values of a tensor are the same bytes, and the bytes the same values."""

@@ -101,10 +101,10 @@ class Outbound:
     def _read(self, text: str, schemes: tuple[str, ...]) -> URL:
         try:
             url = URL(text)
-            port = url.port
+            host, port = url.host, url.port  # a host that no name can be spelt as is found out only here
         except ValueError as error:
             raise Unreachable(f"'{cut(text)}' is no URL: {error}") from error
-        if url.scheme not in schemes or not url.host or port is None or len(text) > _MAX_URL_CHARS:
+        if url.scheme not in schemes or not host or port is None or len(text) > _MAX_URL_CHARS:
             raise Unreachable(
                 f"'{cut(text)}' is no {' or '.join(schemes)} URL of at most {_MAX_URL_CHARS} characters with a host"
             )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
+_LONGEST_ASKED_S = 300.0
 # What one measurement of an item's seconds counts for.
 _WEIGHT = 0.1
 
@@ -11,10 +12,11 @@ _WEIGHT = 0.1
 def pause_s(pauses: int, asked_s: float | None, chance: float) -> float:
     """Return how long a batch pauses after the model had no room `pauses` times in a row; `chance` in [0, 1) jitters.
 
-    Doubles from half a second to a minute, and is never less than what the model asked for.
+    Doubles from half a second to a minute, and is no less than what the model asked for, up to some minutes: it may
+    have room long before.
     """
     doubled: float = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(pauses, 10))
-    return max(asked_s or 0.0, doubled) * (1 + chance / 4)
+    return max(min(asked_s or 0.0, _LONGEST_ASKED_S), doubled) * (1 + chance / 4)
 
 
 def smoothed(former: float | None, measured: float) -> float:
