@@ -28,6 +28,7 @@ from backends.contract import (
     Vectors,
     WorkerDied,
 )
+from gateway import deadline
 from gateway.analyze import CachePolicy, analyze, tokens_made
 from gateway.answer import Answer, Head, UnreadableAnswerError, pack, unpack
 from gateway.cache_control import CacheStatus, parse
@@ -196,6 +197,40 @@ def test_only_complete_answers_pass_the_write_gate(events, refused):
     features = analyze(asked(), ANYONE, Directives(), CachePolicy(), 1.0)
 
     assert write_gate(features, Answer(Head("m", "v", 0.0), events)) == refused
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("2", 2.0), ("0.5", 0.5), (".25", 0.25), ("1.", 1.0), ("0.001", 0.001)])
+def test_a_deadline_is_a_plain_decimal_number(said, seconds):
+    """A time is written in digits, with a point where it has a fraction."""
+    assert deadline.parse(said) == seconds
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "1_0",
+        "inf",
+        "-inf",
+        "infinity",
+        "nan",
+        "1e3",
+        "0x10",
+        "+1",
+        "-1",
+        "0",
+        "0.0001",
+        "",
+        ".",
+        " 1",
+        "1 s",
+        "1,5",
+        "\u0661",
+    ],
+)
+def test_no_other_way_to_write_a_deadline(said):
+    """What only programs take for a number is refused."""
+    with pytest.raises(InvalidRequest, match="X-Request-Timeout must be a number of seconds"):
+        deadline.parse(said)
 
 
 def test_split_is_stable_and_follows_the_weights():

@@ -258,15 +258,15 @@ def test_bad_compression(gateway: RunningGateway, coding: str, body: bytes, stat
     assert words in answered.error["message"]
 
 
-@pytest.mark.parametrize("value", ["nan", "-1", "0", "soon", "1e-9", "", "1, 2"])
+@pytest.mark.parametrize("value", ["nan", "inf", "1_0", "-1", "0", "soon", "1e-9", "1e300", "", "1, 2"])
 def test_bad_request_timeout(gateway: RunningGateway, value: str) -> None:
     """A deadline that is no time is refused; one beyond all bounds is the operator's."""
     bad = call(gateway.url, "POST", "/v1/chat/completions", chat_body("echo", "x"), **{"X-Request-Timeout": value})
     assert (bad.status, "X-Request-Timeout must be a number of seconds" in bad.error["message"]) == (400, True)
 
-    for endless in ("inf", "1e300"):
-        body = chat_body("echo", f"within {endless}")
-        assert call(gateway.url, "POST", "/v1/chat/completions", body, **{"X-Request-Timeout": endless}).status == 200
+    body = chat_body("echo", f"endless beside {value}")
+    endless = call(gateway.url, "POST", "/v1/chat/completions", body, **{"X-Request-Timeout": "9" * 400})
+    assert endless.status == 200
 
 
 def test_memory_stays_bounded(gateway: RunningGateway) -> None:

@@ -137,7 +137,7 @@ def test_each_has_its_own(house: House, name: str, hasty: str, stage: str, text:
     assert exchange.answered
 
 
-@pytest.mark.parametrize("said", ["0", "-1", "soon", "nan", "", "0.0001", "1e-9"])
+@pytest.mark.parametrize("said", ["0", "-1", "soon", "nan", "inf", "1_0", "", "0.0001", "1e-9"])
 @pytest.mark.parametrize("name", ["chat", "messages", "responses", "native", "oip-infer", "relay"])
 def test_what_is_no_deadline(house: House, name: str, said: str, text: str) -> None:
     """What is no time that one could wait is the client's error."""
@@ -147,7 +147,7 @@ def test_what_is_no_deadline(house: House, name: str, said: str, text: str) -> N
     assert not house.upstream.about(text)
 
 
-@pytest.mark.parametrize("said", ["1e300", "inf", "0.001"])
+@pytest.mark.parametrize("said", ["9" * 400, "1000000", "0.001"])
 def test_hits_have_no_deadline(house: House, said: str, text: str) -> None:
     """What is cached is answered however little time there is; more than is allowed is no error."""
     with ask(house, "chat", text, {}) as client:
