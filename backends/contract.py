@@ -3,7 +3,7 @@
 Knows nothing of how a model runs, nor of the wire that a client speaks.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -273,6 +273,43 @@ class AnsweringBackend(Backend, Protocol):
 
     async def answer(self, job: Job) -> list[Event]:
         """Run a job and return the events that `stream` would yield; cancelling cancels the work."""
+        ...
+
+
+Written = tuple[bytes, bytes]
+"""A request as it is sent: its head and its body."""
+
+
+class Sent(Protocol):
+    """A job that was sent, and whose answer is on its way. It ends with one of its methods, however it ends."""
+
+    def events(self) -> list[Event] | None:
+        """Return the answer's events; `None` where it has not come whole, or is none: then there is `rest`."""
+        ...
+
+    async def rest(self, job: Job) -> list[Event]:
+        """Wait for the answer; raises what `AnsweringBackend.answer` raises."""
+        ...
+
+    def leave(self) -> None:
+        """Cancel the job."""
+        ...
+
+
+@runtime_checkable
+class SendingBackend(AnsweringBackend, Protocol):
+    """A backend that can be sent a job without waiting."""
+
+    def ready(self) -> bool:
+        """Tell whether `begin` may be called now."""
+        ...
+
+    def written(self, job: Job) -> Written:
+        """Return what is to be sent for a job. Raises `BadJob`."""
+        ...
+
+    def begin(self, job: Job, written: Written, told: Callable[[], None]) -> Sent:
+        """Send a job; `told` is called once, from the event loop, when its answer has come or cannot be had so."""
         ...
 
 

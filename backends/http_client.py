@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
@@ -51,22 +51,44 @@ class HttpClient:
         self._look_again()
         return self
 
-    async def post(self, path: str, headers: Mapping[str, str], body: bytes, *, whole: bool) -> Connection:
+    async def post(
+        self, path: str, headers: Mapping[str, str], body: bytes, *, whole: bool, begun: Connection | None = None
+    ) -> Connection:
         """Send a request and return its reply, once its head has come; where wanted `whole`, with its body.
 
-        A connection that had been kept and turns out to have been closed meanwhile is replaced once.
-        Raises `ExchangeFailed`, and `BadUrl` where path or headers cannot be sent.
+        A connection that had been kept and turns out to have been closed meanwhile is replaced once; where the request
+        has `begun` it is that. Raises `ExchangeFailed`, and `BadUrl` where path or headers cannot be sent.
         """
-        head = self._head(path, tuple(headers.items())) + b"Content-Length: %d\r\n\r\n" % len(body)
-        if (kept := self._take()) is not None:
+        head = self.head(path, headers, body)
+        if (kept := begun or self._take()) is not None:
             try:
-                await kept.ask(head, body, whole=whole)
+                await (kept.ask(head, body, whole=whole) if begun is None else begun.came())
             except Stale:
                 pass
             else:
                 return kept
         connection = await self._connect()
         await connection.ask(head, body, whole=whole)
+        return connection
+
+    def head(self, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        """Return what a request begins with. Raises `BadUrl` where path or headers cannot be sent."""
+        return self._head(path, tuple(headers.items())) + b"Content-Length: %d\r\n\r\n" % len(body)
+
+    def has_idle(self) -> bool:
+        """Tell whether `begin` may be called now."""
+        idle = self._idle
+        while idle and not idle[-1].is_open():
+            idle.pop()
+        return bool(idle)
+
+    def begin(self, head: bytes, body: bytes, told: Callable[[], None]) -> Connection:
+        """Send a request on a connection that is open already; `told` is called when its whole reply has come or not.
+
+        To be called where there `has_idle` alone, and followed by `post` or by `leave`.
+        """
+        connection = self._idle.pop()
+        connection.begin(head, body, whole=True, told=told)
         return connection
 
     async def get(self, path: str) -> Connection:

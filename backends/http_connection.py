@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
+        self._told: Callable[[], None] | None = None
         self._whole = False
         self._used = False
         self._lost = True  # it has not been made yet
@@ -72,30 +73,48 @@ class Connection(asyncio.Protocol):
         self._overrun = False
 
     async def ask(self, head: bytes, body: bytes, *, whole: bool) -> None:
-        """Send a request and wait for the reply's head; where it is wanted `whole`, for its body too, while it fits.
-
-        Raises `ExchangeFailed`. To be followed by `leave` where it does not, with `read` between.
-        """
+        """Send a request and wait until its reply `came`."""
         if self._lost:
             raise Stale("the connection was closed meanwhile")
+        self.begin(head, body, whole=whole)
+        await self.came()
+
+    def begin(self, head: bytes, body: bytes, *, whole: bool, told: Callable[[], None] | None = None) -> None:
+        """Send a request. To be followed by `came`, or by `leave`.
+
+        `told` is called once, where what `came` waits for has come while nobody waited.
+        """
         self._reset()
         self.busy = True
         self._whole = whole
+        self._told = told
         self.since_s = self._now()
         if len(body) <= _JOINED_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        except BaseException:
-            self.leave()
-            raise
+
+    async def came(self) -> None:
+        """Wait for the reply's head; where it is wanted `whole`, for its body too, while it fits.
+
+        Raises `ExchangeFailed`. To be followed by `leave` where it does not, with `read` between.
+        """
+        self._told = None
+        if not self._ended() and not (self._head_done and not self._whole):
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            except BaseException:
+                self.leave()
+                raise
         if not self._head_done:
             self.leave()
             raise cast("ExchangeFailed", self.error)
+
+    def body(self) -> bytes:
+        """Return what has come of the body and was not read; it stays to be read."""
+        return b"".join(self._body)
 
     def header(self, name: str) -> str:
         """Return a header of the reply by its name in lower case; empty where there is none."""
@@ -129,6 +148,7 @@ class Connection(asyncio.Protocol):
         if not self.busy:
             return
         self.busy = False
+        self._told = None
         self._body.clear()
         if (
             self.complete
@@ -168,8 +188,11 @@ class Connection(asyncio.Protocol):
         return not self._lost and not self._transport.is_closing()
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        told, waiter = self._told, self._waiter
+        if told is not None:
+            self._told = None
+            told()
+        elif waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     # What follows is called by the transport.

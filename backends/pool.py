@@ -10,15 +10,18 @@ from backends.contract import (
     Dispatched,
     Event,
     Job,
+    SendingBackend,
+    Sent,
     UpstreamFailed,
     Usage,
     WorkerDied,
+    Written,
 )
 from backends.limit import Limit
 from backends.replica import Replica
 from backends.slots import PoolLimits, Slots
 
-__all__ = ["Answered", "Pool", "PoolLimits"]
+__all__ = ["Answered", "Begun", "Pool", "PoolLimits"]
 
 _UNCOUNTED = Usage(0)
 
@@ -33,6 +36,15 @@ class Answered(NamedTuple):
     first_s: float
     events: list[Event]
     usage: Usage
+
+
+class Begun(NamedTuple):
+    """A job that was sent to a replica, in a slot of its own, when it arrived."""
+
+    replica: Replica
+    sent: Sent
+    arrived: float
+    dispatched: Dispatched
 
 
 class Pool(Slots):
@@ -88,12 +100,44 @@ class Pool(Slots):
         replica = self._seat(job, deadline)
         if replica is not None and replica.answer is not None:
             self.demand.record(arrived)
-            try:
-                return await self._answer(replica, replica.answer, job, arrived, deadline)
-            except WorkerDied as error:
-                self._lost(replica, str(error))
-        elif replica is not None:
+            dispatched = self._dispatched(replica, arrived)
+            return await self._answer(replica, replica.answer, job, arrived, dispatched=dispatched, deadline=deadline)
+        if replica is not None:
             self._release(replica)
+        return await self._collected(job, arrived, deadline)
+
+    def begin(self, replica: Replica, job: Job, written: Written, told: Callable[[], None]) -> Begun:
+        """Send a job to a replica that is `free_now` and whose backend is ready.
+
+        Once `told` is called it is to be followed by `end`; where that returns nothing, by `go_on`.
+        """
+        arrived = self._clock()
+        self.demand.record(arrived)
+        replica.in_flight += 1
+        sent = cast("SendingBackend", replica.sending).begin(job, written, told)
+        return Begun(replica, sent, arrived, self._dispatched(replica, arrived))
+
+    def end(self, begun: Begun) -> Answered | None:
+        """Return what a job that was begun has answered; `None` where that is not known without waiting."""
+        events = begun.sent.events()
+        if events is None:
+            return None
+        self._release(begun.replica)
+        return self._answered(begun.dispatched, begun.arrived, events)
+
+    async def go_on(self, begun: Begun, job: Job, deadline: float | None) -> Answered:
+        """Go on with a job that was begun, as `answer` does."""
+        return await self._answer(
+            begun.replica, begun.sent.rest, job, begun.arrived, dispatched=begun.dispatched, deadline=deadline
+        )
+
+    def cancel(self, begun: Begun) -> None:
+        """End a job that was begun, and free its slot."""
+        begun.sent.leave()
+        self._release(begun.replica)
+
+    async def _collected(self, job: Job, arrived: float, deadline: float | None) -> Answered:
+        """Stream a job, and return its whole answer."""
         first_s = 0.0
         answered: list[Event] = []
         async with aclosing(self.stream(job, deadline)) as events:
@@ -129,18 +173,28 @@ class Pool(Slots):
         answer: Callable[[Job], Awaitable[list[Event]]],
         job: Job,
         arrived: float,
+        *,
+        dispatched: Dispatched,
         deadline: float | None,
     ) -> Answered:
-        dispatched = self._dispatched(replica, arrived)
+        """Run a job in a slot that was taken for it; where the replica dies, run it once more elsewhere."""
         limit = Limit(None if deadline is None else deadline - arrived)
         try:
             with limit:
                 events = await answer(job)
         except TimeoutError:
             raise self._nothing_came(arrived) from None
+        except WorkerDied as error:
+            died = error
+        else:
+            return self._answered(dispatched, arrived, events)
         finally:
             limit.close()
             self._release(replica)
+        self._lost(replica, str(died))
+        return await self._collected(job, arrived, deadline)
+
+    def _answered(self, dispatched: Dispatched, arrived: float, events: list[Event]) -> Answered:
         took_s = self._clock() - arrived
         usage = _usage(events)
         self._learn(usage, took_s, took_s)

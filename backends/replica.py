@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from backends.contract import AnsweringBackend, Backend, Engine, Event, Job, StartFailed
+from backends.contract import AnsweringBackend, Backend, Engine, Event, Job, SendingBackend, StartFailed
 from backends.snapshot import ReplicaSnapshot, ReplicaState
 
 MEMORY_SAMPLE_S = 5.0
@@ -15,7 +15,7 @@ class Replica:
     """One replica's state; its pool reads and changes it between awaits, `run` of the pool carries it along.
 
     `since` is when the state was entered, `ready_at` when it first took jobs, `idle_since` when its last job left.
-    `answer` is the backend's, where it has one.
+    `answer` is the backend's, where it has one; `sending` is the backend where it can be sent a job without waiting.
     """
 
     def __init__(self, name: str, now: float) -> None:
@@ -29,6 +29,7 @@ class Replica:
         self.memory_bytes = 0
         self.backend: Backend | None = None
         self.answer: Callable[[Job], Awaitable[list[Event]]] | None = None
+        self.sending: SendingBackend | None = None
         self.stopping = asyncio.Event()
 
     @property
@@ -45,6 +46,7 @@ class Replica:
         """Note that `backend` answers."""
         self.backend = backend
         self.answer = backend.answer if isinstance(backend, AnsweringBackend) else None
+        self.sending = backend if isinstance(backend, SendingBackend) else None
         self.ready_at = self.idle_since = now
         self.become(ReplicaState.READY, now)
 

@@ -5,7 +5,7 @@ Knows nothing of what our own clients speak. The key goes into the requests' hea
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from backends.contract import (
     BackendError,
@@ -18,6 +18,7 @@ from backends.contract import (
     Task,
     UpstreamFailed,
     WorkerDied,
+    Written,
 )
 from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import Connection, ExchangeFailed, Silent
@@ -111,11 +112,11 @@ class HttpBackend:
             if job.task is Task.RELAY:
                 async for event in _relayed(reply, job):
                     yield event
-            elif reply.header("content-type").startswith(_EVENT_STREAM):
+            elif _is_stream(reply):
                 async for event in self._streamed(reply, job):
                     yield event
             else:
-                for event in self._events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job):
+                for event in self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job):
                     yield event
         except (ExchangeFailed, EventTooLongError) as error:
             raise self._broken(error) from error
@@ -123,21 +124,40 @@ class HttpBackend:
             if reply is not None:
                 reply.leave()
 
-    async def answer(self, job: Job) -> list[Event]:
-        """Send the job and return what comes back, when it has come; cancelling closes the connection at once."""
+    async def answer(self, job: Job, begun: Connection | None = None) -> list[Event]:
+        """Send the job and return what comes back, when it has come; cancelling closes the connection at once.
+
+        Where it has `begun` it is not sent again.
+        """
         reply: Connection | None = None
         try:
-            reply = await self._ask(job, whole=True)
+            reply = await self._ask(job, whole=True, begun=begun)
             if job.task is Task.RELAY:
                 return [event async for event in _relayed(reply, job)]
-            if reply.header("content-type").startswith(_EVENT_STREAM):
+            if _is_stream(reply):
                 return [event async for event in self._streamed(reply, job)]
-            return self._events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)
+            return self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)
         except (ExchangeFailed, EventTooLongError) as error:
             raise self._broken(error) from error
         finally:
             if reply is not None:
                 reply.leave()
+
+    def ready(self) -> bool:
+        """Tell whether `begin` may be called now: a connection is open and idle."""
+        return self._client.has_idle()
+
+    def written(self, job: Job) -> Written:
+        """Return the bytes that ask for a job. Raises `BadJob`."""
+        path, headers, body = self._wire.request_of(job, self._model_name)
+        try:
+            return self._client.head(path, headers, body), body
+        except BadUrl as error:
+            raise BadJob(str(error)) from error
+
+    def begin(self, job: Job, written: Written, told: Callable[[], None]) -> "Errand":
+        """Send a job; `told` is called when its whole answer has come, or cannot be had so."""
+        return Errand(self, job, self._client.begin(*written, told))
 
     async def wait_exit(self) -> str:
         """Return when it was closed; an upstream does not end for us."""
@@ -153,11 +173,11 @@ class HttpBackend:
         """Return 0: its processes are not ours."""
         return 0
 
-    async def _ask(self, job: Job, *, whole: bool) -> Connection:
+    async def _ask(self, job: Job, *, whole: bool, begun: Connection | None = None) -> Connection:
         """Return a reply that is none of a refusal; who gets it must leave it."""
         path, headers, body = self._wire.request_of(job, self._model_name)
         try:
-            reply = await self._client.post(path, headers, body, whole=whole)
+            reply = await self._client.post(path, headers, body, whole=whole, begun=begun)
         except BadUrl as error:
             raise BadJob(str(error)) from error
         if reply.status not in _SUCCESS:
@@ -170,7 +190,7 @@ class HttpBackend:
             raise refusal
         return reply
 
-    def _events_of(self, reply: Connection, body: bytes, job: Job) -> list[Event]:
+    def events_of(self, reply: Connection, body: bytes, job: Job) -> list[Event]:
         """Return the events of a whole answer, after its bytes where the job came in the upstream's own words."""
         events = self._wire.answer_events(job, body)
         if (kind := self._kind(job)) is not None:
@@ -207,6 +227,41 @@ class HttpBackend:
         if isinstance(error, Silent):
             return UpstreamFailed(f"{self._where} sent nothing for too long: {error}")
         return UpstreamFailed(f"{self._where} failed: {error}")
+
+
+class Errand:
+    """A job that was sent, and whose answer is on its way. It ends with one of its methods, however it ends."""
+
+    __slots__ = ("_backend", "_job", "_reply")
+
+    def __init__(self, backend: HttpBackend, job: Job, reply: Connection) -> None:
+        self._backend = backend
+        self._job = job
+        self._reply = reply
+
+    def events(self) -> list[Event] | None:
+        """Return the answer's events; `None` where it has not come whole, or is none: then there is `rest`."""
+        reply = self._reply
+        if not reply.complete or reply.status not in _SUCCESS or _is_stream(reply):
+            return None
+        try:
+            events = self._backend.events_of(reply, reply.body(), self._job)
+        except UpstreamFailed:
+            return None
+        reply.leave()
+        return events
+
+    async def rest(self, job: Job) -> list[Event]:
+        """Go on as `HttpBackend.answer` does, and raise what it raises; the connection was stale: as it begins."""
+        return await self._backend.answer(job, self._reply)
+
+    def leave(self) -> None:
+        """Close the connection at once."""
+        self._reply.leave()
+
+
+def _is_stream(reply: Connection) -> bool:
+    return reply.header("content-type").startswith(_EVENT_STREAM)
 
 
 async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Event]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from gateway.errors import BodyTooSlow, Draining, RequestRefused
 from gateway.fields import cut
@@ -45,6 +45,27 @@ def anybody(_headers: Mapping[str, str], _peer: str | None) -> None:
     """Let every client send as long a body as is read."""
 
 
+class Errand(Protocol):
+    """A call that is being answered without a task."""
+
+    def hand_over(self) -> None:
+        """Do not give the reply: somebody is about to wait for the `rest`."""
+        ...
+
+    async def rest(self) -> Reply:
+        """Wait for the reply."""
+        ...
+
+    def leave(self) -> None:
+        """Cancel the call, where nobody waits for the `rest` yet."""
+        ...
+
+
+Begin = Callable[[Call, Callable[[Reply | None], None]], Errand | None]
+"""Begins with a call where that needs no task, and gives its reply later, or nothing where its rest must be waited for.
+"""
+
+
 @dataclass(slots=True)
 class Rules:
     """What all connections of a server have in common; its server may change it at any time."""
@@ -54,6 +75,8 @@ class Rules:
     max_body_bytes: int
     admit: Admit = anybody
     """Looks at a request's headers and its client's address before a long body is read; raises what refuses it."""
+    begin: Begin | None = None
+    """Is offered every call before `serve` is, which answers what it does not take."""
 
 
 class Connection(asyncio.Protocol):
@@ -64,6 +87,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, rules: Rules, among: set["Connection"]) -> None:
         self.task: asyncio.Task[None] | None = None
+        self._errand: Errand | None = None
+        self._turn = _UNREAD
         self._rules = rules
         self._among = among
         self._loop = asyncio.get_running_loop()
@@ -90,6 +115,8 @@ class Connection(asyncio.Protocol):
         del exc
         self._intake.close()
         self._turns.clear()
+        if self._errand is not None:
+            self._errand.leave()
         if self.task is not None:
             self.task.cancel()
         self._among.discard(self)
@@ -104,7 +131,7 @@ class Connection(asyncio.Protocol):
             self._line_up(turn)
         if intake.reading and (came or not had_begun):
             self._expires_s = self._loop.time() + READ_DEADLINE_S
-        if intake.expecting and self.task is None:
+        if intake.expecting and self.task is None and self._errand is None:
             intake.expecting = False
             self._transport.write(_GO_ON)
 
@@ -114,6 +141,7 @@ class Connection(asyncio.Protocol):
         An interim response tells one from the other, for who has left refuses it. It can only stand before the reply,
         so later the end of what is sent is the end of the connection; so it is with TLS.
         """
+        self._have_a_task()
         if self.task is None or not self._may_interject or not self._transport.can_write_eof():
             return False
         self._finishing = True
@@ -143,6 +171,7 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Answer what was asked, then close; a request that has not yet come whole is refused."""
         self._finishing = True
+        self._have_a_task()
         if self._intake.reading:
             self._turn_away(Draining("the gateway is shutting down"))
         elif self.task is None and not self._intake.closed:
@@ -195,6 +224,7 @@ class Connection(asyncio.Protocol):
 
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
+        self._have_a_task()
         if self.task is None:
             self._next()
             return
@@ -222,17 +252,41 @@ class Connection(asyncio.Protocol):
             return
         self._expires_s = _NEVER
         self._may_interject = turn.version == "1.1"
+        if (begin := self._rules.begin) is not None and not turn.coding:
+            self._errand = begin(self._call_of(turn, turn.body), self._told)
+            if self._errand is not None:
+                self._turn = turn
+                return
         self.task = self._loop.create_task(self._answer(turn))
 
-    async def _answer(self, request: Incoming) -> None:
+    def _told(self, reply: Reply | None) -> None:
+        """Take the reply that an errand has, or wait for one that it has not."""
+        if reply is None:
+            self._have_a_task()
+            return
+        self._errand, turn = None, self._turn
+        self._write(turn, reply, cast("bytes", reply.body))
+        if self._writable is None:
+            self._go_on(turn)
+        else:
+            self.task = self._loop.create_task(self._answer(turn, written=True))
+
+    def _have_a_task(self) -> None:
+        """Let a task wait for an errand's reply: whatever else befalls the connection is for tasks."""
+        if self._errand is not None and self.task is None:
+            self._errand.hand_over()
+            self.task = self._loop.create_task(self._answer(self._turn))
+
+    async def _answer(self, request: Incoming, *, written: bool = False) -> None:
         try:
-            reply = await self._reply(request)
-            if isinstance(reply.body, bytes):
-                self._write(request, reply, reply.body)
+            reply = None if written else await self._reply(request)
+            if reply is not None and not isinstance(reply.body, bytes):
+                await self._stream(request, reply, reply.body)
+            else:
+                if reply is not None:
+                    self._write(request, reply, cast("bytes", reply.body))
                 if self._writable is not None:
                     await self._until_read()
-            else:
-                await self._stream(request, reply, reply.body)
         except BaseException as error:
             self._transport.abort()  # a stream that breaks off must not look like one that ended
             if isinstance(error, Exception):
@@ -241,6 +295,10 @@ class Connection(asyncio.Protocol):
             raise
         finally:
             self.task = None
+        self._go_on(request)
+
+    def _go_on(self, request: Incoming) -> None:
+        """Go on with the next turn after a request that was answered, or close."""
         if request.keep_alive and not self._finishing:
             self._next()
         else:
@@ -248,11 +306,13 @@ class Connection(asyncio.Protocol):
 
     async def _reply(self, request: Incoming) -> Reply:
         try:
+            if (errand := self._errand) is not None:
+                self._errand = None
+                return await errand.rest()
             body = request.body
             if request.coding:
                 body = await inflate(body, request.coding, self._rules.max_body_bytes)
-            call = Call(request.method, request.path, request.headers, body, self._peer, request.query)
-            return await self._rules.serve(call)
+            return await self._rules.serve(self._call_of(request, body))
         except RequestRefused as error:
             error.path = request.path
             return self._rules.refuse(error)
@@ -261,6 +321,9 @@ class Connection(asyncio.Protocol):
                 raise
             cast("asyncio.Task[None]", self.task).uncancel()  # it lives on for one refusal
             return self._rules.refuse(Draining("the gateway shut down before this was answered"))
+
+    def _call_of(self, request: Incoming, body: bytes) -> Call:
+        return Call(request.method, request.path, request.headers, body, self._peer, request.query)
 
     def _write(self, request: Incoming, reply: Reply, body: bytes) -> None:
         head = self._head(request, reply, f"Content-Length: {len(body)}")

@@ -16,7 +16,8 @@ from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, faul
 from gateway.fields import cut
 from gateway.paths import Paths
 from gateway.pipeline import Outcome, Pipeline
-from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Reply, Surface
+from gateway.request import Caller
+from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Reply, Surface, Whole
 from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -47,10 +48,10 @@ class Front:
             start: surface for surface in reversed(surfaces) for path in surface.paths for start in _starts(path)
         }
         self._pages = Paths(_by_path(pages))
-        self._pipeline = pipeline
-        self._gatekeeper = gatekeeper
-        self._telemetry = telemetry
-        self._ids = _fresh_ids()
+        self.pipeline = pipeline
+        self.gatekeeper = gatekeeper
+        self.telemetry = telemetry
+        self._ids = fresh_ids()
 
     async def serve(self, call: Call) -> Reply:
         """Answer one call."""
@@ -66,20 +67,25 @@ class Front:
             surface, names = found
             if names:
                 call = replace(call, names=names)
-            caller = self._gatekeeper.identify(call.headers, call.peer)
+            caller = self.gatekeeper.identify(call.headers, call.peer)
             request, encoder = surface.decode(call, reply_id)
             directives = cache_control.parse(call.headers.get("cache-control"))
             timeout_s = deadline.parse(call.headers.get("x-request-timeout"))
-            outcome = await self._pipeline.answer(request, caller, directives, timeout_s)
+            outcome = await self.pipeline.answer(request, caller, directives, timeout_s)
             reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
             surface = surface or self._like(call.path)
-            reply = self.refuse(error, surface, reply_id)
-            if caller is not None:
-                reply.headers.update({**self._pipeline.limit_headers(caller), **reply.headers})
+            reply = self.failed(error, surface, reply_id, caller)
         name = self._default_surface.name if surface is None else surface.name
-        self._telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
+        self.telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
+        return reply
+
+    def failed(self, error: Exception, surface: Surface | None, reply_id: str, caller: Caller | None) -> Reply:
+        """Make the reply that tells of an error, and of what the caller's limits leave it."""
+        reply = self.refuse(error, surface, reply_id)
+        if caller is not None:
+            reply.headers.update({**self.pipeline.limit_headers(caller), **reply.headers})
         return reply
 
     def refuse(self, error: Exception, surface: Surface | None = None, reply_id: str | None = None) -> Reply:
@@ -101,7 +107,7 @@ class Front:
         method = "GET" if call.method == "HEAD" else call.method  # whoever writes the reply leaves its body out
         if found is not None and (page := found[0].get(method)) is not None:
             if method != "GET":
-                self._gatekeeper.check_origin(call.headers)
+                self.gatekeeper.check_origin(call.headers)
             return await page(replace(call, names=found[1]))
         if self._surfaces.find(call.path) is not None:
             allowed.add("POST")
@@ -116,22 +122,26 @@ class Front:
         frames = encoder.frames
         if frames is None:
             if outcome.answer is None:
-                outcome = await self._pipeline.collect(outcome)
+                outcome = await self.pipeline.collect(outcome)
             assert outcome.answer is not None
-            whole = encoder.whole(outcome.answer)
-            headers = _headers(outcome, reply_id, whole.content_type)
-            headers.update(whole.headers)
-            return Reply(200, headers, whole.body), outcome
+            return whole_reply(encoder.whole(outcome.answer), outcome, reply_id), outcome
         headers = _headers(outcome, reply_id, frames.content_type(outcome.head))
         headers["X-Accel-Buffering"] = "no"
         if outcome.seat is not None:
-            events = self._pipeline.events(outcome)
+            events = self.pipeline.events(outcome)
             return Reply(200, headers, _stream(surface, frames, outcome.head, events, reply_id)), outcome
-        outcome = await self._pipeline.collect(outcome)
+        outcome = await self.pipeline.collect(outcome)
         assert outcome.answer is not None
         opening = frames.opening(outcome.head)  # before any frame: it prepares what they share
         replay = [opening, *[frames.frame(event) for event in outcome.answer.events], frames.closing()]
         return Reply(200, headers, b"".join(replay)), outcome
+
+
+def whole_reply(whole: Whole, outcome: Outcome, reply_id: str) -> Reply:
+    """Return a complete body as a reply, with what its headers tell of where it came from."""
+    headers = _headers(outcome, reply_id, whole.content_type)
+    headers.update(whole.headers)
+    return Reply(200, headers, whole.body)
 
 
 async def _stream(
@@ -166,7 +176,7 @@ def _by_path(pages: Mapping[tuple[str, str], Page]) -> dict[str, dict[str, Page]
     return table
 
 
-def _fresh_ids() -> Iterator[str]:
+def fresh_ids() -> Iterator[str]:
     """Yield 24 random hex digits for each reply; the system is asked for many at a time, which costs as much as one."""
     while True:
         drawn = secrets.token_hex(_ID_BYTES * _IDS_DRAWN)

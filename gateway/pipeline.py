@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
-from backends.pool import Pool
+from backends.pool import Answered, Pool
 from backends.value import value
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
@@ -105,15 +105,28 @@ class Pipeline:
         try:
             return await self._answer(request, directives, route, features, permit, arrived=arrived)
         except BaseException as error:
-            permit.settle(0)
-            if isinstance(error, BackendError):
-                failed_s = self._clock() - arrived
-                self._statistics.record(route.candidates[0], request.job, total_s=failed_s, failed=True)
+            self.failed(error, route.candidates[0], request.job, permit, arrived)
             raise
         finally:
-            self._answering -= 1
-            if not self._answering and self._idle is not None:
-                self._idle.set()
+            self.ended()
+
+    def begin(self, caller: Caller, features: Features) -> Permit:
+        """Let a request begin that does not go through `answer`; it is to be `ended`. Raises as the limits do."""
+        permit = self._limiter.admit(caller, features.tokens_in + (features.max_tokens_out or 0))
+        self._answering += 1
+        return permit
+
+    def failed(self, error: BaseException, model: str, job: Job, permit: Permit, arrived: float) -> None:
+        """Close the accounts of a request that has no answer."""
+        permit.settle(0)
+        if isinstance(error, BackendError):
+            self._statistics.record(model, job, total_s=self._clock() - arrived, failed=True)
+
+    def ended(self) -> None:
+        """Note that a request looks for its answer no more."""
+        self._answering -= 1
+        if not self._answering and self._idle is not None:
+            self._idle.set()
 
     def limit_headers(self, caller: Caller) -> Mapping[str, str]:
         """Return what a caller's limits leave it, as headers; empty where it has none."""
@@ -163,7 +176,7 @@ class Pipeline:
             outcome = Outcome(
                 answer.head, status, looked_up - arrived, features, permit, request.job, arrived, answer=answer
             )
-            self._settle(outcome, spent)
+            self.settle(outcome, spent)
             return outcome
         # Whoever joins later may have more time than who came first: shared work has what the operator allows.
         until = features.deadline_s if shared is None else arrived + self._deadline_s
@@ -202,7 +215,7 @@ class Pipeline:
             failed = True
             raise
         finally:
-            self._settle(outcome, spent, failed=failed)
+            self.settle(outcome, spent, failed=failed)
 
     async def collect(self, outcome: Outcome) -> Outcome:
         """Read an outcome's flight to its end: the same outcome with its complete answer."""
@@ -213,7 +226,7 @@ class Pipeline:
         stored = self._recall is not None and write_gate(outcome.features, answer) is None
         return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
 
-    def _settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
+    def settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
         """Close the accounts of a request that has ended; `failed` is None where its client left before."""
         outcome.permit.settle(spent)
         if failed is None:
@@ -255,24 +268,29 @@ class Pipeline:
     def _found(self, hit: Hit, features: Features, permit: Permit, job: Job, arrived: float) -> Outcome:
         lookup_s = self._clock() - arrived
         outcome = Outcome(hit.answer.head, hit.status, lookup_s, features, permit, job, arrived, answer=hit.answer)
-        self._settle(outcome, 0)
+        self.settle(outcome, 0)
         return outcome
 
     async def _whole(self, job: Job, features: Features, models: Sequence[str]) -> tuple[Answer, int]:
         """Run a job that nobody shares on the first candidate that answers: its whole answer, and its tokens."""
         for place, model in enumerate(models):
             try:
-                dispatched, first_s, events, usage = await self._pools[model].answer(job, features.deadline_s)
+                answered = await self._pools[model].answer(job, features.deadline_s)
             except BackendError as error:
                 if isinstance(error, _FINAL) or place + 1 == len(models):
                     raise
                 self._fall_back(model, error)
             else:
-                self._telemetry.first_event(model, first_s)
-                self._count(model, usage)
-                answer = Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
-                return answer, usage.prompt_tokens + usage.completion_tokens
+                return self.answer_of(model, answered)
         raise AssertionError("there is always a candidate")
+
+    def answer_of(self, model: str, answered: Answered) -> tuple[Answer, int]:
+        """Count a whole answer, and return it with its tokens."""
+        dispatched, first_s, events, usage = answered
+        self._telemetry.first_event(model, first_s)
+        self._count(model, usage)
+        answer = Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
+        return answer, usage.prompt_tokens + usage.completion_tokens
 
     async def _run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncIterator[Item]:
         """Run a job on the first candidate that begins to answer: its head, then its events."""

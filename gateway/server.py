@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
-from gateway.connection import Admit, Connection, Rules, anybody
+from gateway.connection import Admit, Begin, Connection, Rules, anybody
 from gateway.listener import Bound, Listener
 from gateway.surfaces.wire import Call, Reply
 
@@ -22,8 +22,9 @@ class Server:
         *,
         max_body_bytes: int,
         admit: Admit = anybody,
+        begin: Begin | None = None,
     ) -> None:
-        self._rules = Rules(serve, refuse, max_body_bytes, admit)
+        self._rules = Rules(serve, refuse, max_body_bytes, admit, begin)
         self._connections: set[Connection] = set()
         self._listener = Listener(self._connect)
         self._watch: asyncio.Task[None] | None = None
@@ -51,10 +52,12 @@ class Server:
         refuse: Callable[[Exception], Reply],
         max_body_bytes: int,
         admit: Admit = anybody,
+        begin: Begin | None = None,
     ) -> None:
         """Answer with these from the next call on; the calls in progress end as they began."""
         rules = self._rules
         rules.serve, rules.refuse, rules.max_body_bytes, rules.admit = serve, refuse, max_body_bytes, admit
+        rules.begin = begin
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls, let those in progress end within the deadline, then refuse or cut off what is left."""

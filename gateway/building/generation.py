@@ -19,6 +19,7 @@ from gateway.building.caches import Caches, recall_of
 from gateway.catalog import Catalog
 from gateway.explain import Explainer
 from gateway.front import Front
+from gateway.lane import Lane
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.oip_pages import OipPages
@@ -71,6 +72,7 @@ class Generation:
     catalog: Catalog
     pipeline: Pipeline
     front: Front
+    lane: Lane
 
 
 def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generation:
@@ -94,8 +96,9 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     )
     gatekeeper = _gatekeeper(settings.server.keys)
     anthropic, oip = AnthropicSurface(), OipSurface(catalog.find)
+    openai = OpenAISurface()
     surfaces: Sequence[Surface] = (
-        OpenAISurface(),
+        openai,
         ResponsesSurface(),
         anthropic,
         oip,
@@ -125,7 +128,8 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         ("GET", "/openapi.json"): _described,
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
-    return Generation(settings, parts, gatekeeper, catalog, pipeline, front)
+    lane = Lane(openai, routes, pools, front, deadline_s=deadline_s)
+    return Generation(settings, parts, gatekeeper, catalog, pipeline, front, lane)
 
 
 async def _described(call: Call) -> Reply:
