@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from backends.contract import BackendError, BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed, WorkerDied
+from cache.flight import FlightLaggedError
 
 
 class RequestRefused(Exception):
@@ -147,6 +148,7 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     UnknownBatch: (404, "invalid_request_error", "batch_not_found", False),
     WrongMethod: (405, "invalid_request_error", "method_not_allowed", False),
     BodyTooSlow: (408, "invalid_request_error", "body_too_slow", False),
+    FlightLaggedError: (408, "invalid_request_error", "read_too_slowly", True),
     Conflict: (409, "invalid_request_error", "idempotency_key_reused", False),
     BatchTooLarge: (413, "invalid_request_error", "batch_too_large", False),
     BodyTooLarge: (413, "invalid_request_error", "body_too_large", False),

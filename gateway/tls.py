@@ -4,6 +4,9 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.load import MAX_FILE_BYTES
+from config.reading import content_at
+
 
 class TlsFilesError(ValueError):
     """The certificate and key cannot be used; the message names the file and says why."""
@@ -65,10 +68,10 @@ def context(certificate: Path, key: Path) -> ssl.SSLContext:
 def _read(file: Path) -> None:
     """Check one file by itself: the library's own errors do not say which of the two it was."""
     try:
-        text = file.read_text(encoding="ascii", errors="replace")
+        content = content_at(file, MAX_FILE_BYTES)
     except OSError as error:
         raise TlsFilesError(f"{file}: {error.strerror}") from error
-    if "-----BEGIN " not in text:
+    if b"-----BEGIN " not in content:
         raise TlsFilesError(f"{file}: no PEM file, it has no line '-----BEGIN …'")
 
 

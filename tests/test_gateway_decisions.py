@@ -28,6 +28,7 @@ from backends.contract import (
     Vectors,
     WorkerDied,
 )
+from cache.flight import FlightLaggedError
 from gateway import deadline
 from gateway.analyze import CachePolicy, analyze, tokens_made
 from gateway.answer import Answer, Head, UnreadableAnswerError, pack, unpack
@@ -267,6 +268,7 @@ def test_every_domain_error_has_a_row():
     [
         (QueueFull("full", 2.0), 429),
         (WorkerDied("gone"), 502),
+        (FlightLaggedError("slow"), 408),
         (UpstreamFailed("bad", 500), 502),
         (UpstreamFailed("slow down", 429), 429),
         (StartFailed("no"), 503),

@@ -1,6 +1,7 @@
 """TLS by certificate files: what is negotiated, what is refused, and how bad files are told of."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -158,8 +159,10 @@ def test_bad_files_are_named(authority: trustme.CA, files: tuple[Path, Path], tm
     no_pem.write_bytes(b"\x00\xff")
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
+    os.mkfifo(tmp_path / "pipe.pem")
     for pair, words in [
         ((tmp_path / "missing.pem", key), r"missing\.pem: No such file"),
+        ((tmp_path / "pipe.pem", key), r"pipe\.pem: it is no regular file"),
         ((certificate, tmp_path), "Is a directory"),
         ((no_pem, key), r"no\.pem: no PEM file"),
         ((broken, key), r"broken\.pem and .*: not a certificate chain"),
