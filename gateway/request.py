@@ -21,7 +21,7 @@ class Request:
     job: Job
     fields: Mapping[str, object]
     asked: str | None = None
-    beside: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, object] = field(default_factory=dict)
 
 
 @value

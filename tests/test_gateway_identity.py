@@ -90,6 +90,52 @@ def test_one_unknown_field_makes_another_question(wire, name, one, other):
     assert ours.asked is None or compatibility(ours) != compatibility(theirs)
 
 
+IMAGE = {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/a.png"}}
+TOOL = {"name": "f", "input_schema": {"type": "object"}}
+
+
+def turn(block: object) -> Body:
+    """Make a conversation that begins with one block."""
+    return {"messages": [{"role": "user", "content": [block]}, *HELLO]}
+
+
+def result(block: object) -> Body:
+    """Make a conversation with a block in the result of a tool."""
+    return turn({"type": "tool_result", "tool_use_id": "t", "content": [block]})
+
+
+NESTED: dict[str, Callable[[Body], Body]] = {
+    "message": lambda more: {"messages": [{**HELLO[0], **more}]},
+    "text": lambda more: turn({"type": "text", "text": "a", **more}),
+    "image": lambda more: turn({**IMAGE, **more}),
+    "source": lambda more: turn({**IMAGE, "source": {"type": "url", "url": "http://127.0.0.1/a.png", **more}}),
+    "unknown": lambda more: turn({"type": "new", **more}),
+    "system": lambda more: {"system": [{"type": "text", "text": "a", **more}]},
+    "result": lambda more: turn({"type": "tool_result", "tool_use_id": "t", "content": "a", **more}),
+    "text of a result": lambda more: result({"type": "text", "text": "a", **more}),
+    "choice": lambda more: {"tools": [TOOL], "tool_choice": {"type": "auto", **more}},
+    "tool": lambda more: {"tools": [{**TOOL, **more}]},
+    "format": lambda more: {"output_config": {"format": {"type": "json_schema", "schema": {}, **more}}},
+}
+
+
+@pytest.mark.parametrize("where", NESTED)
+@given(name=NAMES | st.just("parameters"), one=JSON, other=JSON | st.none())
+def test_one_unknown_field_within_a_message_makes_another_question(where, name, one, other):
+    """What blocks say beyond the canonical form reaches an upstream of the same wire, which may answer otherwise."""
+    assume(written(one) != written(other))
+    ours, theirs = (WIRES["messages"](NESTED[where]({name: value})) for value in (one, other))
+
+    assert fingerprint(ours) != fingerprint(theirs)
+    assert ours.asked is None or compatibility(ours) != compatibility(theirs)
+
+
+def test_hints_for_prompt_caches_make_no_other_question():
+    """They change what an answer costs, and not the answer."""
+    ours, theirs = (WIRES["messages"](NESTED["text"](more)) for more in ({}, {"cache_control": {"type": "ephemeral"}}))
+    assert fingerprint(ours) == fingerprint(theirs)
+
+
 @pytest.mark.parametrize(
     ("wire", "name", "value"),
     [

@@ -11,6 +11,7 @@ from backends.contract import Job, Sampling, Task, Verbatim
 from gateway.fields import flag, number, refuse, text, whole
 from gateway.request import Request
 from gateway.surfaces import anthropic_messages
+from gateway.surfaces.anthropic_unsaid import unsaid
 from gateway.surfaces.openai_fields import check_one_choice, check_words
 
 WIRE = "anthropic"
@@ -61,8 +62,8 @@ def read(body: Mapping[str, Any], raw: bytes, asked: Asked) -> Request:
     )
     last = conversation.identity[-1]
     blank = last["content"] if last["role"] == "user" and isinstance(last["content"], str) else None
-    betas = {name: value for name, value in asked.headers if name == _BETA}
-    return Request(text(body, "model"), job, _identity(body, conversation.identity, extra), blank, betas)
+    fields = _identity(body, conversation.identity, extra)
+    return Request(text(body, "model"), job, fields, blank, _beside(body, asked))
 
 
 def read_count(body: Mapping[str, Any], raw: bytes, asked: Asked) -> tuple[Request, Job]:
@@ -80,6 +81,13 @@ def _identity(body: Mapping[str, Any], messages: object, extra: Mapping[str, obj
     """Return everything that the answer depends on, as the same question over OpenAI's wire would have it."""
     fields = {**extra, "messages": messages, "max_tokens": body["max_tokens"]}
     return fields | {ours: body[name] for name, ours in _SAME_MEANING.items() if body.get(name) is not None}
+
+
+def _beside(body: Mapping[str, Any], asked: Asked) -> dict[str, object]:
+    """Return what another wire cannot say."""
+    beside: dict[str, object] = {name: value for name, value in asked.headers if name == _BETA}
+    more = unsaid(body)
+    return {**beside, "unsaid": more} if more else beside
 
 
 def _sampling(body: Mapping[str, Any]) -> Sampling:
