@@ -95,8 +95,8 @@ def _refuse_untranslated(job: Job) -> None:
         if not isinstance(tool, dict):
             raise BadJob("'tools' must be a list of objects", "tools")
         if "function" not in tool and "custom" not in tool:
-            name, kind = (str(tool.get(each))[:_SHOWN] for each in ("name", "type"))
-            raise BadJob(f"an upstream of OpenAI's wire has no tool '{name}' of the type '{kind}'", "tools")
+            name, sort = (str(tool.get(each))[:_SHOWN] for each in ("name", "type"))
+            raise BadJob(f"an upstream of OpenAI's wire has no tool '{name}' of the type '{sort}'", "tools")
     for message in job.messages:
         parts = message.extra.get("content")
         for part in parts if isinstance(parts, list) else ():
@@ -104,7 +104,7 @@ def _refuse_untranslated(job: Job) -> None:
             if not isinstance(kind, str | None):
                 raise BadJob("the parts of a message's content must be objects, and their 'type' a text", "messages")
             if kind not in _PARTS:
-                raise BadJob(f"an upstream of OpenAI's wire has no parts of the type '{kind[:_SHOWN]}'", "messages")
+                raise BadJob(f"an upstream of OpenAI's wire has no parts of the type '{str(kind)[:_SHOWN]}'", "messages")
 
 
 def _body(job: Job, model: str) -> dict[str, Any]:
