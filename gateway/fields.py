@@ -14,40 +14,53 @@ from gateway.errors import InvalidRequest
 _SHOWN_CHARS = 80
 # orjson reads about a thousand levels of nesting and writes about 250: what cannot be written again is not taken.
 _WRITABLE_LEVELS = 250
-# Each object and list costs far more to make than its two bytes to send.
+# Each object, string or number costs far more to make than its few bytes to send, and everybody waits meanwhile.
 _MOST_CONTAINERS = 2**17
-_PIECE_BYTES = 2**20
+_MOST_STRINGS = 2**20
+_MOST_VALUES = 2**22
+_PIECE_BYTES = 2**18
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Parse a JSON object. Raises `InvalidRequest` with the place of the first error."""
-    marks = body.count(b"[") + body.count(b"{")
-    if marks > _MOST_CONTAINERS:
-        _check_count(body)
+    check_counts(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
-    if marks > _WRITABLE_LEVELS:
+    if body.count(b"[") + body.count(b"{") > _WRITABLE_LEVELS:
         _check_nesting(value)
     if type(value) is not dict:
         raise InvalidRequest(f"the body must be a JSON object, got {shown(value)}")
     return value
 
 
-def _check_count(body: bytes) -> None:
-    """Refuse more objects and lists than are read; brackets within strings are none."""
-    bare = np.frombuffer(body.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
-    count, within = 0, False
+def check_counts(body: bytes) -> None:
+    """Raise `InvalidRequest` for more objects and lists, strings or values than are read; what is text is none."""
+    if (
+        body.count(b"[") + body.count(b"{") <= _MOST_CONTAINERS
+        and body.count(b'"') <= 2 * _MOST_STRINGS
+        and body.count(b",") < _MOST_VALUES
+    ):
+        return
+    bare = np.frombuffer(body.replace(rb"\\", b"__").replace(rb"\"", b"__"), np.uint8)
+    containers, quotes, commas, within = 0, 0, 0, False
     for start in range(0, len(bare), _PIECE_BYTES):
         piece = bare[start : start + _PIECE_BYTES]
-        inside = np.logical_xor.accumulate(piece == ord('"')) ^ within
-        count += int(np.count_nonzero(((piece == ord("[")) | (piece == ord("{"))) & ~inside))
+        marks = piece == ord('"')
+        inside = np.logical_xor.accumulate(marks) ^ within
         within = bool(inside[-1])
-        if count > _MOST_CONTAINERS:
-            raise InvalidRequest(
-                f"the body's JSON has more than {_MOST_CONTAINERS} objects and lists, which are not read"
-            )
+        quotes += int(np.count_nonzero(marks))
+        containers += int(np.count_nonzero(((piece == ord("[")) | (piece == ord("{"))) & ~inside))
+        commas += int(np.count_nonzero((piece == ord(",")) & ~inside))
+        _refuse_more(containers, _MOST_CONTAINERS, "objects and lists")
+        _refuse_more(quotes // 2, _MOST_STRINGS, "strings")
+        _refuse_more(commas + 1, _MOST_VALUES, "values")
+
+
+def _refuse_more(found: int, most: int, what: str) -> None:
+    if found > most:
+        raise InvalidRequest(f"the body's JSON has more than {most} {what}, which are not read")
 
 
 def _check_nesting(value: object) -> None:

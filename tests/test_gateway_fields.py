@@ -21,6 +21,29 @@ def test_more_objects_than_are_read() -> None:
     assert len(parse_object(b'{"a":[' + b"{}," * (MOST - 3) + b"{}]}")["a"]) == MOST - 2
 
 
+@pytest.mark.parametrize(
+    ("value", "many", "what"),
+    [(b"1", 2**22, "4194304 values"), (b'""', 2**20, "1048576 strings"), (b'"":1', 2**20, "1048576 strings")],
+)
+def test_more_values_than_are_read(value: bytes, many: int, what: str) -> None:
+    """So is one of very many numbers or strings, be they fields or entries."""
+    fields = value.endswith(b":1")
+    before, after = (b"{", b"}") if fields else (b'{"a":[', b"]}")
+    names = 0 if fields else 1  # the list's own name is a string too
+    allowed = many if value == b"1" else many - names
+
+    assert parse_object(before + (value + b",") * (allowed - 1) + value + after)
+    with pytest.raises(InvalidRequest, match=f"more than {what}"):
+        parse_object(before + (value + b",") * allowed + value + after)
+
+
+def test_commas_within_strings_are_text() -> None:
+    """They part no values."""
+    text = '",' * 2**22
+
+    assert parse_object(orjson.dumps({"a": text})) == {"a": text}
+
+
 def test_brackets_within_strings_are_text() -> None:
     """A long text of brackets, quotes and backslashes is read as it was written."""
     text = '{["\\' * MOST
