@@ -104,7 +104,8 @@ def _refuse_untranslated(job: Job) -> None:
             if not isinstance(kind, str | None):
                 raise BadJob("the parts of a message's content must be objects, and their 'type' a text", "messages")
             if kind not in _PARTS:
-                raise BadJob(f"an upstream of OpenAI's wire has no parts of the type '{str(kind)[:_SHOWN]}'", "messages")
+                said = str(kind)[:_SHOWN]
+                raise BadJob(f"an upstream of OpenAI's wire has no parts of the type '{said}'", "messages")
 
 
 def _body(job: Job, model: str) -> dict[str, Any]:
