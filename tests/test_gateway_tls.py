@@ -12,9 +12,9 @@ import trustme
 import uvloop
 
 from gateway import listener
+from gateway.building.tls import TlsFilesError, context
 from gateway.server import Server
 from gateway.surfaces.wire import Call, Reply
-from gateway.tls import TlsFilesError, context
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 

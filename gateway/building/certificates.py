@@ -8,7 +8,7 @@ from pathlib import Path
 from config.aside import Aside, HangsError
 from config.settings import TlsSettings
 from config.watch import Watch, digest_at, is_gone, look_aside
-from gateway import tls
+from gateway.building import tls
 
 _log = logging.getLogger(__name__)
 

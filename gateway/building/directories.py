@@ -7,7 +7,7 @@ from backends.contract import Task
 from backends.manifest import ManifestError, read_manifest
 from backends.onnx import missing_file, tasks_served
 from config.settings import Settings
-from gateway.tls import TlsFilesError, load
+from gateway.building.tls import TlsFilesError, load
 
 Doubt = tuple[tuple[str, ...], str]
 

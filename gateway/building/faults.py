@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backends.contract import StartFailed
-from gateway.tls import TlsFilesError
+from gateway.building.tls import TlsFilesError
 
 
 class CannotServe(Exception):
