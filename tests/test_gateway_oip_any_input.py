@@ -152,3 +152,10 @@ def test_long_names_are_cut_short_in_the_words(size: int) -> None:
     with pytest.raises(RequestRefused) as caught:
         SURFACE.decode(Call("POST", "/v2/models/sum/infer", {}, body, None, names={"model": "sum"}), "")
     assert len(str(caught.value)) < 300
+
+
+def test_numbers_that_json_has_not_open_no_other_way_for_a_body_too_large_to_read() -> None:
+    """Only then is the body read by what knows `NaN`, where it could have been read at all."""
+    body = b'{"inputs":[' + b"[NaN]," * 2**17 + b"[NaN]]}"
+    with pytest.raises(RequestRefused, match="more than 131072 objects and lists"):
+        SURFACE.decode(Call("POST", "/v2/models/sum/infer", {}, body, None, names={"model": "sum"}), "")

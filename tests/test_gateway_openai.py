@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 
 import pytest
 from hypothesis import given
@@ -283,6 +284,27 @@ def test_bad_embedding_inputs(given_input):
     with pytest.raises(InvalidRequest) as caught:
         decode("/v1/embeddings", {"model": "m", "input": given_input})
     assert str(caught.value.param).startswith("input")
+
+
+@pytest.mark.parametrize("wrong", [[-1], [2**31], [True], [1.0], ["a"]])
+def test_many_token_ids_are_checked_in_few_steps(wrong):
+    """Each of them is, and none of them by a step of Python's; one wrong id among them is found."""
+    steps = 0
+
+    def count(_frame: object, _event: str, _arg: object) -> object:
+        nonlocal steps
+        steps += 1
+        return count
+
+    sys.settrace(count)
+    try:
+        request, _ = decode("/v1/embeddings", {"model": "m", "input": [[2**31 - 1] * 5000, [0] * 5000]})
+    finally:
+        sys.settrace(None)
+    assert steps < 5000
+    assert len(request.job.inputs) == 2
+    with pytest.raises(InvalidRequest, match=r"'input\[1\]'"):
+        decode("/v1/embeddings", {"model": "m", "input": [[1], [0] * 9 + wrong]})
 
 
 def test_errors_have_openai_s_shape():

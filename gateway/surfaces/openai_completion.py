@@ -110,5 +110,7 @@ def _is_tokens(value: object) -> TypeGuard[list[int]]:
     return (
         isinstance(value, list)
         and 0 < len(value) <= _MAX_TOKENS
-        and all(type(token) is int and 0 <= token <= _MAX_TOKEN_ID for token in value)
+        and set(map(type, value)) == {int}
+        and min(value) >= 0
+        and max(value) <= _MAX_TOKEN_ID
     )
