@@ -33,6 +33,8 @@ _LOOK_S = 0.025
 _ENDED = getattr(select, "POLLRDHUP", 0)
 _NEVER = float("inf")
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Every head begins so; for HTTP/1.0, which knows no interim response, it can be sent ahead of the rest.
+_START = b"HTTP/1.1 "
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # Stands for a request that was refused before it came whole.
 _UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
@@ -96,7 +98,8 @@ class Connection(asyncio.Protocol):
         self._turns: deque[Incoming | RequestRefused] = deque()
         self._expires_s = self._loop.time() + KEEP_ALIVE_S
         self._finishing = False
-        self._may_interject = False
+        self._interim = b""
+        self._started = False
         self._cut_off = False
         self._holding_back = False
         self._looking_behind = False
@@ -138,15 +141,14 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Tell whether to go on with a client that sends no more: it may still read, or have left altogether.
 
-        An interim response tells one from the other, for who has left refuses it. It can only stand before the reply,
-        so later the end of what is sent is the end of the connection; so it is with TLS.
+        What is written ahead of the reply tells one from the other, for who has left refuses it. Once the reply has
+        begun, the end of what is sent is the end of the connection; so it is with TLS.
         """
         self._have_a_task()
-        if self.task is None or not self._may_interject or not self._transport.can_write_eof():
+        if self.task is None or not self._interim or not self._transport.can_write_eof():
             return False
         self._finishing = True
-        self._transport.write(_GO_ON)
-        self._loop.call_later(_LOOK_S, self._look_whether_left)
+        self._interject()
         return True
 
     def pause_writing(self) -> None:
@@ -216,11 +218,17 @@ class Connection(asyncio.Protocol):
         if not seen:
             self._looking_behind = True
             self._loop.call_later(_LOOK_S, self._look_behind)
-        elif seen[0][1] == _ENDED and self._may_interject and self._transport.can_write_eof():
-            self._transport.write(_GO_ON)
-            self._loop.call_later(_LOOK_S, self._look_whether_left)
+        elif seen[0][1] == _ENDED and self._interim and self._transport.can_write_eof():
+            self._interject()
         else:
             self._transport.abort()
+
+    def _interject(self) -> None:
+        """Write what may stand before the reply, and look whether it is refused."""
+        self._transport.write(self._interim)
+        self._started = self._interim is _START
+        self._interim = b""
+        self._loop.call_later(_LOOK_S, self._look_whether_left)
 
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
@@ -251,7 +259,7 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._expires_s = _NEVER
-        self._may_interject = turn.version == "1.1"
+        self._interim = _GO_ON if turn.version == "1.1" else _START
         if (begin := self._rules.begin) is not None and not turn.coding:
             self._errand = begin(self._call_of(turn, turn.body), self._told)
             if self._errand is not None:
@@ -334,7 +342,6 @@ class Connection(asyncio.Protocol):
         chunked = request.version == "1.1"
         self._finishing = self._finishing or not chunked
         async with aclosing(cast("Any", chunks)):
-            self._may_interject = False
             # Nothing is awaited before the iterator has begun: one that never began would not clean up when closed.
             self._transport.write(self._head(request, reply, "Transfer-Encoding: chunked" if chunked else ""))
             async for chunk in chunks:
@@ -352,6 +359,7 @@ class Connection(asyncio.Protocol):
             await cast("asyncio.Future[None]", self._writable)
 
     def _head(self, request: Incoming, reply: Reply, framing: str) -> bytes:
+        self._interim = b""
         lines = [
             _preamble(reply.status, int(time.time())),
             *[f"{name}: {value}" for name, value in reply.headers.items()],
@@ -362,7 +370,11 @@ class Connection(asyncio.Protocol):
             lines.append("Connection: close")
         elif request.version == "1.0":
             lines.append("Connection: keep-alive")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+        if self._started:
+            self._started = False
+            return head[len(_START) :]
+        return head
 
     def _close(self) -> None:
         """Close once all is written; a client that was turned away is heard out first."""

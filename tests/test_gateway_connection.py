@@ -337,6 +337,29 @@ async def test_slow_request_is_refused_and_an_idle_connection_closed() -> None:
     await busy.settle()
 
 
+@pytest.mark.parametrize(
+    ("version", "path", "ahead"),
+    [
+        (b"1.1", b"/hold", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
+        (b"1.0", b"/hold", b"HTTP/1.1 200 OK\r\n"),
+        (b"1.0", b"/stream", b"HTTP/1.1 200 OK\r\n"),
+    ],
+)
+async def test_who_sends_no_more_is_answered(version: bytes, path: bytes, ahead: bytes) -> None:
+    """Something of the reply goes ahead, which who has left refuses; what is written is one reply all the same."""
+    client = Client()
+    client.connection.data_received(b"GET " + path + b" HTTP/" + version + b"\r\nHost: x\r\n\r\n")
+    assert client.connection.eof_received()
+    assert client.wire.written
+    assert ahead.startswith(client.wire.written)
+    client.go_on.set()
+
+    written = await client.settle()
+    assert written.startswith(ahead)
+    assert written.count(b" 200 OK") == 1
+    assert client.wire.end == "closed"
+
+
 async def test_slow_successor_does_not_disturb_the_call_before_it() -> None:
     """A request that stops half-way behind a long call is refused after that call's answer, which still comes."""
     now = asyncio.get_running_loop().time()

@@ -264,7 +264,14 @@ class HttpClient:
     """Asks one thing over a connection of its own. `headers` may say more."""
 
     def __init__(
-        self, url: str, wire: Wire, text: str, headers: Mapping[str, str] | None = None, model: str | None = None
+        self,
+        url: str,
+        wire: Wire,
+        text: str,
+        headers: Mapping[str, str] | None = None,
+        model: str | None = None,
+        *,
+        version: str = "1.1",
     ) -> None:
         where = urlsplit(url)
         model = model or wire.model
@@ -274,7 +281,7 @@ class HttpClient:
         lines = {"Host": where.netloc, "Content-Length": str(len(body)), **_JSON, **(headers or {})}
         head = "".join([f"{name}: {value}\r\n" for name, value in lines.items()])
         self.socket = socket.create_connection((where.hostname or "", where.port or 0), timeout=DEADLINE_S)
-        self.socket.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        self.socket.sendall(f"POST {path} HTTP/{version}\r\n{head}\r\n".encode() + body)
         self._response: HTTPResponse | None = None
 
     def __enter__(self) -> Self:

@@ -245,10 +245,11 @@ def test_ways_to_leave(house: House, how: str, stage: str, text: str) -> None:
     assert not exchange.answered
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("name", ["chat", "chat-stream"])
-def test_who_sends_no_more_has_not_left(house: House, name: str, text: str) -> None:
+def test_who_sends_no_more_has_not_left(house: House, name: str, version: str, text: str) -> None:
     """A client that ends its own half of the connection still gets its answer."""
-    with HttpClient(house.gateway.url, WIRES[name], f"{text} silent", BEARER[ALONE]) as client:
+    with HttpClient(house.gateway.url, WIRES[name], f"{text} silent", BEARER[ALONE], version=version) as client:
         exchange = house.arrived(text)
         client.socket.shutdown(socket.SHUT_WR)
         call(house.gateway.url, "GET", "/healthz")
@@ -256,6 +257,16 @@ def test_who_sends_no_more_has_not_left(house: House, name: str, text: str) -> N
 
         assert b"begun" in client.finish()
     assert exchange.answered
+
+
+@pytest.mark.parametrize("name", ["chat", "chat-stream"])
+def test_who_leaves_with_the_old_version(house: House, name: str, text: str) -> None:
+    """A client of HTTP/1.0 that closes its connection, as a proxy does for its own, ends its work."""
+    with HttpClient(house.gateway.url, WIRES[name], f"{text} silent", BEARER[ALONE], version="1.0"):
+        exchange = house.arrived(text)
+
+    until(lambda: exchange.ended_s, "the upstream's client has left")
+    assert not exchange.answered
 
 
 def test_channel_that_is_closed(house: House, text: str) -> None:
