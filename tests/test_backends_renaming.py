@@ -125,6 +125,13 @@ def test_the_field_of_a_form_changes(head):
     assert renamed(before, FORM, "näher") == before.replace(b"whisper-1", "näher".encode())
 
 
+def test_a_part_with_endless_headers_stays():
+    """Nor does the gateway itself take it for a field; its headers are not even read."""
+    head = b'Content-Disposition: form-data; name="model"\r\n' + b"a: b\r\n" * 1000
+    body = form(head + b"\r\nwhisper-1")
+    assert renamed(body, FORM, "new") == body
+
+
 @pytest.mark.parametrize("body", [form(FILE), b"", b"--b-1--", b"no form"])
 def test_a_form_without_the_field_stays(body):
     """There is nothing to rename."""
