@@ -390,6 +390,16 @@ async def test_clients_that_leave_are_nothing_to_log(caplog):
     assert loud(caplog) == []
 
 
+async def test_what_the_library_says_of_clients_that_left_is_nothing_to_log(caplog):
+    """That a reply found no reader any more is not logged; what else goes wrong in the library is."""
+    async with oip_house(sums()) as house, house.grpc():
+        library = logging.getLogger("grpc._cython.cygrpc")
+        library.error("could not write", exc_info=grpc.aio.InternalError("Failed 'execute_batch'"))
+        library.error("could not think", exc_info=RuntimeError("a defect"))
+        library.error("could not begin")
+    assert loud(caplog) == ["could not think", "could not begin"]
+
+
 @pytest.mark.parametrize("method", ["inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Check"])
 async def test_bytes_that_are_no_message_are_refused(caplog, method):
     """What cannot be parsed is the client's mistake: it is told in words, and not logged."""

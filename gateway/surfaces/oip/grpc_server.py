@@ -1,5 +1,6 @@
 """The server of gRPC: listens, gives each call to its service, and ends well. Knows no pipeline and no message."""
 
+import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from gateway.telemetry import Telemetry
 INFERENCE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 _HEAD_BYTES = 64 * 2**10
+_LIBRARY = "grpc._cython.cygrpc"
 
 
 class GrpcServer:
@@ -70,6 +72,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 1),  # so that one of our servers can follow another at the same address
             ]
         )
+        logging.getLogger(_LIBRARY).addFilter(_is_news)
         server.add_generic_rpc_handlers((self._inference_handler(), self._health_handler()))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -168,6 +171,12 @@ _HANDLERS: Mapping[tuple[bool, bool], tuple[Callable[..., Any], Callable[..., An
     (False, True): (grpc.unary_stream_rpc_method_handler, _of_one_streamed),
     (True, True): (grpc.stream_stream_rpc_method_handler, _of_many),
 }
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether the library has more to say than that it could not write to a client that had left."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not issubclass(kind, grpc.aio.BaseError)
 
 
 def _check_free(host: str, port: int) -> None:
