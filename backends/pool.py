@@ -115,7 +115,7 @@ class Pool(Slots):
         self.demand.record(arrived)
         replica.in_flight += 1
         sent = cast("SendingBackend", replica.sending).begin(job, written, told)
-        return Begun(replica, sent, arrived, self._dispatched(replica, arrived))
+        return Begun(replica, sent, arrived, Dispatched(replica.name, queue_s=0.0, start_s=0.0))
 
     def end(self, begun: Begun) -> Answered | None:
         """Return what a job that was begun has answered; `None` where that is not known without waiting."""

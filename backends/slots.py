@@ -227,8 +227,10 @@ class Slots:
 
     def _release(self, replica: Replica) -> None:
         replica.release(self._clock())
-        self._dispatch()
-        self._note_calm()
+        if self._line or self._background:
+            self._dispatch()
+        if self._closing:
+            self._note_calm()
 
     def _free_replica(self, *, background: bool) -> Replica | None:
         """Return the ready replica with the fewest jobs, the oldest among equals; `None` where all are full.

@@ -11,6 +11,22 @@ from hypothesis import strategies as st
 from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import HEAD_LIMIT_BYTES, HELD_BYTES, Connection, ExchangeFailed, Silent
 
+
+class Kept(asyncio.Transport):
+    """A transport that stays open, and keeps nothing."""
+
+    def write(self, data):
+        """Take it."""
+
+    def is_closing(self):
+        """Be open."""
+        return False
+
+    def get_write_buffer_size(self):
+        """Have sent all."""
+        return 0
+
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Way = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -96,6 +112,42 @@ FRAMED = b"HTTP/1.1 200 OK\r\nContent-Type: x\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nX-Trailer: 1\r\n\r\n"
 CLOSED = b"HTTP/1.0 200 OK\r\n\r\nhello"
 ANNOUNCED = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + FRAMED
+REFUSED = b"HTTP/1.1 404 Not Found\r\nContent-Type: y\r\nContent-Length: 4\r\n\r\nnone"
+ANOTHER = FRAMED[:-5] + b"world"
+EMPTY = b"HTTP/1.1 204 No Content\r\nContent-Type: z\r\n\r\n"
+
+
+@given(
+    order=st.lists(st.sampled_from([FRAMED, ANOTHER, REFUSED, CHUNKED, ANNOUNCED, EMPTY]), max_size=12), cut=st.data()
+)
+@settings(deadline=None, max_examples=50)
+def test_heads_that_come_again_change_nothing(order, cut):
+    """Replies on one connection are read alike, whatever came before them and however each is cut."""
+
+    async def run() -> list[tuple[int, dict[str, str], bytes]]:
+        seen = []
+        connection = Connection(lambda _: None, lambda _: None, lambda: 0.0)
+        connection.connection_made(Kept())
+        for data in order:
+            edge = cut.draw(st.integers(1, len(data)))
+            connection.begin(b"", b"", whole=True)
+            connection.data_received(data[:edge])
+            if edge < len(data):
+                connection.data_received(data[edge:])
+            await connection.came()
+            seen.append((connection.status, connection.headers(), await connection.read()))
+            connection.leave()
+        return seen
+
+    expected = {
+        FRAMED: (200, {"content-type": "x", "content-length": "5"}, b"hello"),
+        ANOTHER: (200, {"content-type": "x", "content-length": "5"}, b"world"),
+        REFUSED: (404, {"content-type": "y", "content-length": "4"}, b"none"),
+        CHUNKED: (200, {"transfer-encoding": "chunked"}, b"hello"),
+        ANNOUNCED: (200, {"content-type": "x", "content-length": "5"}, b"hello"),
+        EMPTY: (204, {"content-type": "z"}, b""),
+    }
+    assert asyncio.run(run()) == [expected[data] for data in order]
 
 
 @pytest.mark.parametrize("reply", [FRAMED, CHUNKED, CLOSED, ANNOUNCED], ids=["length", "chunks", "close", "1xx"])
