@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from backends.contract import Event, Finish, Job, Reasoning, Text, ToolCall, UpstreamFailed, Usage
+from backends.upstream_answers import tokens
 
 WIRE = "anthropic"
 
@@ -182,7 +183,7 @@ def misshapen(data: bytes, error: Exception) -> UpstreamFailed:
 
 def _usage_of(usage: Mapping[str, Any]) -> Usage:
     """Count as OpenAI does, where tokens from a prompt cache are among those read."""
-    cached = int(usage.get("cache_read_input_tokens") or 0)
-    read = int(usage.get("input_tokens") or 0) + int(usage.get("cache_creation_input_tokens") or 0) + cached
+    cached = tokens(usage.get("cache_read_input_tokens"))
+    read = tokens(usage.get("input_tokens")) + tokens(usage.get("cache_creation_input_tokens")) + cached
     made = usage.get("output_tokens_details") or {}
-    return Usage(read, int(usage.get("output_tokens") or 0), cached, int(made.get("thinking_tokens") or 0))
+    return Usage(read, tokens(usage.get("output_tokens")), cached, tokens(made.get("thinking_tokens")))

@@ -42,6 +42,7 @@ _PLAIN = frozenset({"role", "content"})
 DONE = b"[DONE]"
 
 _SHOWN = 200
+_MOST_TOKENS = 2**40
 
 
 class StreamDecoder:
@@ -163,12 +164,20 @@ def usage_of(answer: dict[str, Any]) -> list[Event]:
     read, made = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return [
         Usage(
-            int(usage.get("prompt_tokens") or 0),
-            int(usage.get("completion_tokens") or 0),
-            int(read.get("cached_tokens") or 0) if read else 0,
-            int(made.get("reasoning_tokens") or 0) if made else 0,
+            tokens(usage.get("prompt_tokens")),
+            tokens(usage.get("completion_tokens")),
+            tokens(read.get("cached_tokens")) if read else 0,
+            tokens(made.get("reasoning_tokens")) if made else 0,
         )
     ]
+
+
+def tokens(told: Any) -> int:
+    """Return a count of tokens, 0 where none is told. Raises `ValueError` for what no answer can have taken."""
+    count = int(told or 0)
+    if not 0 <= count <= _MOST_TOKENS:
+        raise ValueError("its usage is beyond all measure")
+    return count
 
 
 def vectors_of(items: list[dict[str, Any]], count: int) -> Vectors:

@@ -278,6 +278,14 @@ def test_the_end_comes_last_though_the_usage_comes_later():
     assert decoder.end() == [Usage(1, 2), Finish("stop")]
 
 
+@pytest.mark.parametrize("count", [b"1e300", b"-1", b"1099511627777"])
+def test_usage_beyond_all_measure_is_an_upstream_failure(count):
+    """It would be taken from a client's budget, and be written into an answer."""
+    body = b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":%b}}' % count
+    with pytest.raises(UpstreamFailed, match="beyond all measure"):
+        WIRE.answer_events(chat("x"), body)
+
+
 def test_done_without_a_finish_is_cut_off():
     """A server that says [DONE] in the middle of an answer did not complete it."""
     decoder = StreamDecoder(Job(Task.CHAT))
