@@ -32,6 +32,7 @@ from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.request import Caller
 from gateway.telemetry import Reading, Telemetry
+from gateway.weight import MOST_BYTES, weight
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Gateway:
     def __init__(self, config: ConfigFile) -> None:
         self._lasting = Lasting(
             keeper=Keeper(None, time.monotonic),
-            flights=SingleFlight(),
+            flights=SingleFlight(MOST_BYTES, weight),
             limiter=Limiter(),
             telemetry=Telemetry(),
             statistics=ModelStatistics(self._max_batch),

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from backends.contract import BackendError, Event
+from cache.flight import FlightLaggedError
 from gateway import cache_control, deadline
 from gateway.answer import Head
 from gateway.auth import Gatekeeper
@@ -186,7 +187,7 @@ def fresh_ids() -> Iterator[str]:
 
 def _fault(error: Exception, reply_id: str) -> Fault:
     trouble = replace(fault(error), request_id=reply_id)
-    if not isinstance(error, RequestRefused | BackendError):
+    if not isinstance(error, RequestRefused | BackendError | FlightLaggedError):
         _log.error("request %s: unexpected error", reply_id, exc_info=error)
     elif trouble.status >= _OURS:
         # Not the message: it may have an upstream's words in it, and those a client's.
