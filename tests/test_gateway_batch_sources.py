@@ -120,13 +120,13 @@ def test_too_many_bytes_are_not_read_to_their_end():
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Make a root with files, links and odd things in it, and a secret beside it."""
-    root = tmp_path / "root"
+    root = tmp_path / "base"
     (root / "deep").mkdir(parents=True)
     (root / "a.txt").write_bytes(b"inside")
     (root / "deep" / "a b.txt").write_bytes(b"inside")
     (tmp_path / "secret").write_bytes(b"secret")
-    (tmp_path / "root-2").mkdir()
-    (tmp_path / "root-2" / "secret").write_bytes(b"secret")
+    (tmp_path / "base-2").mkdir()
+    (tmp_path / "base-2" / "secret").write_bytes(b"secret")
     (root / "out").symlink_to(tmp_path / "secret")
     (root / "up").symlink_to(tmp_path)
     (root / "in").symlink_to(root / "a.txt")
@@ -136,35 +136,35 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "path", ["root/a.txt", "root/deep/a%20b.txt", "root/in", "root/deep/../a.txt", "root//./a.txt", "root/a.txt/"]
+    "path", ["base/a.txt", "base/deep/a%20b.txt", "base/in", "base/deep/../a.txt", "base//./a.txt", "base/a.txt/"]
 )
 def test_files_below_a_root_are_read(tree, path):
     """Also by a link that stays inside."""
-    assert b"".join(files.pieces(f"file://{tree}/{path}", (tree / "root",), PLENTY)) == b"inside"
+    assert b"".join(files.pieces(f"file://{tree}/{path}", (tree / "base",), PLENTY)) == b"inside"
 
 
 def test_a_root_may_be_a_link(tree):
     """What the operator names is followed."""
-    assert b"".join(files.pieces(f"file://{tree}/root/a.txt", (tree / "root" / "up" / "root",), PLENTY)) == b"inside"
+    assert b"".join(files.pieces(f"file://{tree}/base/a.txt", (tree / "base" / "up" / "base",), PLENTY)) == b"inside"
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/secret", "/root/../secret", "/root/%2e%2e/secret", "/root/..%2fsecret", "/root/out", "/root/up/secret",
-        "/root-2/secret", "/root/deep/../../secret", "/root/loop", "/root/pipe", "/root", "/root/", "/root/deep",
-        "/root/none", "/root/a.txt/x", "/root/a.txt%00", "/root/%ff", "/root/" + "x" * 5000,
+        "/secret", "/base/../secret", "/base/%2e%2e/secret", "/base/..%2fsecret", "/base/out", "/base/up/secret",
+        "/base-2/secret", "/base/deep/../../secret", "/base/loop", "/base/pipe", "/base", "/base/", "/base/deep",
+        "/base/none", "/base/a.txt/x", "/base/a.txt%00", "/base/%ff", "/base/" + "x" * 5000,
     ],
 )  # fmt: skip
 def test_nothing_else_is_read(tree, path):
     """Neither what lies outside, nor what is no regular file; and the error does not tell which it was."""
     with pytest.raises(InvalidRequest, match=r"is no readable file under 'batch\.file_roots'"):
-        b"".join(files.pieces(f"file://{tree}{path}", (tree / "root",), PLENTY))
+        b"".join(files.pieces(f"file://{tree}{path}", (tree / "base",), PLENTY))
 
 
 @pytest.mark.parametrize(
     "reference",
-    ["file://host/root/a.txt", "file:a.txt", "file://", "file:///dev/zero?x", "file:///etc/passwd#x", "file://%2fetc"],
+    ["file://host/base/a.txt", "file:a.txt", "file://", "file:///dev/zero?x", "file:///etc/passwd#x", "file://%2fetc"],
 )
 def test_a_reference_has_one_form(reference):
     """It is an absolute path of this machine."""
@@ -181,7 +181,7 @@ def test_devices_are_not_read(path):
 
 def test_a_link_put_in_place_after_the_look_is_not_followed(tree, monkeypatch):
     """Between the resolving of a path and the opening of the file, nothing that is exchanged leads out."""
-    root = tree / "root"
+    root = tree / "base"
     real = os.path.realpath
 
     def exchange_after(path: Path) -> str:
@@ -201,7 +201,7 @@ def test_a_link_put_in_place_after_the_look_is_not_followed(tree, monkeypatch):
 def test_a_large_file_is_refused_before_it_is_read(tree):
     """Its size is known at once."""
     with pytest.raises(InvalidRequest, match="more than 5 bytes"):
-        next(files.pieces(f"file://{tree}/root/a.txt", (tree / "root",), 5))
+        next(files.pieces(f"file://{tree}/base/a.txt", (tree / "base",), 5))
 
 
 async def read_inputs(inputs: object, **policy: object) -> list[tuple[str, object]]:
@@ -216,11 +216,11 @@ async def read_inputs(inputs: object, **policy: object) -> list[tuple[str, objec
 
 async def test_inputs_are_inline_or_in_a_file(tree):
     """Each comes with the place where it stands."""
-    (tree / "root" / "l.jsonl").write_bytes(b'"x"\n\n{"input": "y"}\n')
-    reference = f"file://{tree}/root/l.jsonl"
+    (tree / "base" / "l.jsonl").write_bytes(b'"x"\n\n{"input": "y"}\n')
+    reference = f"file://{tree}/base/l.jsonl"
 
     assert await read_inputs(["x", {"a": 1}]) == [("inputs[0]", "x"), ("inputs[1]", {"a": 1})]
-    assert await read_inputs(reference, file_roots=(tree / "root",)) == [("line 1", "x"), ("line 3", {"input": "y"})]
+    assert await read_inputs(reference, file_roots=(tree / "base",)) == [("line 1", "x"), ("line 3", {"input": "y"})]
 
 
 @pytest.mark.parametrize(
