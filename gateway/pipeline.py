@@ -99,9 +99,7 @@ class Pipeline:
         self._catalog.check(request.model)
         limit_s = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         features = analyze(request, caller, directives, route.policy, arrived + limit_s)
-        tokens = features.tokens_in + (features.max_tokens_out or 0)
-        permit = self._limiter.admit(caller, tokens, background=request.job.background)
-        self._answering += 1
+        permit = self.begin(caller, features, background=request.job.background)
         try:
             return await self._answer(request, directives, route, features, permit, arrived=arrived)
         except BaseException as error:
@@ -110,9 +108,10 @@ class Pipeline:
         finally:
             self.ended()
 
-    def begin(self, caller: Caller, features: Features) -> Permit:
-        """Let a request begin that does not go through `answer`; it is to be `ended`. Raises as the limits do."""
-        permit = self._limiter.admit(caller, features.tokens_in + (features.max_tokens_out or 0))
+    def begin(self, caller: Caller, features: Features, *, background: bool = False) -> Permit:
+        """Let a request begin, also past `answer`; it is to be `ended`. Raises as the limits do."""
+        tokens = features.tokens_in + (features.max_tokens_out or 0)
+        permit = self._limiter.admit(caller, tokens, background=background)
         self._answering += 1
         return permit
 
