@@ -11,8 +11,8 @@ import orjson
 
 from backends.anthropic_answers import WIRE, StreamDecoder, error_of, misshapen, parsed
 from backends.anthropic_messages import conversation
-from backends.contract import BackendError, BadJob, Event, Job, Sampling, Task, UpstreamFailed
-from backends.upstream_wire import retry_after_s
+from backends.contract import BackendError, BadJob, Event, Job, Sampling, Task
+from backends.upstream_wire import refusal
 from backends.wire import Asking, as_it_came, written
 
 VERSION = "2023-06-01"
@@ -46,11 +46,6 @@ _TRANSLATED = frozenset(
 )
 _CHOICES: Mapping[str, str] = {"auto": "auto", "required": "any", "none": "none"}
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
-
-_OURS_TO_BLAME = frozenset({401, 403})
-_NOT_THE_CLIENT = frozenset({401, 403, 404, 408, 409, 429})
-_CLIENT_ERROR, _SERVER_ERROR = 400, 500
-_SHOWN = 200
 
 
 class AnthropicWire:
@@ -87,19 +82,8 @@ class AnthropicWire:
             raise misshapen(body, error) from error
 
     def refusal_of(self, status: int, headers: Mapping[str, str], body: bytes, where: str) -> BackendError:
-        """Return the error for an answer with a status other than 2xx; `where` names the upstream.
-
-        A status that is the client's doing becomes `BadJob` with the upstream's words; 401 and 403 are about our own
-        key, so the upstream's words (which may quote it) are left out.
-        """
-        if status in _OURS_TO_BLAME:
-            return UpstreamFailed(f"{where} refused this gateway's credentials with status {status}", status)
-        error = _error_object(body)
-        message = str(error.get("message") or body[:_SHOWN].decode("utf-8", "replace") or "(empty answer)")
-        if _CLIENT_ERROR <= status < _SERVER_ERROR and status not in _NOT_THE_CLIENT:
-            kind = error.get("type")
-            return BadJob(message, status=status, kind=kind if isinstance(kind, str) else None)
-        return UpstreamFailed(f"{where} answered with status {status}: {message}", status, retry_after_s(headers))
+        """Return the error for an answer with a status other than 2xx; `where` names the upstream."""
+        return refusal(status, headers, body, where, told=_error_object(body), names=("type",))
 
 
 def _error_object(body: bytes) -> Mapping[str, Any]:
