@@ -8,23 +8,38 @@ from typing import Protocol
 class Meaning:
     """What lets an entry be found by meaning: its text, the text's vector, and the partition that it may match in.
 
-    `vector` is little-endian float32, normalised. Entries of different partitions never match.
+    `vector` is little-endian float32, normalised. Entries of different partitions never match. `tokens` is what a
+    verifier of pairs compares beside the vectors: opaque here, and empty where there is none.
     """
 
     partition: bytes
     text: str
     vector: bytes
+    tokens: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A remembered answer. `key` is a 32-byte digest; `value` is opaque; times are seconds since the epoch."""
+    """A remembered answer. `key` is a 32-byte digest; `value` is opaque; times are seconds since the epoch.
+
+    The last `stale_s` seconds before `expires_at` it is stale: kept, but served only to who accepts that. It belongs to
+    `groups`, such as `model:atlas` or `tag:news`, and to the moment `stamp` (microseconds, rising): a purge of a group
+    ends all of it that was stamped before.
+    """
 
     key: bytes
     value: bytes
     stored_at: float
     expires_at: float
     meaning: Meaning | None = None
+    stale_s: float = 0.0
+    groups: tuple[str, ...] = ()
+    stamp: int = 0
+
+    @property
+    def fresh_until(self) -> float:
+        """The moment from which it is stale."""
+        return self.expires_at - self.stale_s
 
 
 class Store(Protocol):

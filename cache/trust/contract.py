@@ -1,0 +1,55 @@
+"""What is asked of trust, and what it says: plain values. Knows nothing of how confidence or labels come about."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Source = Literal["audit", "exploration", "feedback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question, and the stored one whose answer might serve it; digests of partition and text, which order not."""
+
+    asked: bytes
+    stored: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a candidate's answer is served, and why. `confidence` was held against `threshold`.
+
+    `audit`: the served answer is to be checked against the model's own. `explore`: it is not served, and the model's
+    answer, which is made anyway, is to be compared with it.
+    """
+
+    serve: bool
+    reason: Literal["certified", "starting", "below-threshold", "exact-only", "refused-pair"]
+    confidence: float
+    threshold: float
+    audit: bool = False
+    explore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What became known of one candidate: whether one answer serves both. `at` is in seconds since the epoch."""
+
+    namespace: str
+    pair: Pair
+    confidence: float
+    served: bool
+    same: bool
+    source: Source
+    at: float
+
+
+class Trust(Protocol):
+    """Decides what may be served within a namespace, and learns from labels. Never waits."""
+
+    def decide(self, namespace: str, pair: Pair, confidence: float) -> Decision:
+        """Decide on a candidate that no guard vetoed; `confidence` in [0, 1] rises with how likely it is right."""
+        ...
+
+    def learn(self, label: Label) -> None:
+        """Take a label into account at once; it outlives a restart."""
+        ...
