@@ -1,1 +1,1 @@
-"""Decides which answers may be served for another wording, by labels of what was served. Knows no vectors, no models."""
+"""Decides which answers may be served for another wording, by labels of what was served. Knows no vectors."""
