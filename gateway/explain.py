@@ -46,8 +46,8 @@ class Explainer:
         return {
             "route": {**dataclasses.asdict(route), "unloaded": unloaded},
             "features": _features(features, now),
-            "cache": await self._cached(request, features, directives, self._pipeline.versions(targets)),
-            "plan": [_choice(choice) for choice in self._pipeline.plan(route, features, targets)],
+            "cache": await self._cached(request, features, directives, self._pipeline.runner.versions(targets)),
+            "plan": [_choice(choice) for choice in self._pipeline.runner.plan(route, features, targets)],
         }
 
     async def _cached(

@@ -65,7 +65,7 @@ class Passing(NamedTuple):
 
     def _outcome(self, answered: Answered) -> Outcome:
         asked, pipeline = self.asked, self.pipeline
-        answer, spent = pipeline.answer_of(asked.pool.model, answered)
+        answer, spent = pipeline.runner.answer_of(asked.pool.model, answered)
         lookup_s = self.begun.arrived - self.arrived
         outcome = Outcome(
             answer.head, asked.status, lookup_s, asked.features, self.permit, asked.job, self.arrived, answer=answer

@@ -2,14 +2,13 @@
 
 import asyncio
 import functools
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
-from backends.pool import Answered, Pool
+from backends.contract import BackendError, Event, Frame, Job, Usage
+from backends.pool import Pool
 from backends.value import value
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
@@ -21,19 +20,13 @@ from gateway.errors import NotCached
 from gateway.identity import scoped
 from gateway.limits import Limiter, Permit
 from gateway.model_statistics import ModelStatistics
-from gateway.recall import Hit, Recall, write_gate
+from gateway.recall import Hit, Recall
 from gateway.request import Caller, Directives, Request
-from gateway.router import Candidate, Choice, plan
 from gateway.routes import Route, Routes
+from gateway.running import Item, Runner
 from gateway.telemetry import Telemetry
 from gateway.timed import TimedSeat
-
-_log = logging.getLogger(__name__)
-
-Item = Head | Event
-
-# No other model could do better.
-_FINAL = (BadJob, DeadlineExceeded)
+from gateway.write_gate import write_gate
 
 
 @value
@@ -74,16 +67,14 @@ class Pipeline:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._routes = routes
-        self._pools = pools
+        self.runner = Runner(pools, telemetry, clock, wall_clock)
         self._recall = recall
         self._flights = flights
         self._limiter = limiter
-        self._telemetry = telemetry
         self._statistics = statistics
         self._catalog = catalog
         self._deadline_s = deadline_s
         self._clock = clock
-        self._wall_clock = wall_clock
         self._answering = 0
         self._idle: asyncio.Event | None = None
 
@@ -148,7 +139,7 @@ class Pipeline:
         arrived: float,
     ) -> Outcome:
         targets = route.targets(features.fingerprint)
-        versions = self.versions(targets)
+        versions = self.runner.versions(targets)
         reusable = features.cacheable and not directives.no_cache
         meanings: dict[str, Meaning] = {}
 
@@ -168,9 +159,9 @@ class Pipeline:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
 
         looked_up = self._clock()
-        models = self._order(route, features, targets)
+        models = self.runner.order(route, features, targets)
         if shared is None and not request.job.stream:
-            answer, spent = await self._whole(request.job, features, models)
+            answer, spent = await self.runner.whole(request.job, features.deadline_s, models)
             status = _missed(features, directives, stored=self._keep(features, answer, meanings))
             outcome = Outcome(
                 answer.head, status, looked_up - arrived, features, permit, request.job, arrived, answer=answer
@@ -181,7 +172,7 @@ class Pipeline:
         until = features.deadline_s if shared is None else arrived + self._deadline_s
         seat = self._flights.join(
             shared,
-            functools.partial(self._run, request.job, until, models),
+            functools.partial(self.runner.run, request.job, until, models),
             functools.partial(self._remember, features, meanings) if self._recall and features.cacheable else None,
         )
         if features.deadline_s < until:
@@ -242,101 +233,11 @@ class Pipeline:
             infer_s=head.infer_s,
         )
 
-    def versions(self, models: Sequence[str]) -> list[str]:
-        """Return what exactly answers for each model now."""
-        return [self._pools[model].engine.version for model in models]
-
-    def plan(self, route: Route, features: Features, targets: Sequence[str]) -> tuple[Choice, ...]:
-        """Order the models that may answer by the pools as they stand now."""
-        now = self._clock()
-        candidates = [self._candidate(model, features, now) for model in targets]
-        fallbacks = [replace(self._candidate(model, features, now), is_fallback=True) for model in route.fallback]
-        return plan([*candidates, *fallbacks], now, features.deadline_s)
-
-    def _order(self, route: Route, features: Features, targets: Sequence[str]) -> Sequence[str]:
-        """Return the models to try, in their order; where there is only one there is nothing to plan."""
-        if len(targets) == 1 and not route.fallback:
-            return targets
-        return [choice.model for choice in self.plan(route, features, targets)]
-
-    def _candidate(self, model: str, features: Features, now: float) -> Candidate:
-        pool = self._pools[model]
-        tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
-        return Candidate(pool.snapshot(now), pool.costs.service_s(features.tokens_in, tokens_out))
-
     def _found(self, hit: Hit, features: Features, permit: Permit, job: Job, arrived: float) -> Outcome:
         lookup_s = self._clock() - arrived
         outcome = Outcome(hit.answer.head, hit.status, lookup_s, features, permit, job, arrived, answer=hit.answer)
         self.settle(outcome, 0)
         return outcome
-
-    async def _whole(self, job: Job, features: Features, models: Sequence[str]) -> tuple[Answer, int]:
-        """Run a job that nobody shares on the first candidate that answers: its whole answer, and its tokens."""
-        for place, model in enumerate(models):
-            try:
-                answered = await self._pools[model].answer(job, features.deadline_s)
-            except BackendError as error:
-                if isinstance(error, _FINAL) or place + 1 == len(models):
-                    raise
-                self._fall_back(model, error)
-            else:
-                return self.answer_of(model, answered)
-        raise AssertionError("there is always a candidate")
-
-    def answer_of(self, model: str, answered: Answered) -> tuple[Answer, int]:
-        """Count a whole answer, and return it with its tokens."""
-        dispatched, first_s, events, usage = answered
-        self._telemetry.first_event(model, first_s)
-        self._count(model, usage)
-        answer = Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
-        return answer, usage.prompt_tokens + usage.completion_tokens
-
-    async def _run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncIterator[Item]:
-        """Run a job on the first candidate that begins to answer: its head, then its events."""
-        for place, model in enumerate(models):
-            begun = False
-            try:
-                async with aclosing(self._events(model, job, deadline_s)) as items:
-                    async for item in items:
-                        begun = True
-                        yield item
-            except BackendError as error:
-                if begun or isinstance(error, _FINAL) or place + 1 == len(models):
-                    raise
-                self._fall_back(model, error)
-            else:
-                return
-
-    def _fall_back(self, model: str, error: BackendError) -> None:
-        _log.warning("%s failed, and the next candidate is tried: %s", model, type(error).__name__)
-        self._telemetry.fallback(model, error)
-
-    async def _events(self, model: str, job: Job, deadline_s: float) -> AsyncGenerator[Item, None]:
-        pool = self._pools[model]
-        begun = self._clock()
-        async with aclosing(pool.stream(job, deadline_s)) as events:
-            dispatched = await anext(events)
-            assert type(dispatched) is Dispatched
-            event = await anext(events)
-            first_s = self._clock() - begun
-            self._telemetry.first_event(model, first_s)
-            yield self._head(model, dispatched, first_s, event)
-            self._count(model, event)
-            yield event
-            async for event in events:
-                self._count(model, event)
-                yield event
-
-    def _count(self, model: str, event: Event) -> None:
-        if type(event) is Usage:
-            self._telemetry.tokens(model, event.prompt_tokens, event.completion_tokens)
-
-    def _head(self, model: str, dispatched: Dispatched, first_s: float, first: Event) -> Head:
-        """Tell what is known when the first event has come, `first_s` after the model was asked."""
-        version, now = self._pools[model].engine.version, self._wall_clock()
-        queue_s, start_s = dispatched.queue_s, dispatched.start_s
-        kind, content_type = (first.kind, first.content_type) if type(first) is Frame else ("", "")
-        return Head(model, version, now, queue_s, start_s, first_s - queue_s - start_s, kind, content_type)
 
     def _remember(self, features: Features, meanings: Mapping[str, Meaning], items: Sequence[Item]) -> None:
         head = items[0]

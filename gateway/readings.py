@@ -8,7 +8,7 @@ from backends.snapshot import PoolSnapshot, ReplicaState
 from cache.exact import ExactCache
 from cache.flight import SingleFlight
 from cache.semantic.lookup import SemanticCache
-from gateway.pipeline import Item
+from gateway.running import Item
 from gateway.telemetry import Reading
 
 

@@ -219,7 +219,7 @@ async def test_an_edit_that_fails_at_any_step_leaves_all_as_it_was(
 
                 assert ".".join(caught.value.key) == key, step
                 assert gateway.generation is before
-                assert gateway.generation.pipeline.versions(["a"]) == ["one {port}"]
+                assert gateway.generation.pipeline.runner.versions(["a"]) == ["one {port}"]
                 assert set(gateway._lasting.keeper._pools.values()) == books, step
                 assert gateway._lasting.keeper._beside == set(), step
                 for name in ("a", "b"):
@@ -257,7 +257,7 @@ async def test_an_edit_waits_for_the_one_before(engines: Engines, tmp_path: Path
         await asyncio.gather(first, second)
         assert gateway.generation.settings.server.request_timeout_s == 5.0
         assert list(gateway.generation.parts.pools) == ["a"]
-        assert gateway.generation.pipeline.versions(["a"]) == ["one {port}"]
+        assert gateway.generation.pipeline.runner.versions(["a"]) == ["one {port}"]
         await until(lambda: not gateway._retiring)
         assert gateway._lasting.keeper._beside == set()
         assert [engine.version for engine in engines.of("a")] == ["one {port}", "changed {port}", "one {port}"]

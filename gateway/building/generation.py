@@ -26,9 +26,10 @@ from gateway.oip_pages import OipPages
 from gateway.openapi.document import document
 from gateway.pages import Pages
 from gateway.paths import Paths
-from gateway.pipeline import Item, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.request import Limits
 from gateway.routes import Route, Routes
+from gateway.running import Item
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.oip.surface import OipSurface
@@ -183,5 +184,6 @@ def _route(name: str, route: RouteSettings) -> Route:
             enabled=route.cache.enabled,
             sampled=route.cache.sampled == "store",
             unstated=route.cache.unstated == "store",
+            truncated=route.cache.truncated == "store",
         ),
     )

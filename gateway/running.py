@@ -1,0 +1,127 @@
+"""Runs a job on the models of a route, one after the other until one answers. Knows no cache and no accounts."""
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
+from backends.pool import Answered, Pool
+from gateway.analyze import Features
+from gateway.answer import Answer, Head
+from gateway.router import Candidate, Choice, plan
+from gateway.routes import Route
+from gateway.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+
+Item = Head | Event
+
+# No other model could do better.
+_FINAL = (BadJob, DeadlineExceeded)
+
+
+class Runner:
+    """Asks the pools that it is given, and counts what they make."""
+
+    def __init__(
+        self,
+        pools: Mapping[str, Pool],
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._pools = pools
+        self._telemetry = telemetry
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def versions(self, models: Sequence[str]) -> list[str]:
+        """Return what exactly answers for each model now."""
+        return [self._pools[model].engine.version for model in models]
+
+    def plan(self, route: Route, features: Features, targets: Sequence[str]) -> tuple[Choice, ...]:
+        """Order the models that may answer by the pools as they stand now."""
+        now = self._clock()
+        candidates = [self._candidate(model, features, now) for model in targets]
+        fallbacks = [replace(self._candidate(model, features, now), is_fallback=True) for model in route.fallback]
+        return plan([*candidates, *fallbacks], now, features.deadline_s)
+
+    def order(self, route: Route, features: Features, targets: Sequence[str]) -> Sequence[str]:
+        """Return the models to try, in their order; where there is only one there is nothing to plan."""
+        if len(targets) == 1 and not route.fallback:
+            return targets
+        return [choice.model for choice in self.plan(route, features, targets)]
+
+    def _candidate(self, model: str, features: Features, now: float) -> Candidate:
+        pool = self._pools[model]
+        tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
+        return Candidate(pool.snapshot(now), pool.costs.service_s(features.tokens_in, tokens_out))
+
+    async def whole(self, job: Job, deadline_s: float, models: Sequence[str]) -> tuple[Answer, int]:
+        """Run a job that nobody shares on the first candidate that answers: its whole answer, and its tokens."""
+        for place, model in enumerate(models):
+            try:
+                answered = await self._pools[model].answer(job, deadline_s)
+            except BackendError as error:
+                if isinstance(error, _FINAL) or place + 1 == len(models):
+                    raise
+                self._fall_back(model, error)
+            else:
+                return self.answer_of(model, answered)
+        raise AssertionError("there is always a candidate")
+
+    def answer_of(self, model: str, answered: Answered) -> tuple[Answer, int]:
+        """Count a whole answer, and return it with its tokens."""
+        dispatched, first_s, events, usage = answered
+        self._telemetry.first_event(model, first_s)
+        self._count(model, usage)
+        answer = Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
+        return answer, usage.prompt_tokens + usage.completion_tokens
+
+    async def run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncIterator[Item]:
+        """Run a job on the first candidate that begins to answer: its head, then its events."""
+        for place, model in enumerate(models):
+            begun = False
+            try:
+                async with aclosing(self._events(model, job, deadline_s)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item
+            except BackendError as error:
+                if begun or isinstance(error, _FINAL) or place + 1 == len(models):
+                    raise
+                self._fall_back(model, error)
+            else:
+                return
+
+    def _fall_back(self, model: str, error: BackendError) -> None:
+        _log.warning("%s failed, and the next candidate is tried: %s", model, type(error).__name__)
+        self._telemetry.fallback(model, error)
+
+    async def _events(self, model: str, job: Job, deadline_s: float) -> AsyncGenerator[Item, None]:
+        pool = self._pools[model]
+        begun = self._clock()
+        async with aclosing(pool.stream(job, deadline_s)) as events:
+            dispatched = await anext(events)
+            assert type(dispatched) is Dispatched
+            event = await anext(events)
+            first_s = self._clock() - begun
+            self._telemetry.first_event(model, first_s)
+            yield self._head(model, dispatched, first_s, event)
+            self._count(model, event)
+            yield event
+            async for event in events:
+                self._count(model, event)
+                yield event
+
+    def _count(self, model: str, event: Event) -> None:
+        if type(event) is Usage:
+            self._telemetry.tokens(model, event.prompt_tokens, event.completion_tokens)
+
+    def _head(self, model: str, dispatched: Dispatched, first_s: float, first: Event) -> Head:
+        """Tell what is known when the first event has come, `first_s` after the model was asked."""
+        version, now = self._pools[model].engine.version, self._wall_clock()
+        queue_s, start_s = dispatched.queue_s, dispatched.start_s
+        kind, content_type = (first.kind, first.content_type) if type(first) is Frame else ("", "")
+        return Head(model, version, now, queue_s, start_s, first_s - queue_s - start_s, kind, content_type)
