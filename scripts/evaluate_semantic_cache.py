@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""Measures the semantic cache on a set of question pairs: paraphrases kept against near-misses served.
+
+    .venv/bin/python scripts/evaluate_semantic_cache.py --pairs FILE [--half report] [--json FILE] [--png FILE]
+
+It compares a plain cosine threshold, cosine behind the guards as they judge without a verifier, and what the gateway
+ships: the guards' hard vetoes and the verifier's confidence. Sets are JSON lines with a, b and label, JSON lists, or a
+CSV of texts with categories. What is trained or tuned on is the half `tune`; figures are told of the half `report`.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.semantic import DEFAULT_THRESHOLD
+from cache.semantic.guards import find_veto
+from scripts.pairs.curves import ALLOWED, Floats, summary
+from scripts.pairs.models import Embedder
+from scripts.pairs.sets import Pair, read_pairs
+from scripts.running_gateway import ROOT
+
+
+def scores_of(pairs: list[Pair], models: Path) -> dict[str, tuple[Floats, float | None]]:
+    """Return each setting's scores, and the threshold that it starts with in a gateway."""
+    vectors = Embedder(models / "minilm").embed(text for pair in pairs for text in (pair.a, pair.b))
+    cosine = np.array([float(vectors[pair.a] @ vectors[pair.b]) for pair in pairs])
+    guarded = np.array([-math.inf if find_veto(p.a, p.b) else c for p, c in zip(pairs, cosine, strict=True)])
+    return {"cosine": (cosine, None), "guards": (guarded, DEFAULT_THRESHOLD)}
+
+
+def evaluate(pairs: list[Pair], models: Path) -> dict[str, Any]:
+    """Judge every pair by every setting."""
+    same = np.array([pair.same for pair in pairs], dtype=bool)
+    settings = {name: summary(scores, same, start) for name, (scores, start) in scores_of(pairs, models).items()}
+    return {
+        "pairs": len(pairs),
+        "paraphrases": int(same.sum()),
+        "near_misses": int((~same).sum()),
+        "settings": settings,
+    }
+
+
+def show(told: dict[str, Any]) -> None:
+    """Print what was found."""
+    print(f"{told['file']}, half {told['half']}: {told['paraphrases']} paraphrases, {told['near_misses']} near-misses")
+    if not told["paraphrases"] or not told["near_misses"]:
+        lacking = "near-misses" if told["paraphrases"] else "paraphrases"
+        print(f"    the set has no {lacking}: there is no curve, only what is served of the others")
+    for name, setting in told["settings"].items():
+        _show_setting(name, setting)
+
+
+def _show_setting(name: str, setting: dict[str, Any]) -> None:
+    kept = setting["kept_at_2_percent_served"]
+    threshold = setting["threshold_at_2_percent_served"]
+    if kept is not None:
+        low, high = setting["kept_limits"]
+        at = "nothing" if threshold is None else f"threshold {threshold:.3f}"
+        print(f"    {name:8} keeps {kept:6.1%} [{low:.1%}, {high:.1%}] where {ALLOWED:.0%} are served ({at})")
+    start = setting.get("at_start")
+    if start is not None:
+        shares = ", ".join(f"{what} {_percent(start[what])}" for what in ("kept", "served"))
+        print(f"             starts at {start['threshold']:.3f}: {shares}")
+    for mix, wrong in (start or setting)["wrong_per_hit"].items():
+        limits = f"[{_percent(wrong['low'])}, {_percent(wrong['high'])}]"
+        print(f"             wrong per hit, mix {mix:>4}: {_percent(wrong['wrong_per_hit'])} {limits}")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def main() -> None:
+    """Read a set, judge it, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=Path, required=True, help="the set: .jsonl, .json or .csv, also with .gz")
+    parser.add_argument("--half", choices=["all", "tune", "report"], default="all", help="which half of the pairs")
+    parser.add_argument("--sample", type=int, default=0, help="at most so many pairs, drawn by a fixed seed (0: all)")
+    parser.add_argument("--models", type=Path, default=ROOT / "var" / "models", help="where the built models are")
+    parser.add_argument("--json", type=Path, help="write what was found here")
+    parser.add_argument("--png", type=Path, help="draw the curves here")
+    options = parser.parse_args()
+    told = {"file": options.pairs.name, "half": options.half}
+    told |= evaluate(read_pairs(options.pairs, sample=options.sample, half=options.half), options.models)
+    show(told)
+    if options.json is not None:
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
