@@ -238,6 +238,10 @@ class RouteCacheSettings(Section):
     unstated: Annotated[CachePolicy, one_of(*get_args(CachePolicy))] = Field(
         default="store", description="`store` or `bypass` where the client states no temperature."
     )
+    truncated: Annotated[CachePolicy, one_of(*get_args(CachePolicy))] = Field(
+        default="bypass",
+        description="`store` or `bypass` where an answer ended at its limit of tokens (`finish_reason` `length`).",
+    )
 
 
 class RouteSettings(Section):

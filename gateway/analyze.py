@@ -1,7 +1,7 @@
 """What can be told of a request before any model sees it. Pure: a request and a route's policy in, features out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import orjson
@@ -22,16 +22,21 @@ class CachePolicy:
     """What a route lets the caches keep: nothing unless `enabled`, and of answers that are not pinned down as it says.
 
     `sampled`: the client asked for a temperature above 0 and gave no seed. `unstated`: it said nothing of either.
+    `truncated`: the answer ended at its limit of tokens.
     """
 
     enabled: bool = True
     sampled: bool = False
     unstated: bool = True
+    truncated: bool = False
 
 
 @value
 class Features:
-    """What routing and caching need to know. `cacheable` goes with its `reason`; both reach the client's headers."""
+    """What routing and caching need to know. `cacheable` goes with its `reason`; both reach the client's headers.
+
+    `wanted` is what the request says of the answer's form, and `truncated` whether one cut off at its limit is kept.
+    """
 
     task: Task
     tokens_in: int
@@ -43,8 +48,12 @@ class Features:
     scope: str
     fingerprint: bytes
     deadline_s: float
+    wanted: Mapping[str, object] = field(default_factory=dict)
+    truncated: bool = False
 
 
+# What a request says of its answer's form: such as breaks with that is not kept.
+_WANTED = ("tools", "response_format")
 # The same input always gives the same output.
 _FUNCTIONS = (Task.EMBED, Task.PREDICT, Task.INFER)
 
@@ -68,7 +77,13 @@ def analyze(
         scope=caller.scope,
         fingerprint=fingerprint(request),
         deadline_s=deadline_s,
+        wanted=_wanted(request.job.extra),
+        truncated=policy.truncated,
     )
+
+
+def _wanted(extra: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: extra[name] for name in _WANTED if name in extra} if extra else extra
 
 
 def determinism(job: Job) -> Determinism:

@@ -18,6 +18,7 @@ from gateway.cache_control import CacheStatus
 from gateway.identity import compatibility, scoped
 from gateway.request import Directives, Request
 from gateway.telemetry import Telemetry
+from gateway.write_gate import write_gate
 
 # Answers that stay unpacked beside their bytes: the most recent ones, and none that is large.
 _UNPACKED_ANSWERS = 1024
@@ -144,14 +145,3 @@ class Recall:
             return None
         ttl_s = int(entry.expires_at - now)
         return Hit(answer, CacheStatus(hit=True, detail=detail, ttl_s=ttl_s, age_s=age_s, matched=matched))
-
-
-def write_gate(features: Features, answer: Answer) -> str | None:
-    """Return why this answer must not be remembered, or None: only complete, successful answers are."""
-    if not features.cacheable:
-        return features.reason
-    reasons = answer.reasons()
-    if not reasons or not answer.choices() <= reasons.keys():
-        return "incomplete"
-    cut = next((reason for reason in reasons.values() if reason != "stop"), None)
-    return None if cut is None else f"finish_reason {cut}"

@@ -37,6 +37,7 @@ HOMES = {
     "diskcache": ("cache/disk/",),  # so may the disk's format
     "grpc": ("gateway/surfaces/oip/",),  # one surface speaks it
     "google.protobuf": ("gateway/surfaces/oip/",),
+    "jsonschema_rs": ("gateway/wanted.py",),  # schemas of clients are bounded before they are used
     "pydantic": ("config/",),  # other rooms take plain values
     "pydantic_core": ("config/",),
     "ruamel": ("config/", "backends/manifest.py", "backends/zoo/"),  # the operator's file, and a model's own model.yaml

@@ -35,9 +35,9 @@ from gateway.answer import Answer, Head, UnreadableAnswerError, pack, unpack
 from gateway.cache_control import CacheStatus, parse
 from gateway.errors import _TABLE, Forbidden, InvalidRequest, RequestRefused, UnknownModel, fault
 from gateway.identity import compatibility, fingerprint, scoped
-from gateway.recall import write_gate
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route, Routes
+from gateway.write_gate import write_gate
 
 ANYONE = Caller(scope="")
 JSON = st.recursive(
