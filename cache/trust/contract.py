@@ -18,8 +18,8 @@ class Pair:
 class Decision:
     """Whether a candidate's answer is served, and why. `confidence` was held against `threshold`.
 
-    `audit`: the served answer is to be checked against the model's own. `explore`: it is not served, and the model's
-    answer, which is made anyway, is to be compared with it.
+    `audit`: the served answer is to be checked against the model's own; chance chose it, with probability `share`.
+    `explore`: it is not served, and the model's answer, which is made anyway, is to be compared with it.
     """
 
     serve: bool
@@ -28,11 +28,15 @@ class Decision:
     threshold: float
     audit: bool = False
     explore: bool = False
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What became known of one candidate: whether one answer serves both. `at` is in seconds since the epoch."""
+    """What became known of one candidate: whether one answer serves both. `at` is in seconds since the epoch.
+
+    `share` is that of the decision: with which probability it was looked at.
+    """
 
     namespace: str
     pair: Pair
@@ -41,13 +45,21 @@ class Label:
     same: bool
     source: Source
     at: float
+    share: float = 1.0
 
 
 class Trust(Protocol):
     """Decides what may be served within a namespace, and learns from labels. Never waits."""
 
     def decide(self, namespace: str, pair: Pair, confidence: float) -> Decision:
-        """Decide on a candidate that no guard vetoed; `confidence` in [0, 1] rises with how likely it is right."""
+        """Decide on a candidate that no guard vetoed; `confidence` in [0, 1] rises with how likely it is right.
+
+        What it says to serve is served, and counted as a hit.
+        """
+        ...
+
+    def preview(self, namespace: str, pair: Pair, confidence: float) -> Decision:
+        """Tell what would be decided, and count nothing."""
         ...
 
     def learn(self, label: Label) -> None:
