@@ -1,44 +1,84 @@
-"""The exact cache: memory first, then disk. Knows nothing of what a key stands for."""
+"""The exact cache: memory first, then disk, and nothing that was purged. Knows nothing of what a key stands for."""
 
+import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from cache.contract import Entry
 from cache.disk import DiskStore
 from cache.memory import MemoryStore
+from cache.purges import Purges, of_key
+
+
+@dataclass(slots=True)
+class ExactCounters:
+    """What happened since the start. `purged`: dead entries that were met; `late`: answers begun before a purge."""
+
+    purged: int = 0
+    late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many answers there are, each counted once whatever tiers it is in, and the bytes of what they say."""
+
+    entries: int
+    value_bytes: int
 
 
 class ExactCache:
-    """A `Store` of two tiers. An entry found on disk is promoted to memory, with the time to live that it has left."""
+    """A `Store` of two tiers. An entry found on disk is promoted to memory, with the time to live that it has left.
 
-    def __init__(self, memory: MemoryStore, disk: DiskStore | None) -> None:
+    Whoever keeps an answer stamps its entry with `purges.stamp()` from before the answer was asked for: what a purge
+    overtook on its way is then dead when it arrives.
+    """
+
+    def __init__(self, memory: MemoryStore, disk: DiskStore | None, purges: Purges | None = None) -> None:
         self.memory = memory
         self.disk = disk
+        self.purges = purges or Purges()
+        self.counters = ExactCounters()
         self._reading: Counter[bytes] = Counter()
         self._changed: set[bytes] = set()
 
     def peek(self, key: bytes) -> Entry | None:
         """Return the live entry if it is in memory; never waits."""
-        return self.memory.peek(key)
+        entry = self.memory.peek(key)
+        if entry is not None and entry.stamp <= self.purges.newest and self.purges.is_dead(entry):
+            self._bury(entry)
+            return None
+        return entry
 
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None."""
-        entry = self.memory.peek(key)
-        if entry is not None or self.disk is None:
+        entry = self.peek(key)
+        if entry is not None:
             return entry
+        self.memory.counters.misses += 1
+        if self.disk is None:
+            return None
         self._reading[key] += 1
         try:
             entry = await self.disk.get(key)
             # The key was put or removed while the disk was read: the old row must not be served, nor shadow the new.
             if key in self._changed:
-                return self.memory.peek(key)
+                return self.peek(key)
         finally:
             self._end_read(key)
-        if entry is not None:
-            self.memory.keep(entry)
+        if entry is None:
+            return None
+        if self.purges.is_dead(entry):
+            self._bury(entry)
+            return None
+        self.memory.keep(entry)
         return entry
 
     def keep(self, entry: Entry) -> None:
-        """Keep the entry in memory at once, and queue it for the disk; never waits."""
+        """Keep the entry in memory at once, and queue it for the disk; never waits. One that is purged is let go."""
+        if self.purges.is_dead(entry):
+            self.counters.late += 1
+            return
         self._note_change(entry.key)
         self.memory.keep(entry)
         if self.disk is not None:
@@ -61,6 +101,42 @@ class ExactCache:
         self.memory.clear()
         if self.disk is not None:
             await self.disk.clear()
+
+    async def purge(self, group: str) -> bool:
+        """End all of a group, in constant time; return whether that would outlast the death of this process."""
+        marks = self.purges.purge(group)
+        return self.disk is None or await self.disk.save(marks)
+
+    async def purge_key(self, key: bytes) -> bool:
+        """End what is kept, or on its way, under this key; else as `purge`."""
+        durable = await self.purge(of_key(key))
+        await self.remove(key)
+        return durable
+
+    async def purge_stored_by(self, moment: float) -> bool:
+        """End what was stored by this moment, in seconds since the epoch; else as `purge`."""
+        marks = self.purges.purge_stored_by(moment)
+        return self.disk is None or await self.disk.save(marks)
+
+    async def entries(self) -> AsyncIterator[list[Entry]]:
+        """Yield what is alive, in batches; who is in both tiers comes twice."""
+        for batch in self.memory.entries():
+            yield [entry for entry in batch if not self.purges.is_dead(entry)]
+            await asyncio.sleep(0)
+        if self.disk is not None:
+            async for batch in self.disk.entries():
+                yield [entry for entry in batch if not self.purges.is_dead(entry)]
+
+    async def census(self, counts: Callable[[Entry], bool]) -> Census:
+        """Count the living answers that `counts` says yes to. It reads them all: for who has the time."""
+        found: dict[bytes, int] = {}
+        async for batch in self.entries():
+            found.update((entry.key, len(entry.value)) for entry in batch if counts(entry))
+        return Census(len(found), sum(found.values()))
+
+    def _bury(self, entry: Entry) -> None:
+        self.counters.purged += 1
+        self.memory.discard(entry.key)
 
     def _note_change(self, key: bytes) -> None:
         if key in self._reading:

@@ -1,51 +1,97 @@
-"""The fastest tier: entries in this process, least recently used first out. Knows nothing of disks or of meaning."""
+"""The fastest tier: entries in this process, those asked for once first out. Knows nothing of disks or of meaning."""
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cache.contract import Entry
 
-# What the interpreter spends beside the payload, measured with tracemalloc and rounded up: the entry, its two floats,
-# the headers of two byte strings and the slot in the table; then the meaning, its text and two more byte strings.
-ENTRY_OVERHEAD_BYTES = 384
-MEANING_OVERHEAD_BYTES = 224
+# What the interpreter spends beside the payload, measured with tracemalloc and rounded up: the entry, its numbers, the
+# headers of its byte strings, its slot and the place in the queue; then the meaning, its text and three byte strings.
+ENTRY_OVERHEAD_BYTES = 512
+MEANING_OVERHEAD_BYTES = 288
+GROUP_OVERHEAD_BYTES = 64
+# What it costs to remember that an entry was here: its key, without the answer.
+GHOST_BYTES = 224
+
+# The share of the budget in which newcomers prove themselves, as in S3-FIFO.
+_SMALL_SHARE = 0.1
+# Being asked for more often than this says nothing more.
+_MOST_USES = 3
+# Entries in use that one eviction may pass over; each step is paid for by an earlier hit, but not all at once.
+_MOST_PASSED_OVER = 64
+_BATCH = 1024
 
 
 @dataclass(slots=True)
 class MemoryCounters:
-    """What happened since the start. `refused` counts entries that alone exceed the budget."""
+    """What happened since the start. `refused`: entries that the budget has no room for, or none before they return.
+
+    Of the entries `kept`, those that are not there any more were `refused`, `replaced`, `evictions`, `expired` or
+    `removed`. A miss is counted by who looks further than memory, so that a hit ratio counts each look-up once.
+    """
 
     hits: int = 0
+    misses: int = 0
+    kept: int = 0
+    refused: int = 0
+    replaced: int = 0
     evictions: int = 0
     expired: int = 0
-    refused: int = 0
+    removed: int = 0
 
 
 def footprint_bytes(entry: Entry) -> int:
     """Return what keeping this entry costs, interpreter overhead included."""
     size = len(entry.key) + len(entry.value) + ENTRY_OVERHEAD_BYTES
+    for group in entry.groups:
+        size += len(group) + GROUP_OVERHEAD_BYTES
     meaning = entry.meaning
     if meaning is None:
         return size
     # Four bytes per character is the widest a text can be stored.
     text_bytes = len(meaning.text) * (1 if meaning.text.isascii() else 4)
-    return size + len(meaning.partition) + len(meaning.vector) + text_bytes + MEANING_OVERHEAD_BYTES
+    payload = len(meaning.partition) + len(meaning.vector) + len(meaning.tokens) + text_bytes
+    return size + payload + MEANING_OVERHEAD_BYTES
+
+
+class _Slot:
+    """An entry, what it costs, and how often it was asked for since it was last considered."""
+
+    __slots__ = ("entry", "size", "uses")
+
+    def __init__(self, entry: Entry, size: int) -> None:
+        self.entry = entry
+        self.size = size
+        self.uses = 0
 
 
 class MemoryStore:
-    """A `Store` bounded in bytes. Reading refreshes an entry's place in the queue, never its time to live."""
+    """A `Store` bounded in bytes, whose order of eviction is S3-FIFO (Yang et al., SOSP 2023), counted in bytes.
+
+    A newcomer waits in a small queue: asked for again it moves to the main one, else it leaves and only its key is
+    remembered for a while, so that a scan of things asked for once passes by what is in use. Who comes back while its
+    key is remembered goes to the main queue at once. A read counts a use and moves nothing; it never extends a life.
+    """
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
         self.counters = MemoryCounters()
         self.used_bytes = 0
         self._max_bytes = max_bytes
         self._clock = clock
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._main: OrderedDict[bytes, _Slot] = OrderedDict()
+        self._small: OrderedDict[bytes, _Slot] = OrderedDict()
+        self._small_bytes = 0
+        self._ghosts: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._main) + len(self._small)
+
+    @property
+    def max_bytes(self) -> int:
+        """The budget."""
+        return self._max_bytes
 
     def resize(self, max_bytes: int) -> None:
         """Change the budget; what is over it goes at once."""
@@ -54,48 +100,72 @@ class MemoryStore:
 
     def peek(self, key: bytes) -> Entry | None:
         """Return the live entry at once, or None; this is the hot path of every exact hit."""
-        entry = self._entries.get(key)
-        if entry is None:
+        slot = self._main.get(key) or self._small.get(key)
+        if slot is None:
             return None
+        entry = slot.entry
         if entry.expires_at <= self._clock():
-            self.discard(key)
+            self._drop(key)
             self.counters.expired += 1
             return None
-        self._entries.move_to_end(key)
+        if slot.uses < _MOST_USES:
+            slot.uses += 1
         self.counters.hits += 1
         return entry
 
     def keep(self, entry: Entry) -> None:
-        """Keep the entry, replacing one of the same key, and evict the least recently used beyond the budget."""
-        self.discard(entry.key)
-        size = footprint_bytes(entry)
+        """Keep the entry, replacing one of the same key, and evict what is over the budget."""
+        counters, key, size = self.counters, entry.key, footprint_bytes(entry)
+        counters.kept += 1
+        former = self._main.get(key) or self._small.get(key)
+        if former is not None:
+            counters.replaced += 1
         if size > self._max_bytes:
-            self.counters.refused += 1
+            self._drop(key)
+            counters.refused += 1
             return
-        self._entries[entry.key] = entry
-        self.used_bytes += size
+        if former is not None:
+            self._replace(former, entry, size)
+        elif key in self._ghosts:
+            self._forget_ghost(key)
+            self._main[key] = _Slot(entry, size)
+            self.used_bytes += size
+        elif size > self._max_bytes * _SMALL_SHARE and self.used_bytes + size > self._max_bytes:
+            # It would push out all other newcomers and then itself.
+            self._remember_ghost(key)
+            counters.refused += 1
+        else:
+            self._small[key] = _Slot(entry, size)
+            self._small_bytes += size
+            self.used_bytes += size
         self._evict()
 
     def discard(self, key: bytes) -> None:
         """Forget the entry, if it is there."""
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self.used_bytes -= footprint_bytes(entry)
-
-    def _evict(self) -> None:
-        while self.used_bytes > self._max_bytes:
-            _, evicted = self._entries.popitem(last=False)
-            self.used_bytes -= footprint_bytes(evicted)
-            self.counters.evictions += 1
+        if self._drop(key):
+            self.counters.removed += 1
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
-        self.used_bytes = 0
+        self.counters.removed += len(self)
+        self._main.clear()
+        self._small.clear()
+        self._ghosts.clear()
+        self.used_bytes = self._small_bytes = 0
+
+    def entries(self) -> Iterator[list[Entry]]:
+        """Yield what is here and alive, in batches, as it was when it was asked for first."""
+        slots = [*self._main.values(), *self._small.values()]
+        now = self._clock()
+        for start in range(0, len(slots), _BATCH):
+            yield [slot.entry for slot in slots[start : start + _BATCH] if slot.entry.expires_at > now]
 
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None."""
-        return self.peek(key)
+        entry = self.peek(key)
+        if entry is None:
+            self.counters.misses += 1
+        return entry
 
     async def put(self, entry: Entry) -> None:
         """Keep the entry, replacing one of the same key."""
@@ -104,3 +174,73 @@ class MemoryStore:
     async def remove(self, key: bytes) -> None:
         """Forget the entry, if it is there."""
         self.discard(key)
+
+    def _replace(self, slot: _Slot, entry: Entry, size: int) -> None:
+        self.used_bytes += size - slot.size
+        if entry.key in self._small:
+            self._small_bytes += size - slot.size
+        slot.entry, slot.size = entry, size
+
+    def _drop(self, key: bytes) -> bool:
+        slot = self._main.pop(key, None)
+        if slot is None:
+            slot = self._small.pop(key, None)
+            if slot is None:
+                return False
+            self._small_bytes -= slot.size
+        self.used_bytes -= slot.size
+        return True
+
+    def _evict(self) -> None:
+        if self.used_bytes <= self._max_bytes:
+            return
+        now = self._clock()
+        while self.used_bytes > self._max_bytes:
+            if self._small and (self._small_bytes > self._max_bytes * _SMALL_SHARE or not self._main):
+                self._evict_newcomer(now)
+            elif self._main:
+                self._evict_from_main(now)
+            else:
+                self._forget_oldest_ghost()
+        while len(self._ghosts) > len(self):
+            self._forget_oldest_ghost()
+
+    def _evict_newcomer(self, now: float) -> None:
+        key, slot = self._small.popitem(last=False)
+        self._small_bytes -= slot.size
+        if slot.entry.expires_at <= now:
+            self.used_bytes -= slot.size
+            self.counters.expired += 1
+        elif slot.uses:
+            slot.uses = 0
+            self._main[key] = slot
+        else:
+            self.used_bytes -= slot.size
+            self.counters.evictions += 1
+            self._remember_ghost(key)
+
+    def _evict_from_main(self, now: float) -> None:
+        for _ in range(_MOST_PASSED_OVER):
+            slot = next(iter(self._main.values()))
+            if not slot.uses or slot.entry.expires_at <= now:
+                break
+            slot.uses -= 1
+            self._main.move_to_end(slot.entry.key)
+        _, slot = self._main.popitem(last=False)
+        self.used_bytes -= slot.size
+        if slot.entry.expires_at <= now:
+            self.counters.expired += 1
+        else:
+            self.counters.evictions += 1
+
+    def _remember_ghost(self, key: bytes) -> None:
+        self._ghosts[key] = None
+        self.used_bytes += GHOST_BYTES
+
+    def _forget_ghost(self, key: bytes) -> None:
+        del self._ghosts[key]
+        self.used_bytes -= GHOST_BYTES
+
+    def _forget_oldest_ghost(self) -> None:
+        self._ghosts.popitem(last=False)
+        self.used_bytes -= GHOST_BYTES

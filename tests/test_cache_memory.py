@@ -57,18 +57,49 @@ def test_reading_never_extends_the_time_to_live():
     assert (store.used_bytes, store.counters.expired) == (0, 1)
 
 
-def test_the_least_recently_used_goes_first():
-    """Reading an entry saves it from the next eviction."""
-    entries = [make_entry(n) for n in range(3)]
-    store = MemoryStore(2 * footprint_bytes(entries[0]), VirtualClock())
-
+def test_what_was_asked_for_again_outlives_what_was_not():
+    """Reading an entry saves it from a scan of three times as many as there is room for."""
+    entries = [make_entry(n) for n in range(60)]
+    store = MemoryStore(20 * footprint_bytes(entries[0]), VirtualClock())
     store.keep(entries[0])
     store.keep(entries[1])
     store.peek(entries[0].key)
-    store.keep(entries[2])
 
-    assert [store.peek(e.key) is not None for e in entries] == [True, False, True]
-    assert store.counters.evictions == 1
+    for entry in entries[2:]:
+        store.keep(entry)
+
+    assert store.peek(entries[0].key) is not None
+    assert store.peek(entries[1].key) is None
+
+
+def test_who_comes_back_soon_after_it_left_is_taken_for_good():
+    """The second time that an entry is kept it outlives a scan, though nobody read it."""
+    entries = [make_entry(n) for n in range(60)]
+    store = MemoryStore(20 * footprint_bytes(entries[0]), VirtualClock())
+    for entry in entries[:25]:
+        store.keep(entry)
+    left = next(entry for entry in entries if store.peek(entry.key) is None)
+
+    store.keep(left)
+    for entry in entries[25:]:
+        store.keep(entry)
+
+    assert store.peek(left.key) is not None
+
+
+def test_a_large_newcomer_is_let_in_when_it_comes_again():
+    """What would push out all other newcomers is refused at first, and believed the second time."""
+    store = MemoryStore(40_000, VirtualClock())
+    for n in range(60):
+        store.keep(make_entry(n))
+    kept = len(store)
+
+    store.keep(make_entry(100, size=10_000))
+    assert store.peek(make_entry(100).key) is None
+    assert (len(store), store.counters.refused) == (kept, 1)
+    store.keep(make_entry(100, size=10_000))
+
+    assert store.peek(make_entry(100).key) is not None
 
 
 def test_an_entry_beyond_the_whole_budget_is_not_kept_and_evicts_nobody():
@@ -116,7 +147,8 @@ def test_the_account_of_bytes_is_exact_and_within_the_budget(budget, steps):
             assert store.peek(argument.to_bytes(32)) is None
         else:
             clock.advance(argument)
-        assert store.used_bytes == sum(footprint_bytes(e) for e in store._entries.values()) <= budget
+        kept = sum(footprint_bytes(entry) for batch in store.entries() for entry in batch)
+        assert kept <= store.used_bytes <= budget
 
 
 def test_the_footprint_is_not_below_what_the_interpreter_spends():

@@ -3,14 +3,16 @@
 import itertools
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import diskcache
 
 from cache.contract import Entry
+from cache.disk.marks import MarkTable
 from cache.disk.row import RowError, pack_row, unpack_row
+from cache.purges import Mark, Purges
 
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R")
@@ -50,11 +52,13 @@ class _RawDisk(diskcache.Disk):  # type: ignore[misc]
 class Database:
     """The database itself; every call runs on the store's one thread and raises one of `TROUBLES`."""
 
-    def __init__(self, directory: Path, max_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, directory: Path, max_bytes: int, clock: Callable[[], float], purges: Purges) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
         self._clock = clock
+        self._purges = purges
         self._cache: Any = None
+        self._marks: MarkTable | None = None
         self._reopen_at: float | None = None
         self._file: tuple[int, int] | None = None
 
@@ -79,6 +83,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             if not _is_corrupt(error):
                 raise
+            self.close()
             self._move_aside(error)
             self._cache = self._connect()
         self._file = self._find_file()
@@ -110,11 +115,28 @@ class Database:
             self.close()
             raise OSError(f"{self._directory} was removed or replaced while in use; opened anew")
         now = self._clock()
+        assert self._marks is not None
+        self._marks.reach(max(entry.stamp for entry in batch))
         with cache.transact():
             for entry in batch:
                 if entry.expires_at > now:
                     cache.set(entry.key, pack_row(entry), expire=entry.expires_at - now)
         return int(cache.cull()) if cache.volume() > self._max_bytes else 0
+
+    def write_marks(self, marks: Iterable[Mark]) -> bool:
+        """Make purges durable."""
+        self._opened()
+        if self._find_file() != self._file:
+            self.close()
+            raise OSError(f"{self._directory} was removed or replaced while in use; opened anew")
+        assert self._marks is not None
+        self._marks.write(marks)
+        return True
+
+    def volume(self) -> tuple[int, int]:
+        """Return how many rows there are, and what the files take in bytes."""
+        cache = self._opened()
+        return len(cache), int(cache.volume())
 
     def delete(self, key: bytes) -> None:
         """Delete the row of this key, if there is one."""
@@ -145,6 +167,9 @@ class Database:
 
     def close(self) -> None:
         """Close the database; a later call opens it again."""
+        if self._marks is not None:
+            self._marks.close()
+            self._marks = None
         if self._cache is not None:
             self._cache.close()
             self._cache = None
@@ -164,7 +189,7 @@ class Database:
 
     def _connect(self) -> Any:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return diskcache.Cache(
+        cache = diskcache.Cache(
             str(self._directory),
             timeout=2.0,
             disk=_RawDisk,
@@ -176,6 +201,13 @@ class Database:
             # A truncated file under a memory map is a SIGBUS for the whole process; a read is only an error.
             sqlite_mmap_size=0,
         )
+        try:
+            # No row is read before it is known what was purged.
+            self._marks = MarkTable(self._directory / "cache.db", self._purges)
+        except BaseException:
+            cache.close()
+            raise
+        return cache
 
     def _recover(self, error: sqlite3.DatabaseError | None) -> None:
         # diskcache leaves its transaction open when COMMIT fails (a full disk), and every later BEGIN would fail.
@@ -183,7 +215,7 @@ class Database:
         if self._cache is not None:
             self._cache.close()
         if error is not None and _is_corrupt(error):
-            self._cache = None
+            self.close()
             self._move_aside(error)
 
     def _move_aside(self, error: sqlite3.DatabaseError) -> None:

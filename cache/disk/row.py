@@ -7,7 +7,7 @@ import msgpack
 
 from cache.contract import Entry, Meaning
 
-ROW_VERSION = 1
+ROW_VERSION = 2
 _HEADER = struct.Struct(">BI")
 
 
@@ -23,7 +23,10 @@ def pack_row(entry: Entry) -> bytes:
         entry.value,
         entry.stored_at,
         entry.expires_at,
-        None if meaning is None else (meaning.partition, meaning.text, meaning.vector),
+        None if meaning is None else (meaning.partition, meaning.text, meaning.vector, meaning.tokens),
+        entry.stale_s,
+        entry.groups,
+        entry.stamp,
     )
     # A client's text may hold lone surrogates; they must survive rather than fail the write.
     body: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
@@ -40,5 +43,9 @@ def unpack_row(row: object) -> Entry:
     body = memoryview(row)[_HEADER.size :]
     if zlib.crc32(body) != checksum:
         raise RowError("row does not match its checksum")
-    key, value, stored_at, expires_at, meaning = msgpack.unpackb(body, unicode_errors="surrogatepass")
-    return Entry(key, value, stored_at, expires_at, None if meaning is None else Meaning(*meaning))
+    key, value, stored_at, expires_at, meaning, stale_s, groups, stamp = msgpack.unpackb(
+        body, unicode_errors="surrogatepass", use_list=False
+    )
+    return Entry(
+        key, value, stored_at, expires_at, None if meaning is None else Meaning(*meaning), stale_s, groups, stamp
+    )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from cache.contract import Entry
 from cache.disk.database import TROUBLES, Database
+from cache.purges import Mark, Purges
 
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R")
@@ -21,7 +22,10 @@ _BATCH_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class DiskCounters:
-    """What happened since the start. `dropped`: writes lost to a full queue; `errors`: every trouble of the disk."""
+    """What happened since the start. `dropped`: writes lost to a full queue; `errors`: every trouble of the disk.
+
+    `unsaved`: purges that could not be made durable when they were asked for; each is tried again with the next write.
+    """
 
     hits: int = 0
     misses: int = 0
@@ -29,6 +33,7 @@ class DiskCounters:
     dropped: int = 0
     errors: int = 0
     evictions: int = 0
+    unsaved: int = 0
 
 
 class DiskStore:
@@ -43,13 +48,14 @@ class DiskStore:
         directory: Path,
         max_bytes: int,
         clock: Callable[[], float] = time.time,
+        purges: Purges | None = None,
         *,
         read_deadline_s: float = 0.25,
         queue_entries: int = 1024,
         queue_bytes: int = 32 << 20,
     ) -> None:
         self.counters = DiskCounters()
-        self._database = Database(directory, max_bytes, clock)
+        self._database = Database(directory, max_bytes, clock, purges or Purges(clock))
         self._max_bytes = max_bytes
         self._clock = clock
         self._read_deadline_s = read_deadline_s
@@ -63,6 +69,7 @@ class DiskStore:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache-disk")
         self._writer: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
+        self._unsaved: dict[str, Mark] = {}
 
     async def open(self) -> None:
         """Open the database and start the writer. A disk that cannot be used is a warning; it is tried again later."""
@@ -84,6 +91,24 @@ class DiskStore:
         except TimeoutError as error:
             self._count_trouble("close", error)
         self._thread.shutdown(wait=False)
+
+    @property
+    def max_bytes(self) -> int:
+        """The budget."""
+        return self._max_bytes
+
+    async def volume(self) -> tuple[int, int] | None:
+        """Return how many rows there are and the bytes that the files take; None where the disk does not tell."""
+        return await self._attempt("count", self._database.volume)
+
+    async def save(self, marks: Iterable[Mark]) -> bool:
+        """Make purges durable; where that fails tell so, and try again with the next write."""
+        for mark in marks:
+            self._unsaved[mark.group] = mark
+        if await self._save_marks():
+            return True
+        self.counters.unsaved += 1
+        return False
 
     async def resize(self, max_bytes: int) -> None:
         """Change the bound on the disk; what is over it goes with the next write."""
@@ -141,6 +166,11 @@ class DiskStore:
 
     async def meanings(self) -> AsyncIterator[list[Entry]]:
         """Yield the live entries that have a meaning, oldest row first, in batches; reads go on between batches."""
+        async for batch in self.entries():
+            yield [entry for entry in batch if entry.meaning is not None]
+
+    async def entries(self) -> AsyncIterator[list[Entry]]:
+        """Yield the live entries, oldest row first, in batches; reads go on between batches."""
         keys = await self._attempt("scan", self._database.keys)
         if keys is None:
             return
@@ -149,7 +179,7 @@ class DiskStore:
             if batch is None:
                 return
             now = self._clock()
-            yield [entry for entry in batch if entry.meaning is not None and entry.expires_at > now]
+            yield [entry for entry in batch if entry.expires_at > now]
 
     async def _read(self, key: bytes) -> Entry | None:
         try:
@@ -169,6 +199,8 @@ class DiskStore:
             await self._wake.wait()
             self._wake.clear()
             while self._pending:
+                if self._unsaved:
+                    await self._save_marks()
                 batch = self._take_batch()
                 evictions = await self._attempt("write", self._database.write, batch)
                 if evictions is None:
@@ -177,6 +209,16 @@ class DiskStore:
                     self.counters.writes += len(batch)
                     self.counters.evictions += evictions
             self._idle.set()
+
+    async def _save_marks(self) -> bool:
+        marks = dict(self._unsaved)
+        saved = await self._attempt("purge", self._database.write_marks, list(marks.values()))
+        if saved is None:
+            return False
+        for group, mark in marks.items():
+            if self._unsaved.get(group) == mark:
+                del self._unsaved[group]
+        return True
 
     def _take_batch(self) -> list[Entry]:
         batch: list[Entry] = []
