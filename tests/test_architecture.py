@@ -35,6 +35,7 @@ HOMES = {
     "torch": (),  # only training scripts need it
     "faiss": ("cache/semantic/",),  # the index may be exchanged without another room knowing
     "diskcache": ("cache/disk/",),  # so may the disk's format
+    "redis": ("cache/shared/",),  # so may the server that gateways share
     "grpc": ("gateway/surfaces/oip/",),  # one surface speaks it
     "google.protobuf": ("gateway/surfaces/oip/",),
     "jsonschema_rs": ("gateway/wanted.py",),  # schemas of clients are bounded before they are used

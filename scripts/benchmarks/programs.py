@@ -1,4 +1,4 @@
-"""Finds the programs and cores that the benchmarks need, and runs children that surely end. Knows no measure."""
+"""Finds the programs and cores that benchmarks and tests need, and runs children that surely end. Knows no measure."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 LOCALHOST = "127.0.0.1"
-PACKAGES = {"wrk": "wrk", "nginx": "nginx-light"}
+PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "redis-server": "redis-server"}
 
 _INSTALL_DEADLINE_S = 120.0
 _START_DEADLINE_S = 20.0
@@ -28,8 +28,11 @@ class MissingProgramError(RuntimeError):
 def find(program: str) -> str:
     """Return the path of a program, installed from Debian's packages where it is missing and we are root."""
     if (path := shutil.which(program, path=_PATH)) is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        command = ["apt-get", "install", "-y", "--no-install-recommends", PACKAGES[program]]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=_INSTALL_DEADLINE_S)
+        install = ["apt-get", "install", "-y", "--no-install-recommends", PACKAGES[program]]
+        # A fresh machine may not know its packages yet.
+        for command in (install, ["apt-get", "update"], install):
+            if (path := shutil.which(program, path=_PATH)) is None:
+                subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=_INSTALL_DEADLINE_S)
         path = shutil.which(program, path=_PATH)
     if path is None:
         raise MissingProgramError(f"{program} is missing: apt-get install {PACKAGES[program]}")

@@ -1,0 +1,189 @@
+"""The entries on the server: read at once or not at all, written behind the callers' backs. Knows no leases."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from cache.contract import Entry
+from cache.disk.row import RowError, pack_row, unpack_row
+from cache.shared.link import Command, Link, UnreachableError
+from cache.shared.reader import Reader
+
+_BATCH_ENTRIES = 64
+_BATCH_BYTES = 1 << 20
+_WRITE_DEADLINE_S = 2.0
+_REMOVALS = 10_000
+
+
+@dataclass(slots=True)
+class SharedCounters:
+    """What happened since the start.
+
+    `skipped`: reads that were not tried, for the server was not up. `dropped`: writes lost. `corrupt`: rows that could
+    not be used.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    skipped: int = 0
+    writes: int = 0
+    dropped: int = 0
+    corrupt: int = 0
+
+
+class SharedStore:
+    """A `Store` on the server. `put` only queues; one task writes, and `get` sees what is still queued.
+
+    A server that is down or slow costs misses, and no wait once that is known.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        name: Callable[[str, bytes], bytes],
+        clock: Callable[[], float] = time.time,
+        *,
+        queue_entries: int = 1024,
+        queue_bytes: int = 32 << 20,
+        max_entry_bytes: int = 4 << 20,
+    ) -> None:
+        self.counters = SharedCounters()
+        self.reader = Reader(link)
+        self._link = link
+        self._name = name
+        self._clock = clock
+        self._queue_entries = queue_entries
+        self._queue_bytes = queue_bytes
+        self._max_entry_bytes = max_entry_bytes
+        self._pending: dict[bytes, Entry] = {}
+        self._pending_bytes = 0
+        self._removals: dict[bytes, None] = {}
+        self._writing: set[bytes] = set()
+
+    async def get(self, key: bytes) -> Entry | None:
+        """Return the live entry, or None; a slow or broken server is None."""
+        queued = self._pending.get(key)
+        if queued is not None:
+            return queued
+        if not self._link.up or key in self._removals:
+            self.counters.skipped += 1
+            return None
+        entry = self.read([key], await self.reader.read([self._name("entry", key)]))
+        if entry is None:
+            self.counters.misses += 1
+        else:
+            self.counters.hits += 1
+        return entry
+
+    def read(self, keys: Sequence[bytes], values: Iterable[object]) -> Entry | None:
+        """Return the first live entry among these keys' values."""
+        now = self._clock()
+        for key, value in zip(keys, values, strict=False):
+            if value is None or key in self._removals:
+                continue
+            try:
+                entry = _entry_of(key, value)
+            except RowError as error:
+                self.counters.corrupt += 1
+                self._link.refused(error)
+                continue
+            if entry.expires_at > now:
+                return entry
+        return None
+
+    def keep(self, entry: Entry) -> bool:
+        """Queue the entry for writing, and return whether it is; never waits."""
+        size = len(entry.value)
+        self._forget_pending(entry.key)
+        full = len(self._pending) >= self._queue_entries or self._pending_bytes + size > self._queue_bytes
+        if full or size > self._max_entry_bytes or not self._link.up:
+            self.counters.dropped += 1
+            return False
+        self._removals.pop(entry.key, None)
+        self._pending[entry.key] = entry
+        self._pending_bytes += size
+        return True
+
+    async def put(self, entry: Entry) -> None:
+        """Queue the entry for writing; see `keep`."""
+        self.keep(entry)
+
+    async def remove(self, key: bytes) -> None:
+        """Forget the entry: here at once, on the server now or, where it cannot be reached, once it can."""
+        self._forget_pending(key)
+        if len(self._removals) >= _REMOVALS:
+            del self._removals[next(iter(self._removals))]
+        self._removals[key] = None
+        await self.write_removals()
+
+    def is_unwritten(self, key: bytes) -> bool:
+        """Tell whether an entry of this key is on its way to the server."""
+        return key in self._pending or key in self._writing
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._pending)
+
+    async def write_some(self) -> Sequence[bytes]:
+        """Write the next of the queue; return the keys of those that were lost."""
+        batch = self._take_batch()
+        self._writing = {entry.key for entry in batch}
+        now = self._clock()
+        commands: list[Command] = [
+            ("SET", self._name("entry", entry.key), pack_row(entry), "PX", max(1, int((entry.expires_at - now) * 1000)))
+            for entry in batch
+        ]
+        try:
+            replies = await self._link.run(commands, _WRITE_DEADLINE_S) if self._link.up else [None] * len(batch)
+        except UnreachableError:
+            replies = [None] * len(batch)
+        finally:
+            self._writing = set()
+        lost = [entry.key for entry, reply in zip(batch, replies, strict=True) if reply is not True]
+        self.counters.dropped += len(lost)
+        self.counters.writes += len(batch) - len(lost)
+        return lost
+
+    async def write_removals(self) -> None:
+        """Remove from the server what could not be removed before."""
+        removals = list(self._removals)
+        if not removals or not self._link.up:
+            return
+        try:
+            (reply,) = await self._link.run(
+                [("DEL", *[self._name("entry", key) for key in removals])], _WRITE_DEADLINE_S
+            )
+        except UnreachableError:
+            return
+        if not isinstance(reply, Exception):
+            for key in removals:
+                self._removals.pop(key, None)
+
+    def drop_all(self) -> None:
+        """Forget what is queued."""
+        self.counters.dropped += len(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _forget_pending(self, key: bytes) -> None:
+        entry = self._pending.pop(key, None)
+        if entry is not None:
+            self._pending_bytes -= len(entry.value)
+
+    def _take_batch(self) -> list[Entry]:
+        batch: list[Entry] = []
+        size = 0
+        while self._pending and len(batch) < _BATCH_ENTRIES and size < _BATCH_BYTES:
+            entry = self._pending.pop(next(iter(self._pending)))
+            batch.append(entry)
+            size += len(entry.value)
+        self._pending_bytes -= size
+        return batch
+
+
+def _entry_of(key: bytes, value: object) -> Entry:
+    entry = unpack_row(value)
+    if entry.key != key:
+        raise RowError("row lies under another entry's key")
+    return entry
