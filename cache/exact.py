@@ -104,19 +104,19 @@ class ExactCache:
 
     async def purge(self, group: str) -> bool:
         """End all of a group, in constant time; return whether that would outlast the death of this process."""
-        marks = self.purges.purge(group)
-        return self.disk is None or await self.disk.save(marks)
+        self.purges.purge(group)
+        return await self._save()
 
     async def purge_key(self, key: bytes) -> bool:
         """End what is kept, or on its way, under this key; else as `purge`."""
-        durable = await self.purge(of_key(key))
+        self.purges.purge(of_key(key))
         await self.remove(key)
-        return durable
+        return await self._save()
 
     async def purge_stored_by(self, moment: float) -> bool:
         """End what was stored by this moment, in seconds since the epoch; else as `purge`."""
-        marks = self.purges.purge_stored_by(moment)
-        return self.disk is None or await self.disk.save(marks)
+        self.purges.purge_stored_by(moment)
+        return await self._save()
 
     async def entries(self) -> AsyncIterator[list[Entry]]:
         """Yield what is alive, in batches; who is in both tiers comes twice."""
@@ -133,6 +133,9 @@ class ExactCache:
         async for batch in self.entries():
             found.update((entry.key, len(entry.value)) for entry in batch if counts(entry))
         return Census(len(found), sum(found.values()))
+
+    async def _save(self) -> bool:
+        return self.disk is None or await self.disk.save()
 
     def _bury(self, entry: Entry) -> None:
         self.counters.purged += 1

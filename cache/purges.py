@@ -39,6 +39,7 @@ class Purges:
         self._most_marks = most_marks
         self._last = 0
         self._marks: dict[str, Mark] = {}
+        self._unsaved: set[str] = set()
         self._has_keys = False
         self._changing = threading.Lock()
 
@@ -52,19 +53,37 @@ class Purges:
         with self._changing:
             self._last = max(self._last, stamp)
 
-    def purge(self, group: str) -> list[Mark]:
-        """End all of a group that is stamped before now: the marks to write, after which the purge is durable."""
+    def purge(self, group: str) -> Mark:
+        """End all of a group that is stamped before now; durable once what is unsaved was written."""
         return self._add(group, 0.0)
 
-    def purge_stored_by(self, moment: float) -> list[Mark]:
+    def purge_stored_by(self, moment: float) -> Mark:
         """End all that was stored by this moment, in seconds since the epoch; else as `purge`."""
         return self._add(AGE, moment)
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether there are marks that nobody has taken to write them."""
+        return bool(self._unsaved)
+
+    def take_unsaved(self) -> list[Mark]:
+        """Return the marks that are to be written, to whoever writes them now."""
+        with self._changing:
+            taken = [mark for group in self._unsaved if (mark := self._marks.get(group)) is not None]
+            self._unsaved.clear()
+            return taken
+
+    def put_back(self, marks: Iterable[Mark]) -> None:
+        """Note that these were not written after all."""
+        with self._changing:
+            self._unsaved.update(mark.group for mark in marks)
 
     def merge(self, marks: Iterable[Mark]) -> list[Mark]:
         """Take over marks from elsewhere, the later of each two; return those of them that were new."""
         with self._changing:
             news = [merged for mark in marks if (merged := self._put(mark)) is not None]
-            return [*news, *self._fold()]
+            self._fold()
+            return news
 
     def marks(self) -> list[Mark]:
         """Return all marks in force."""
@@ -93,12 +112,13 @@ class Purges:
         found = [mark.stamp for group in (ALL, AGE, *groups) if (mark := marks.get(group)) is not None]
         return max(found, default=0)
 
-    def _add(self, group: str, stored_by: float) -> list[Mark]:
+    def _add(self, group: str, stored_by: float) -> Mark:
         with self._changing:
             self.count += 1
             mark = self._put(Mark(group, self._tick(), stored_by))
             assert mark is not None, "its stamp is later than all others"
-            return [mark, *self._fold()]
+            self._fold()
+            return mark
 
     def _tick(self) -> int:
         self._last = max(self._last + 1, int(self._clock() * 1_000_000))
@@ -123,14 +143,12 @@ class Purges:
         self.newest = max(self.newest, mark.stamp)
         return mark
 
-    def _fold(self) -> list[Mark]:
+    def _fold(self) -> None:
         """Keep the table small: in place of its oldest marks, all that was stamped before them is dead."""
         surplus = len(self._marks) - self._most_marks
-        if surplus <= 0:
-            return []
-        stamps = sorted(mark.stamp for mark in self._marks.values())
-        folded = self._put(Mark(ALL, stamps[surplus + self._most_marks // 8]))
-        return [] if folded is None else [folded]
+        if surplus > 0:
+            stamps = sorted(mark.stamp for mark in self._marks.values())
+            self._put(Mark(ALL, stamps[surplus + self._most_marks // 8]))
 
 
 def of_key(key: bytes) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from cache.contract import Entry
 from cache.disk.database import TROUBLES, Database
-from cache.purges import Mark, Purges
+from cache.purges import Purges
 
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R")
@@ -24,7 +24,7 @@ _BATCH_BYTES = 1 << 20
 class DiskCounters:
     """What happened since the start. `dropped`: writes lost to a full queue; `errors`: every trouble of the disk.
 
-    `unsaved`: purges that could not be made durable when they were asked for; each is tried again with the next write.
+    `unsaved`: times that purges could not be made durable; it is tried again with the next write.
     """
 
     hits: int = 0
@@ -55,7 +55,8 @@ class DiskStore:
         queue_bytes: int = 32 << 20,
     ) -> None:
         self.counters = DiskCounters()
-        self._database = Database(directory, max_bytes, clock, purges or Purges(clock))
+        self._purges = purges or Purges(clock)
+        self._database = Database(directory, max_bytes, clock, self._purges)
         self._max_bytes = max_bytes
         self._clock = clock
         self._read_deadline_s = read_deadline_s
@@ -69,7 +70,7 @@ class DiskStore:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache-disk")
         self._writer: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
-        self._unsaved: dict[str, Mark] = {}
+        self._saving = asyncio.Lock()
 
     async def open(self) -> None:
         """Open the database and start the writer. A disk that cannot be used is a warning; it is tried again later."""
@@ -101,14 +102,15 @@ class DiskStore:
         """Return how many rows there are and the bytes that the files take; None where the disk does not tell."""
         return await self._attempt("count", self._database.volume)
 
-    async def save(self, marks: Iterable[Mark]) -> bool:
-        """Make purges durable; where that fails tell so, and try again with the next write."""
-        for mark in marks:
-            self._unsaved[mark.group] = mark
-        if await self._save_marks():
-            return True
-        self.counters.unsaved += 1
-        return False
+    async def save(self) -> bool:
+        """Make all purges durable; where that fails tell so: it is tried again with the next write."""
+        async with self._saving:
+            marks = self._purges.take_unsaved()
+            if not marks or await self._attempt("purge", self._database.write_marks, marks):
+                return True
+            self._purges.put_back(marks)
+            self.counters.unsaved += 1
+            return False
 
     async def resize(self, max_bytes: int) -> None:
         """Change the bound on the disk; what is over it goes with the next write."""
@@ -199,8 +201,8 @@ class DiskStore:
             await self._wake.wait()
             self._wake.clear()
             while self._pending:
-                if self._unsaved:
-                    await self._save_marks()
+                if self._purges.has_unsaved:
+                    await self.save()
                 batch = self._take_batch()
                 evictions = await self._attempt("write", self._database.write, batch)
                 if evictions is None:
@@ -209,16 +211,6 @@ class DiskStore:
                     self.counters.writes += len(batch)
                     self.counters.evictions += evictions
             self._idle.set()
-
-    async def _save_marks(self) -> bool:
-        marks = dict(self._unsaved)
-        saved = await self._attempt("purge", self._database.write_marks, list(marks.values()))
-        if saved is None:
-            return False
-        for group, mark in marks.items():
-            if self._unsaved.get(group) == mark:
-                del self._unsaved[group]
-        return True
 
     def _take_batch(self) -> list[Entry]:
         batch: list[Entry] = []
