@@ -1,5 +1,6 @@
 """What can be told of a request before any model sees it. Pure: a request and a route's policy in, features out."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +12,7 @@ from backends.value import value
 from gateway.identity import fingerprint
 from gateway.request import Caller, Directives, Request
 
+_REMEMBERED_GROUPS = 1024
 # English text averages about four bytes a token; a model's own count corrects the estimate once it has answered.
 _BYTES_PER_TOKEN = 4
 # A text longer than this may exceed the embedder's window, where two texts with the same beginning look alike.
@@ -22,13 +24,28 @@ class CachePolicy:
     """What a route lets the caches keep: nothing unless `enabled`, and of answers that are not pinned down as it says.
 
     `sampled`: the client asked for a temperature above 0 and gave no seed. `unstated`: it said nothing of either.
-    `truncated`: the answer ended at its limit of tokens.
+    `truncated`: the answer ended at its limit of tokens. `ttl_s` is how long they are served, where that is not as for
+    all; `tags` go with them. `fallback`: a repeat is served what a fallback answered. `items`: what has several inputs
+    is kept by each of them. `obey_upstream`: nothing is kept of which its upstream said `no-store`.
     """
 
     enabled: bool = True
     sampled: bool = False
     unstated: bool = True
     truncated: bool = False
+    ttl_s: float | None = None
+    tags: tuple[str, ...] = ()
+    fallback: bool = True
+    items: bool = True
+    obey_upstream: bool = False
+
+
+@value
+class Keeping:
+    """How an answer is kept: for how long, where that is not as for all, and as one of which groups."""
+
+    ttl_s: float | None = None
+    groups: tuple[str, ...] = ()
 
 
 @value
@@ -50,6 +67,7 @@ class Features:
     deadline_s: float
     wanted: Mapping[str, object] = field(default_factory=dict)
     truncated: bool = False
+    keeping: Keeping = Keeping()
 
 
 # What a request says of its answer's form: such as breaks with that is not kept.
@@ -79,7 +97,14 @@ def analyze(
         deadline_s=deadline_s,
         wanted=_wanted(request.job.extra),
         truncated=policy.truncated,
+        keeping=Keeping(policy.ttl_s, _groups(request.model, caller.scope, policy.tags, directives.tags)),
     )
+
+
+@functools.lru_cache(_REMEMBERED_GROUPS)
+def _groups(route: str, scope: str, tags: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the groups of a request's answer, by which it can be purged; those of its model are known later."""
+    return (f"scope:{scope}", f"route:{route}", *[f"tag:{tag}" for tag in dict.fromkeys((*tags, *more))])
 
 
 def _wanted(extra: Mapping[str, object]) -> Mapping[str, object]:

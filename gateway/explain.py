@@ -55,7 +55,7 @@ class Explainer:
     ) -> dict[str, Any]:
         if self._recall is None:
             return {"exact": None, "semantic": {}}
-        same = await self._recall.same(features, directives, versions)
+        same = (await self._recall.same(features, directives, versions)).hit
         meanings = await self._recall.meanings(request, features, versions)
         return {
             "exact": same and dataclasses.asdict(same.status),

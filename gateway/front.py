@@ -16,7 +16,8 @@ from gateway.auth import Gatekeeper
 from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, fault
 from gateway.fields import cut
 from gateway.paths import Paths
-from gateway.pipeline import Outcome, Pipeline
+from gateway.pipeline import Pipeline
+from gateway.query import Outcome
 from gateway.request import Caller
 from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Reply, Surface, Whole
 from gateway.telemetry import Telemetry

@@ -10,7 +10,8 @@ from backends.value import value
 from gateway.analyze import Features
 from gateway.cache_control import CacheStatus
 from gateway.limits import Permit
-from gateway.pipeline import Outcome, Pipeline
+from gateway.pipeline import Pipeline
+from gateway.query import Outcome
 from gateway.request import Caller
 
 

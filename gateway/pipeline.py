@@ -9,43 +9,23 @@ from dataclasses import replace
 
 from backends.contract import BackendError, Event, Frame, Job, Usage
 from backends.pool import Pool
-from backends.value import value
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
 from gateway.analyze import Features, analyze, counted, tokens_made
 from gateway.answer import Answer, Head
-from gateway.cache_control import CacheStatus
+from gateway.cache_control import CacheStatus, Forward
 from gateway.catalog import Catalog
 from gateway.errors import NotCached
-from gateway.identity import scoped
 from gateway.limits import Limiter, Permit
 from gateway.model_statistics import ModelStatistics
-from gateway.recall import Hit, Recall
+from gateway.query import Kept, Looked, Outcome, Query
+from gateway.recall import Found, Hit, Recall, in_place_of
+from gateway.renewing import Renewals
 from gateway.request import Caller, Directives, Request
-from gateway.routes import Route, Routes
+from gateway.routes import Routes
 from gateway.running import Item, Runner
 from gateway.telemetry import Telemetry
 from gateway.timed import TimedSeat
-from gateway.write_gate import write_gate
-
-
-@value
-class Outcome:
-    """What the pipeline found or began: a complete answer, or a seat in a flight whose `head` has come.
-
-    `lookup_s` is the time that the caches took. `permit` is settled where the answer is complete, else by who reads the
-    outcome to its end. `job` is what was asked, at `arrived` (monotonic seconds).
-    """
-
-    head: Head
-    status: CacheStatus
-    lookup_s: float
-    features: Features
-    permit: Permit
-    job: Job
-    arrived: float
-    answer: Answer | None = None
-    seat: Seat[Item] | None = None
 
 
 class Pipeline:
@@ -70,6 +50,7 @@ class Pipeline:
         self.runner = Runner(pools, telemetry, clock, wall_clock)
         self._recall = recall
         self._flights = flights
+        self._renewals = Renewals(telemetry, deadline_s)
         self._limiter = limiter
         self._statistics = statistics
         self._catalog = catalog
@@ -92,7 +73,12 @@ class Pipeline:
         features = analyze(request, caller, directives, route.policy, arrived + limit_s)
         permit = self.begin(caller, features, background=request.job.background)
         try:
-            return await self._answer(request, directives, route, features, permit, arrived=arrived)
+            targets = route.targets(features.fingerprint)
+            served = (*targets, *route.fallback) if route.policy.fallback else targets
+            versions = self.runner.versions(served)
+            return await self._answer(
+                Query(request, caller, directives, route, features, permit, arrived, targets, versions)
+            )
         except BaseException as error:
             self.failed(error, route.candidates[0], request.job, permit, arrived)
             raise
@@ -128,58 +114,116 @@ class Pipeline:
             self._idle = asyncio.Event()
             await self._idle.wait()
 
-    async def _answer(
-        self,
-        request: Request,
-        directives: Directives,
-        route: Route,
-        features: Features,
-        permit: Permit,
-        *,
-        arrived: float,
-    ) -> Outcome:
-        targets = route.targets(features.fingerprint)
-        versions = self.runner.versions(targets)
-        reusable = features.cacheable and not directives.no_cache
-        meanings: dict[str, Meaning] = {}
+    async def close(self) -> None:
+        """End what is renewed in the background."""
+        await self._renewals.close()
 
-        if self._recall and reusable and (hit := await self._recall.same(features, directives, versions)):
-            return self._found(hit, features, permit, request.job, arrived)
-        # Work of a batch yields to all others: who would join it would yield too.
-        pace = ("background",) if request.job.background else ()
-        shared = scoped(features.fingerprint, features.scope, *versions, *pace) if reusable else None
-        if self._recall and shared and not self._flights.waiters(shared):
-            meanings = await self._recall.meanings(request, features, versions)
-            # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
-            if hit := await self._recall.alike(meanings.values(), directives) or self._recall.in_memory(
-                features, directives, versions
-            ):
-                return self._found(hit, features, permit, request.job, arrived)
-        if directives.only_if_cached:
+    async def _answer(self, query: Query) -> Outcome:
+        """Look in the caches, then ask the models; where these fail, what is stale may do."""
+        looked = await self._look(query)
+        if looked.hit is not None:
+            if looked.hit.renew:
+                self._renew(query, looked.hit)
+            return self._found(query, looked.hit.answer, looked.hit.status)
+        if query.directives.only_if_cached:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
-
         looked_up = self._clock()
-        models = self.runner.order(route, features, targets)
-        if shared is None and not request.job.stream:
-            answer, spent = await self.runner.whole(request.job, features.deadline_s, models)
-            status = _missed(features, directives, stored=self._keep(features, answer, meanings))
-            outcome = Outcome(
-                answer.head, status, looked_up - arrived, features, permit, request.job, arrived, answer=answer
-            )
-            self.settle(outcome, spent)
-            return outcome
+        try:
+            if not query.reusable and not query.request.job.stream:
+                return await self._alone(query, looked, looked_up)
+            return await self._joined(query, looked, looked_up)
+        except BackendError as error:
+            if looked.spare is None or (status := in_place_of(error, looked.spare)) is None:
+                raise
+            return self._found(query, looked.spare.answer, status)
+
+    async def _look(self, query: Query) -> Looked:
+        """Look for the same request, then for one that means the same."""
+        recall, features, directives, versions = self._recall, query.features, query.directives, query.versions
+        found, meanings = Found(None, "request" if directives.no_cache else "miss"), dict[str, Meaning]()
+        if recall is None or not features.cacheable:
+            return Looked(None, found.forward)
+        if query.reusable:
+            found = await recall.same(features, directives, versions)
+            if found.hit is None and not self._flights.waiters(
+                query.shared_key(background=query.request.job.background)
+            ):
+                meanings = await recall.meanings(query.request, features, versions)
+                # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
+                hit = await recall.alike(meanings.values(), directives)
+                found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
+        spare = None if found.hit else await recall.spare(features, directives, versions)
+        return Looked(found.hit, found.forward, meanings, spare)
+
+    async def _alone(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
+        """Ask for a whole answer that nobody shares."""
+        features, job, arrived = query.features, query.request.job, query.arrived
+        models = self.runner.order(query.route, features, query.targets)
+        answer, spent = await self.runner.whole(job, features.deadline_s, models)
+        status = _missed(features, looked.forward, stored=self._keep(features, answer, looked.meanings))
+        outcome = Outcome(answer.head, status, looked_up - arrived, features, query.permit, job, arrived, answer=answer)
+        self.settle(outcome, spent)
+        return outcome
+
+    async def _joined(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
+        """Take part in the work for the same request, or begin it."""
+        features, job, arrived = query.features, query.request.job, query.arrived
+        shared = query.shared_key(background=job.background) if query.reusable else None
         # Whoever joins later may have more time than who came first: shared work has what the operator allows.
         until = features.deadline_s if shared is None else arrived + self._deadline_s
-        seat = self._flights.join(
-            shared,
-            functools.partial(self.runner.run, request.job, until, models),
-            functools.partial(self._remember, features, meanings) if self._recall and features.cacheable else None,
-        )
+        seat, kept = self._seat(query, looked.meanings, shared, job, until)
         if features.deadline_s < until:
             seat = TimedSeat(seat, features.deadline_s - looked_up)
         head = await _first(seat)
-        status = _missed(features, directives, collapsed=not seat.leader)
-        return Outcome(head, status, looked_up - arrived, features, permit, request.job, arrived, seat=seat)
+        status = _missed(features, looked.forward, collapsed=not seat.leader)
+        return Outcome(
+            head,
+            status,
+            looked_up - arrived,
+            features,
+            query.permit,
+            job,
+            arrived,
+            seat=seat,
+            kept=kept,
+            spare=looked.spare,
+        )
+
+    def _seat(
+        self, query: Query, meanings: Mapping[str, Meaning], shared: bytes | None, job: Job, until: float
+    ) -> tuple[Seat[Item], Kept]:
+        kept = Kept()
+        models = self.runner.order(query.route, query.features, query.targets)
+        remembered = self._recall is not None and query.features.cacheable
+        seat = self._flights.join(
+            shared,
+            functools.partial(self.runner.run, job, until, models),
+            functools.partial(self._remember, query.features, meanings, kept) if remembered else None,
+        )
+        return seat, kept
+
+    def _renew(self, query: Query, hit: Hit) -> None:
+        """Have what is served stale made anew, unless that is under way."""
+        key = query.shared_key(background=True)
+        if not self._flights.waiters(key) and not self._flights.waiters(query.shared_key(background=False)):
+            self._renewals.begin(key, functools.partial(self._made_anew, query, hit, key))
+
+    async def _made_anew(self, query: Query, hit: Hit, key: bytes) -> None:
+        """Make an answer that nobody waits for, on the account of who was served the stale one."""
+        until = self._clock() + self._deadline_s
+        permit = self.begin(query.caller, query.features, background=True)
+        spent = 0
+        try:
+            meanings = {} if hit.meaning is None else {hit.answer.head.version: hit.meaning}
+            job = replace(query.request.job, background=True)
+            seat, _ = self._seat(query, meanings, key, job, until)
+            async with seat:
+                async for item in seat:
+                    if type(item) is Usage:
+                        spent = item.prompt_tokens + item.completion_tokens
+        finally:
+            permit.settle(spent)
+            self.ended()
 
     async def events(self, outcome: Outcome) -> AsyncGenerator[Event, None]:
         """Yield an outcome's events as they come, and settle its accounts at the end, whatever the end is."""
@@ -211,9 +255,15 @@ class Pipeline:
         """Read an outcome's flight to its end: the same outcome with its complete answer."""
         if outcome.answer is not None:
             return outcome
-        async with aclosing(self.events(outcome)) as events:
-            answer = Answer(outcome.head, counted([event async for event in events], outcome.features.tokens_in))
-        stored = self._recall is not None and write_gate(outcome.features, answer) is None
+        try:
+            async with aclosing(self.events(outcome)) as events:
+                answer = Answer(outcome.head, counted([event async for event in events], outcome.features.tokens_in))
+        except BackendError as error:
+            spare = outcome.spare
+            if spare is None or (status := in_place_of(error, spare)) is None:
+                raise
+            return replace(outcome, head=spare.answer.head, answer=spare.answer, seat=None, status=status)
+        stored = outcome.kept is not None and outcome.kept.stored
         return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
 
     def settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
@@ -233,24 +283,26 @@ class Pipeline:
             infer_s=head.infer_s,
         )
 
-    def _found(self, hit: Hit, features: Features, permit: Permit, job: Job, arrived: float) -> Outcome:
+    def _found(self, query: Query, answer: Answer, status: CacheStatus) -> Outcome:
+        """Return what was remembered."""
+        arrived, job = query.arrived, query.request.job
         lookup_s = self._clock() - arrived
-        outcome = Outcome(hit.answer.head, hit.status, lookup_s, features, permit, job, arrived, answer=hit.answer)
+        outcome = Outcome(answer.head, status, lookup_s, query.features, query.permit, job, arrived, answer=answer)
         self.settle(outcome, 0)
         return outcome
 
-    def _remember(self, features: Features, meanings: Mapping[str, Meaning], items: Sequence[Item]) -> None:
+    def _remember(self, features: Features, meanings: Mapping[str, Meaning], kept: Kept, items: Sequence[Item]) -> None:
         head = items[0]
         assert type(head) is Head
-        self._keep(features, Answer(head, tuple([item for item in items if type(item) is not Head])), meanings)
+        answer = Answer(head, tuple([item for item in items if type(item) is not Head]))
+        kept.stored = self._keep(features, answer, meanings)
 
     def _keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning]) -> bool:
         """Remember an answer, where there are caches and it may be; frames are no part of what is kept."""
         if self._recall is None or not features.cacheable:
             return False
         events = [event for event in answer.events if type(event) is not Frame]
-        self._recall.keep(features, Answer(answer.head, counted(events, features.tokens_in)), meanings)
-        return write_gate(features, answer) is None
+        return self._recall.keep(features, Answer(answer.head, counted(events, features.tokens_in)), meanings)
 
 
 async def _first(seat: Seat[Item]) -> Head:
@@ -264,9 +316,7 @@ async def _first(seat: Seat[Item]) -> Head:
     return head
 
 
-def _missed(
-    features: Features, directives: Directives, *, collapsed: bool = False, stored: bool = False
-) -> CacheStatus:
+def _missed(features: Features, forward: Forward, *, collapsed: bool = False, stored: bool = False) -> CacheStatus:
     if not features.cacheable:
         return CacheStatus(forward="bypass", detail=features.reason)
-    return CacheStatus(forward="request" if directives.no_cache else "miss", collapsed=collapsed, stored=stored)
+    return CacheStatus(forward=forward, collapsed=collapsed, stored=stored)

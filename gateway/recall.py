@@ -5,8 +5,10 @@ A trouble here is a miss and a counter, never a failed request.
 
 import asyncio
 import functools
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from backends.contract import BackendError
 from cache.contract import Entry, Meaning
@@ -14,7 +16,9 @@ from cache.exact import ExactCache
 from cache.semantic.lookup import Match, Miss, SemanticCache
 from gateway.analyze import Features
 from gateway.answer import Answer, UnreadableAnswerError, pack, unpack
-from gateway.cache_control import CacheStatus
+from gateway.cache_control import CacheStatus, Forward
+from gateway.errors import fault
+from gateway.freshness import Use, age_of, jittered, use_of
 from gateway.identity import compatibility, scoped
 from gateway.request import Directives, Request
 from gateway.telemetry import Telemetry
@@ -25,12 +29,31 @@ _UNPACKED_ANSWERS = 1024
 _UNPACKED_MAX_BYTES = 64 * 2**10
 
 
+# What a stale answer may stand in for (RFC 5861 §4).
+_OUTAGES = (500, 502, 503, 504)
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A remembered answer, and what to tell the client of where it came from."""
+    """A remembered answer, and what to tell the client of where it came from.
+
+    `renew` says that the client takes it as it is while it is made anew; `meaning` is what it is found by besides.
+    """
 
     answer: Answer
     status: CacheStatus
+    renew: bool = False
+    meaning: Meaning | None = None
+
+
+class Found(NamedTuple):
+    """What a look-up came to: a hit, or why the request goes on."""
+
+    hit: Hit | None
+    forward: Forward = "miss"
+
+
+_NOTHING = Found(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +78,8 @@ class Recall:
         exact_ttl_s: float,
         semantic_ttl_s: float,
         embed_deadline_s: float,
+        max_stale_s: float = 0.0,
+        jitter: float = 0.0,
     ) -> None:
         self._exact = exact
         self._semantic = semantic
@@ -64,20 +89,27 @@ class Recall:
         self._exact_ttl_s = exact_ttl_s
         self._semantic_ttl_s = semantic_ttl_s
         self._embed_deadline_s = embed_deadline_s
+        self._max_stale_s = max_stale_s
+        self._jitter = jitter
         self._unpack_small = functools.lru_cache(_UNPACKED_ANSWERS)(unpack)
 
     def key(self, features: Features, version: str) -> bytes:
         """Return the exact key of a request for one model version, within its tenant."""
         return scoped(features.fingerprint, features.scope, version)
 
-    async def same(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
-        """Return the answer to the same request from any of these model versions."""
-        hit = self.in_memory(features, directives, versions)
-        for version in versions if hit is None else ():
-            entry = await self._exact.get(self.key(features, version))
-            if entry is not None and (hit := self._hit(entry, directives, "exact")) is not None:
-                break
-        return hit
+    async def same(self, features: Features, directives: Directives, versions: Sequence[str]) -> Found:
+        """Look for the answer to the same request from any of these model versions."""
+        found = _NOTHING
+        now = self._clock()
+        for version in versions:
+            key = self.key(features, version)
+            entry = self._exact.peek(key) or await self._exact.get(key)
+            if entry is None:
+                continue
+            if (hit := self._hit(entry, directives, "exact")) is not None:
+                return Found(hit)
+            found = Found(None, "stale" if entry.fresh_until <= now else "request")
+        return found
 
     def in_memory(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
         """Return the answer to the same request if it is in memory; never waits."""
@@ -85,6 +117,16 @@ class Recall:
             entry = self._exact.peek(self.key(features, version))
             if entry is not None and (hit := self._hit(entry, directives, "exact")) is not None:
                 return hit
+        return None
+
+    async def spare(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
+        """Return an answer that the client takes where no model can give one (RFC 5861 §4), or None."""
+        if not directives.stale_if_error_s or not features.cacheable:
+            return None
+        for version in versions:
+            entry = await self._exact.get(self.key(features, version))
+            if entry is not None and use_of(entry, self._clock(), directives, self._max_stale_s) is not Use.NONE:
+                return self._served(entry, "stale-if-error")
         return None
 
     async def meanings(self, request: Request, features: Features, versions: Sequence[str]) -> dict[str, Meaning]:
@@ -120,28 +162,58 @@ class Recall:
         assert self._semantic is not None, "a meaning is made only where there is a semantic cache"
         return await self._semantic.find(meaning.partition, meaning.text, meaning.vector)
 
-    def keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning]) -> None:
-        """Remember an answer if every write gate lets it through, under the meaning for the version that made it."""
+    def keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning]) -> bool:
+        """Remember an answer if every write gate lets it through, under the meaning for the version that made it.
+
+        Tell whether it is remembered.
+        """
         if write_gate(features, answer) is not None:
-            return
-        now = self._clock()
-        meaning = meanings.get(answer.head.version)
-        ttl_s = self._exact_ttl_s if meaning is None else min(self._exact_ttl_s, self._semantic_ttl_s)
-        key = self.key(features, answer.head.version)
-        entry = Entry(key, pack(answer), stored_at=now, expires_at=now + ttl_s, meaning=meaning)
+            return False
+        now, keeping, head = self._clock(), features.keeping, answer.head
+        meaning = meanings.get(head.version)
+        ttl_s = self._exact_ttl_s if keeping.ttl_s is None else keeping.ttl_s
+        ttl_s = ttl_s if meaning is None else min(ttl_s, self._semantic_ttl_s)
+        key = self.key(features, head.version)
+        fresh_until = now + jittered(ttl_s, self._jitter, key)
+        entry = Entry(
+            key,
+            pack(answer),
+            stored_at=now,
+            expires_at=fresh_until + self._max_stale_s,
+            meaning=meaning,
+            stale_s=self._max_stale_s,
+            groups=(*keeping.groups, f"model:{head.model}", f"version:{head.version}"),
+        )
         self._exact.keep(entry)
         if meaning is not None and self._semantic is not None:
             self._semantic.add(entry)
+        return True
 
     def _hit(self, entry: Entry, directives: Directives, detail: str, matched: str | None = None) -> Hit | None:
-        now = self._clock()
-        age_s = max(0, int(now - entry.stored_at))
-        if directives.max_age_s is not None and age_s > directives.max_age_s:
+        use = use_of(entry, self._clock(), directives, self._max_stale_s)
+        if use is not Use.SERVE and use is not Use.RENEW:
             return None
+        hit = self._served(entry, detail, matched)
+        return hit if hit is None or use is Use.SERVE else replace(hit, renew=True)
+
+    def _served(self, entry: Entry, detail: str, matched: str | None = None) -> Hit | None:
         try:
             answer = (self._unpack_small if len(entry.value) <= _UNPACKED_MAX_BYTES else unpack)(entry.value)
         except UnreadableAnswerError:
             self._telemetry.cache_trouble(detail)
             return None
-        ttl_s = int(entry.expires_at - now)
-        return Hit(answer, CacheStatus(hit=True, detail=detail, ttl_s=ttl_s, age_s=age_s, matched=matched))
+        now = self._clock()
+        ttl_s = math.floor(entry.fresh_until - now)
+        status = CacheStatus(hit=True, detail=detail, ttl_s=ttl_s, age_s=age_of(entry, now), matched=matched)
+        return Hit(answer, status, meaning=entry.meaning)
+
+
+def in_place_of(error: Exception, spare: Hit) -> CacheStatus | None:
+    """Return the status of an answer that is served in place of an error (RFC 5861 §4), or None: of others it is not.
+
+    The request was forwarded, so that this is no hit (RFC 9211 §2.2).
+    """
+    status = fault(error).status
+    if status not in _OUTAGES:
+        return None
+    return replace(spare.status, hit=False, forward="stale", forward_status=status)

@@ -51,9 +51,17 @@ class Caller:
 
 @value
 class Directives:
-    """What the client's `Cache-Control` asks for (RFC 9111 §5.2.1); ages in seconds."""
+    """What a client asks of the caches by its `Cache-Control` (RFC 9111 §5.2.1, RFC 5861); ages in seconds.
+
+    What it accepts of stale answers counts within what the operator allows. `tags` go with the answer if it is kept.
+    """
 
     no_store: bool = False
     no_cache: bool = False
     only_if_cached: bool = False
     max_age_s: int | None = None
+    max_stale_s: float | None = None
+    min_fresh_s: int = 0
+    stale_while_revalidate_s: int = 0
+    stale_if_error_s: int = 0
+    tags: tuple[str, ...] = ()

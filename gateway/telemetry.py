@@ -44,6 +44,12 @@ class Telemetry:
             ("result",),
             registry=self._registry,
         )
+        self._renewals = Counter(
+            "warmgate_cache_renewals",
+            "Stale answers that were served and made anew: renewed, or why not.",
+            ("result",),
+            registry=self._registry,
+        )
         self._answered: dict[tuple[str, str, int, str], Answered] = {}
         self._times: dict[tuple[str, str], Times] = {}
         self._models: dict[str, OfModel] = {}
@@ -51,12 +57,15 @@ class Telemetry:
 
     def answered(self, surface: str, model: str, status: int, cache: str, seconds: float) -> None:
         """Count one request that was answered, or refused."""
+        self.tally(surface, model, status, cache).add(seconds)
+
+    def tally(self, surface: str, model: str, status: int, cache: str) -> Answered:
+        """Return what counts the requests that end so; who has many of them keeps it."""
         key = (surface, model, status, cache)
         answered = self._answered.get(key)
         if answered is None:
             answered = self._answered[key] = Answered(self._times.setdefault((surface, cache), Times()))
-        answered.count += 1
-        answered.times.add(seconds)
+        return answered
 
     def first_event(self, model: str, seconds: float) -> None:
         """Observe the wait for a model's first event."""
@@ -110,6 +119,10 @@ class Telemetry:
     def semantic(self, result: str) -> None:
         """Count a look-up by meaning."""
         self._semantic.labels(result).inc()
+
+    def renewal(self, result: str) -> None:
+        """Count an answer that was served stale, and what became of making it anew."""
+        self._renewals.labels(result).inc()
 
     def read_from(self, source: Callable[[], Iterable[Reading]]) -> None:
         """Ask `source` for readings at every scrape."""

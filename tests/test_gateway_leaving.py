@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from backends.contract import DeadlineExceeded, Event, Finish, Text, Usage
-from gateway.pipeline import Outcome
+from gateway.query import Outcome
 from gateway.request import Caller, Limits
 from gateway.routes import Route
 from tests.fakes import FakeEngine

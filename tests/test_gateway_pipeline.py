@@ -32,9 +32,11 @@ from cache.semantic.lookup import SemanticCache
 from gateway.analyze import CachePolicy
 from gateway.catalog import Catalog
 from gateway.errors import NotCached, UnknownModel
+from gateway.identity import scoped
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
-from gateway.pipeline import Outcome, Pipeline
+from gateway.pipeline import Pipeline
+from gateway.query import Outcome
 from gateway.recall import Embedder, Recall
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route, Routes
@@ -323,8 +325,9 @@ async def test_unknown_model():
 async def test_unreadable_record_is_a_miss():
     """Bytes in the cache that are no answer cost a look at the model, not an error."""
     async with house({"a": FakeEngine()}) as built:
-        await built.get(ask())
-        (entry,) = list(built.exact.memory._entries.values())
+        made = await built.get(ask())
+        entry = built.exact.peek(scoped(made.features.fingerprint, "", "a-1"))
+        assert entry is not None
         object.__setattr__(entry, "value", b"junk")
 
         outcome = await built.get(ask())

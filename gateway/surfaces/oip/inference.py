@@ -15,7 +15,8 @@ from gateway import cache_control
 from gateway.auth import Gatekeeper
 from gateway.catalog import Catalog
 from gateway.errors import Fault
-from gateway.pipeline import Outcome, Pipeline
+from gateway.pipeline import Pipeline
+from gateway.query import Outcome
 from gateway.surfaces.oip.answers import TEXT_OUTPUT
 from gateway.surfaces.oip.calls import Context, code, metadata, peer, read, remaining_s, told
 from gateway.surfaces.oip.messages import FINAL, question_of, response, response_of

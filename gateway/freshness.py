@@ -1,0 +1,50 @@
+"""Whether a remembered answer may be served to a client now, by its age and what the client accepts. Pure.
+
+Sources: RFC 9111 §4.2 and §5.2.1, RFC 5861 for what may be stale while it is renewed, or where the model fails.
+"""
+
+from enum import Enum
+
+from cache.contract import Entry
+from gateway.request import Directives
+
+
+class Use(Enum):
+    """What may be done with an entry: serve it, serve and renew it, keep it in case the model fails, or nothing."""
+
+    SERVE = "serve"
+    RENEW = "renew"
+    SPARE = "spare"
+    NONE = "none"
+
+
+def use_of(entry: Entry, now: float, directives: Directives, max_stale_s: float) -> Use:
+    """Decide on one entry; one that is stale for longer than the operator's `max_stale_s` is of no use."""
+    past_s = max(0.0, now - entry.fresh_until)
+    if past_s > max_stale_s:
+        return Use.NONE
+    is_fresh = now < entry.fresh_until
+    if directives.max_age_s is not None and (over_s := age_of(entry, now) - directives.max_age_s) > 0:
+        is_fresh, past_s = False, max(past_s, over_s)
+    if not directives.no_cache:
+        if is_fresh:
+            if entry.fresh_until - now >= directives.min_fresh_s:
+                return Use.SERVE
+        elif directives.max_stale_s is not None and past_s <= directives.max_stale_s:
+            return Use.SERVE
+        if past_s < directives.stale_while_revalidate_s:
+            return Use.SERVE if directives.only_if_cached else Use.RENEW
+    return Use.SPARE if past_s < directives.stale_if_error_s else Use.NONE
+
+
+def age_of(entry: Entry, now: float) -> int:
+    """Return an entry's age in whole seconds; a clock that was set back makes nothing younger than new."""
+    return max(0, int(now - entry.stored_at))
+
+
+def jittered(ttl_s: float, jitter: float, key: bytes) -> float:
+    """Return a time to live that is shorter by a share of up to `jitter`, drawn by the key.
+
+    Answers that came together do so not expire together; drawn by the key, a test and another gateway draw alike.
+    """
+    return ttl_s * (1.0 - jitter * int.from_bytes(key[:4]) / 2**32)

@@ -1,0 +1,86 @@
+"""A request under way: what is known of it, what the caches had, and what came of it. Knows no cache and no pool."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from backends.contract import Job
+from backends.value import value
+from cache.contract import Meaning
+from cache.flight import Seat
+from gateway.analyze import Features
+from gateway.answer import Answer, Head
+from gateway.cache_control import CacheStatus, Forward
+from gateway.identity import scoped
+from gateway.limits import Permit
+from gateway.recall import Hit
+from gateway.request import Caller, Directives, Request
+from gateway.routes import Route
+from gateway.running import Item
+
+
+@value
+class Query:
+    """A request under way: who asks, what is known of it, which models may answer, and whose answers it is served.
+
+    It came at `arrived` (monotonic seconds). `permit` is settled with its accounts.
+    """
+
+    request: Request
+    caller: Caller
+    directives: Directives
+    route: Route
+    features: Features
+    permit: Permit
+    arrived: float
+    targets: Sequence[str]
+    versions: Sequence[str]
+
+    @property
+    def reusable(self) -> bool:
+        """Whether it may be served an answer that was made for another, and others may be served its own."""
+        return self.features.cacheable and not self.directives.no_cache
+
+    def shared_key(self, *, background: bool) -> bytes:
+        """Return what names the work that it may share: what yields to all others is shared by such alone."""
+        pace = ("background",) if background else ()
+        return scoped(self.features.fingerprint, self.features.scope, *self.versions, *pace)
+
+
+class Looked(NamedTuple):
+    """What the caches had: a hit, or why the request goes on, and the meanings that its answer is to be found by."""
+
+    hit: Hit | None
+    forward: Forward = "miss"
+    meanings: Mapping[str, Meaning] = {}
+    spare: Hit | None = None
+
+
+class Kept:
+    """Whether an answer was remembered, once that is known."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self) -> None:
+        self.stored = False
+
+
+@value
+class Outcome:
+    """What the pipeline found or began: a complete answer, or a seat in a flight whose `head` has come.
+
+    `lookup_s` is the time that the caches took. `permit` is settled where the answer is complete, else by who reads the
+    outcome to its end. `job` is what was asked, at `arrived` (monotonic seconds). `spare` is served where the flight
+    fails before its answer has begun to go out.
+    """
+
+    head: Head
+    status: CacheStatus
+    lookup_s: float
+    features: Features
+    permit: Permit
+    job: Job
+    arrived: float
+    answer: Answer | None = None
+    seat: Seat[Item] | None = None
+    kept: Kept | None = None
+    spare: Hit | None = None
