@@ -1,11 +1,15 @@
-"""The exact cache: memory first, then disk, and nothing that was purged. Knows nothing of what a key stands for."""
+"""The exact cache: memory first, then disk, then what gateways share, and nothing that was purged.
+
+Knows nothing of what a key stands for.
+"""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from cache.contract import Entry
+from cache.contract import Entry, Store
 from cache.disk import DiskStore
 from cache.memory import MemoryStore
 from cache.purges import Purges, of_key
@@ -27,16 +31,27 @@ class Census:
     value_bytes: int
 
 
+class Shared(Store, Protocol):
+    """A tier that other gateways use as well."""
+
+    def keep(self, entry: Entry) -> None:
+        """Queue the entry; never waits."""
+        ...
+
+
 class ExactCache:
-    """A `Store` of two tiers. An entry found on disk is promoted to memory, with the time to live that it has left.
+    """A `Store` of tiers. An entry found in a slower one is promoted, with the time to live that it has left.
 
     Whoever keeps an answer stamps its entry with `purges.stamp()` from before the answer was asked for: what a purge
     overtook on its way is then dead when it arrives.
     """
 
-    def __init__(self, memory: MemoryStore, disk: DiskStore | None, purges: Purges | None = None) -> None:
+    def __init__(
+        self, memory: MemoryStore, disk: DiskStore | None, purges: Purges | None = None, shared: Shared | None = None
+    ) -> None:
         self.memory = memory
         self.disk = disk
+        self.shared = shared
         self.purges = purges or Purges()
         self.counters = ExactCounters()
         self._reading: Counter[bytes] = Counter()
@@ -56,22 +71,18 @@ class ExactCache:
         if entry is not None:
             return entry
         self.memory.counters.misses += 1
-        if self.disk is None:
+        if self.disk is None and self.shared is None:
             return None
         self._reading[key] += 1
         try:
-            entry = await self.disk.get(key)
-            # The key was put or removed while the disk was read: the old row must not be served, nor shadow the new.
+            entry = await self._get_further(key)
+            # The key was put or removed while the tiers were read: the old row must not be served, nor shadow the new.
             if key in self._changed:
                 return self.peek(key)
         finally:
             self._end_read(key)
-        if entry is None:
-            return None
-        if self.purges.is_dead(entry):
-            self._bury(entry)
-            return None
-        self.memory.keep(entry)
+        if entry is not None:
+            self.memory.keep(entry)
         return entry
 
     def keep(self, entry: Entry) -> None:
@@ -83,20 +94,32 @@ class ExactCache:
         self.memory.keep(entry)
         if self.disk is not None:
             self.disk.keep(entry)
+        if self.shared is not None:
+            self.shared.keep(entry)
+
+    def adopt(self, entry: Entry) -> bool:
+        """Keep what another gateway made in this one's own tiers, unless it is purged; return whether it is alive."""
+        if not self._take(entry):
+            return False
+        self._note_change(entry.key)
+        self.memory.keep(entry)
+        return True
 
     async def put(self, entry: Entry) -> None:
         """Keep the entry, replacing one of the same key; see `keep`."""
         self.keep(entry)
 
     async def remove(self, key: bytes) -> None:
-        """Forget the entry in both tiers."""
+        """Forget the entry in all tiers."""
         self._note_change(key)
         self.memory.discard(key)
         if self.disk is not None:
             await self.disk.remove(key)
+        if self.shared is not None:
+            await self.shared.remove(key)
 
     async def clear(self) -> None:
-        """Forget everything in both tiers."""
+        """Forget everything in this gateway's own tiers."""
         self._changed.update(self._reading)
         self.memory.clear()
         if self.disk is not None:
@@ -136,6 +159,30 @@ class ExactCache:
 
     async def _save(self) -> bool:
         return self.disk is None or await self.disk.save()
+
+    async def _get_further(self, key: bytes) -> Entry | None:
+        """Look on disk, then in what is shared."""
+        entry = None if self.disk is None else await self.disk.get(key)
+        if entry is not None and self.purges.is_dead(entry):
+            self._bury(entry)
+            entry = None
+        if entry is not None or self.shared is None:
+            return entry
+        entry = await self.shared.get(key)
+        if entry is None or key in self._changed:
+            return None
+        return entry if self._take(entry) else None
+
+    def _take(self, entry: Entry) -> bool:
+        """Keep what another gateway made on disk, unless it is purged."""
+        # Purges to come end it, even where the clock here is behind the one that stamped it.
+        self.purges.observe(entry.stamp)
+        if self.purges.is_dead(entry):
+            self.counters.purged += 1
+            return False
+        if self.disk is not None:
+            self.disk.keep(entry)
+        return True
 
     def _bury(self, entry: Entry) -> None:
         self.counters.purged += 1
