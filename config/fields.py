@@ -17,7 +17,9 @@ from config.units import (
     duration_text,
     parse_allowance,
     parse_duration,
+    parse_share,
     parse_size,
+    share_text,
     size_text,
 )
 
@@ -135,6 +137,9 @@ KeepWarm = Annotated[
 ]
 Memory = Annotated[Allowance, PlainValidator(parse_allowance), PlainSerializer(allowance_text), _schema(anyOf=_MEMORY)]
 Threshold = Annotated[float, PlainValidator(parsing.parse_threshold), WithJsonSchema(_THRESHOLD)]
+Share = Annotated[
+    float, PlainValidator(parse_share), PlainSerializer(share_text), _schema(type="string", pattern=SHARE_PATTERN)
+]
 Switch = Annotated[bool, PlainValidator(parsing.parse_switch), _schema(type="boolean")]
 Url = Annotated[str, PlainValidator(parsing.parse_url), _schema(type="string", pattern="^https?://[^@?#]+$")]
 UrlPath = Annotated[str, PlainValidator(parsing.parse_url_path), _schema(type="string", pattern="^/[!-~]*$")]

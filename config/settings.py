@@ -23,6 +23,7 @@ from config.fields import (
     Name,
     NameOrAny,
     Secret,
+    Share,
     Size,
     Switch,
     Text,
@@ -116,6 +117,14 @@ class ExactSettings(Section):
     ttl_s: Annotated[Duration, duration_from("1s")] = Field(
         default=3600.0, alias="ttl", description="How long an answer is served after it was made."
     )
+    jitter: Share = Field(
+        default=0.1, description="By up to so much shorter `ttl` is, for each answer: those made together end apart."
+    )
+    max_stale_s: Annotated[Duration, duration_from("0s")] = Field(
+        default=3600.0,
+        alias="max_stale",
+        description="How long after its `ttl` an answer is still served to who asks for stale ones; 0 to nobody.",
+    )
 
 
 class SemanticSettings(Section):
@@ -128,6 +137,12 @@ class SemanticSettings(Section):
     threshold: Threshold | None = Field(
         default=None, description="The least cosine of two questions that share an answer. Left out: the cache's own."
     )
+    budget_s: Annotated[Duration, duration_from("1ms")] = Field(
+        default=0.015,
+        alias="budget",
+        description="How long a request waits for an answer to be found by meaning before the model is asked.",
+    )
+    memory_bytes: Size = Field(default=256 * 2**20, alias="memory", description="What the vectors in memory may take.")
 
 
 class CacheSettings(Section):
@@ -241,6 +256,19 @@ class RouteCacheSettings(Section):
     truncated: Annotated[CachePolicy, one_of(*get_args(CachePolicy))] = Field(
         default="bypass",
         description="`store` or `bypass` where an answer ended at its limit of tokens (`finish_reason` `length`).",
+    )
+    ttl_s: Annotated[Duration, duration_from("1s")] | None = Field(
+        default=None, alias="ttl", description="How long its answers are served. Left out: as `cache.exact.ttl` says."
+    )
+    tags: tuple[Name, ...] = Field(default=(), description="Tags of its answers, by which they can be purged.")
+    fallback: Switch = Field(
+        default=True, description="Whether a repeat is served what a fallback answered, where no model above it has."
+    )
+    items: Switch = Field(
+        default=True, description="Whether what has several inputs is kept by each input, or as a whole."
+    )
+    obey_upstream: Switch = Field(
+        default=False, description="Whether an answer is not kept where its upstream says `Cache-Control: no-store`."
     )
 
 

@@ -113,4 +113,9 @@ def allowance_text(allowance: Allowance) -> str:
     """Return an allowance as an operator writes it: `8GiB`, `80%`."""
     if allowance.size_bytes is not None:
         return size_text(allowance.size_bytes)
-    return f"{(allowance.share or 0.0) * 100:.9g}%"
+    return share_text(allowance.share or 0.0)
+
+
+def share_text(share: float) -> str:
+    """Return a share as an operator writes it: `80%`."""
+    return f"{share * 100:.9g}%"

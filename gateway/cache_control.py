@@ -16,7 +16,7 @@ from gateway.request import Directives
 
 TAGS = "x-warmgate-tags"
 MOST_TAGS = 16
-TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 
 _NONE = Directives()
 # More digits than any age has; a number that is longer counts as the greatest (RFC 9111 §1.2.2).
@@ -68,8 +68,8 @@ def _tags(header: str) -> tuple[str, ...]:
     tags = tuple(dict.fromkeys([tag.strip() for tag in header.split(",", MOST_TAGS) if tag.strip()]))
     if len(tags) > MOST_TAGS or not all(TAG.fullmatch(tag) for tag in tags):
         raise InvalidRequest(
-            f"X-Warmgate-Tags must be at most {MOST_TAGS} tags with commas between, each of 1 to 64 letters, digits and"
-            f" '._:/-', got '{cut(header)}'"
+            f"X-Warmgate-Tags must be at most {MOST_TAGS} tags with commas between, each of up to 128"
+            f" letters, digits and '._:/@+-', the first a letter or digit, got '{cut(header)}'"
         )
     return tags
 

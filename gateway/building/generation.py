@@ -19,7 +19,7 @@ from gateway.building.caches import Caches, recall_of
 from gateway.catalog import Catalog
 from gateway.explain import Explainer
 from gateway.front import Front
-from gateway.lane import Lane
+from gateway.lane.passing import Lane
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.oip_pages import OipPages
@@ -185,5 +185,10 @@ def _route(name: str, route: RouteSettings) -> Route:
             sampled=route.cache.sampled == "store",
             unstated=route.cache.unstated == "store",
             truncated=route.cache.truncated == "store",
+            ttl_s=route.cache.ttl_s,
+            tags=route.cache.tags,
+            fallback=route.cache.fallback,
+            items=route.cache.items,
+            obey_upstream=route.cache.obey_upstream,
         ),
     )
