@@ -85,17 +85,21 @@ class ExactCache:
             self.memory.keep(entry)
         return entry
 
-    def keep(self, entry: Entry) -> None:
-        """Keep the entry in memory at once, and queue it for the disk; never waits. One that is purged is let go."""
+    def keep(self, entry: Entry) -> bool:
+        """Keep the entry in memory at once, and queue it for the disk; never waits.
+
+        One that a purge has overtaken is let go; tell whether it is kept.
+        """
         if self.purges.is_dead(entry):
             self.counters.late += 1
-            return
+            return False
         self._note_change(entry.key)
         self.memory.keep(entry)
         if self.disk is not None:
             self.disk.keep(entry)
         if self.shared is not None:
             self.shared.keep(entry)
+        return True
 
     def adopt(self, entry: Entry) -> bool:
         """Keep what another gateway made in this one's own tiers, unless it is purged; return whether it is alive."""

@@ -17,6 +17,7 @@ from gateway.cache_control import CacheStatus, Forward
 from gateway.catalog import Catalog
 from gateway.errors import NotCached
 from gateway.limits import Limiter, Permit
+from gateway.meaning import NO_MEANINGS
 from gateway.model_statistics import ModelStatistics
 from gateway.query import Kept, Looked, Outcome, Query
 from gateway.recall import Found, Hit, Recall, in_place_of
@@ -140,17 +141,17 @@ class Pipeline:
     async def _look(self, query: Query) -> Looked:
         """Look for the same request, then for one that means the same."""
         recall, features, directives, versions = self._recall, query.features, query.directives, query.versions
-        found, meanings = Found(None, "request" if directives.no_cache else "miss"), dict[str, Meaning]()
+        found, meanings = Found(None, "request" if directives.no_cache else "miss"), NO_MEANINGS
         if recall is None or not features.cacheable:
             return Looked(None, found.forward)
         if query.reusable:
             found = await recall.same(features, directives, versions)
             if found.hit is None and not self._flights.waiters(
-                query.shared_key(background=query.request.job.background)
+                self._shared(query, background=query.request.job.background)
             ):
                 meanings = await recall.meanings(query.request, features, versions)
                 # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
-                hit = await recall.alike(meanings.values(), directives)
+                hit = await recall.alike(meanings, directives)
                 found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
         spare = None if found.hit else await recall.spare(features, directives, versions)
         return Looked(found.hit, found.forward, meanings, spare)
@@ -158,9 +159,9 @@ class Pipeline:
     async def _alone(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Ask for a whole answer that nobody shares."""
         features, job, arrived = query.features, query.request.job, query.arrived
-        models = self.runner.order(query.route, features, query.targets)
+        models, stamp = self.runner.order(query.route, features, query.targets), self._stamp()
         answer, spent = await self.runner.whole(job, features.deadline_s, models)
-        status = _missed(features, looked.forward, stored=self._keep(features, answer, looked.meanings))
+        status = _missed(features, looked.forward, stored=self._keep(features, answer, looked.meanings, stamp))
         outcome = Outcome(answer.head, status, looked_up - arrived, features, query.permit, job, arrived, answer=answer)
         self.settle(outcome, spent)
         return outcome
@@ -168,7 +169,7 @@ class Pipeline:
     async def _joined(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Take part in the work for the same request, or begin it."""
         features, job, arrived = query.features, query.request.job, query.arrived
-        shared = query.shared_key(background=job.background) if query.reusable else None
+        shared = self._shared(query, background=job.background) if query.reusable else None
         # Whoever joins later may have more time than who came first: shared work has what the operator allows.
         until = features.deadline_s if shared is None else arrived + self._deadline_s
         seat, kept = self._seat(query, looked.meanings, shared, job, until)
@@ -198,14 +199,14 @@ class Pipeline:
         seat = self._flights.join(
             shared,
             functools.partial(self.runner.run, job, until, models),
-            functools.partial(self._remember, query.features, meanings, kept) if remembered else None,
+            functools.partial(self._remember, query.features, meanings, kept, self._stamp()) if remembered else None,
         )
         return seat, kept
 
     def _renew(self, query: Query, hit: Hit) -> None:
         """Have what is served stale made anew, unless that is under way."""
-        key = query.shared_key(background=True)
-        if not self._flights.waiters(key) and not self._flights.waiters(query.shared_key(background=False)):
+        key = self._shared(query, background=True)
+        if not self._flights.waiters(key) and not self._flights.waiters(self._shared(query, background=False)):
             self._renewals.begin(key, functools.partial(self._made_anew, query, hit, key))
 
     async def _made_anew(self, query: Query, hit: Hit, key: bytes) -> None:
@@ -291,18 +292,29 @@ class Pipeline:
         self.settle(outcome, 0)
         return outcome
 
-    def _remember(self, features: Features, meanings: Mapping[str, Meaning], kept: Kept, items: Sequence[Item]) -> None:
+    def _shared(self, query: Query, *, background: bool) -> bytes:
+        """Return what names the work that a request may share now: none that began before its last purge."""
+        models = (*query.targets, *query.route.fallback)
+        epoch = 0 if self._recall is None else self._recall.epoch(query.features, models, query.versions)
+        return query.shared_key(background=background, epoch=epoch)
+
+    def _stamp(self) -> int:
+        return 0 if self._recall is None else self._recall.stamp()
+
+    def _remember(
+        self, features: Features, meanings: Mapping[str, Meaning], kept: Kept, stamp: int, items: Sequence[Item]
+    ) -> None:
         head = items[0]
         assert type(head) is Head
         answer = Answer(head, tuple([item for item in items if type(item) is not Head]))
-        kept.stored = self._keep(features, answer, meanings)
+        kept.stored = self._keep(features, answer, meanings, stamp)
 
-    def _keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning]) -> bool:
+    def _keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning], stamp: int) -> bool:
         """Remember an answer, where there are caches and it may be; frames are no part of what is kept."""
         if self._recall is None or not features.cacheable:
             return False
         events = [event for event in answer.events if type(event) is not Frame]
-        return self._recall.keep(features, Answer(answer.head, counted(events, features.tokens_in)), meanings)
+        return self._recall.keep(features, Answer(answer.head, counted(events, features.tokens_in)), meanings, stamp)
 
 
 async def _first(seat: Seat[Item]) -> Head:

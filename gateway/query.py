@@ -40,10 +40,14 @@ class Query:
         """Whether it may be served an answer that was made for another, and others may be served its own."""
         return self.features.cacheable and not self.directives.no_cache
 
-    def shared_key(self, *, background: bool) -> bytes:
-        """Return what names the work that it may share: what yields to all others is shared by such alone."""
+    def shared_key(self, *, background: bool, epoch: int = 0) -> bytes:
+        """Return what names the work that it may share: what yields to all others is shared by such alone.
+
+        Nobody joins what began in another `epoch` of the purges.
+        """
         pace = ("background",) if background else ()
-        return scoped(self.features.fingerprint, self.features.scope, *self.versions, *pace)
+        since = (f"purged at {epoch}",) if epoch else ()
+        return scoped(self.features.fingerprint, self.features.scope, *self.versions, *pace, *since)
 
 
 class Looked(NamedTuple):

@@ -105,12 +105,14 @@ class DiskStore:
     async def save(self) -> bool:
         """Make all purges durable; where that fails tell so: it is tried again with the next write."""
         async with self._saving:
-            marks = self._purges.take_unsaved()
-            if not marks or await self._attempt("purge", self._database.write_marks, marks):
-                return True
-            self._purges.put_back(marks)
-            self.counters.unsaved += 1
-            return False
+            marks, saved = self._purges.take_unsaved(), False
+            try:
+                saved = not marks or bool(await self._attempt("purge", self._database.write_marks, marks))
+            finally:
+                if not saved:
+                    self._purges.put_back(marks)
+                    self.counters.unsaved += 1
+            return saved
 
     async def resize(self, max_bytes: int) -> None:
         """Change the bound on the disk; what is over it goes with the next write."""
