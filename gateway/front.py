@@ -7,12 +7,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import NamedTuple
 
-from backends.contract import BackendError, Event
+from backends.contract import BackendError, BadJob, Event, UpstreamFailed
 from cache.flight import FlightLaggedError
 from gateway import cache_control, deadline
 from gateway.answer import Head
 from gateway.auth import Gatekeeper
+from gateway.cache_control import CacheStatus
 from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, fault
 from gateway.fields import cut
 from gateway.paths import Paths
@@ -30,6 +32,18 @@ _IDS_DRAWN = 256
 _TELLING = 3  # segments of a path that tell whose it is
 
 Page = Callable[[Call], Awaitable[Reply]]
+
+
+class Answered(NamedTuple):
+    """A hit that was answered: who asked what, over which wire, and the reply."""
+
+    call: Call
+    caller: Caller
+    surface: str
+    model: str
+    outcome: Outcome
+    reply: Reply
+    reply_id: str
 
 
 class Front:
@@ -54,6 +68,7 @@ class Front:
         self.gatekeeper = gatekeeper
         self.telemetry = telemetry
         self._ids = fresh_ids()
+        self.on_hit: Callable[[Answered], None] | None = None
 
     async def serve(self, call: Call) -> Reply:
         """Answer one call."""
@@ -62,7 +77,7 @@ class Front:
         surface = None
         reply_id = next(self._ids)
         model, label = "", "none"
-        caller = None
+        caller, asked = None, None
         try:
             if found is None:
                 return await self._page(call)
@@ -71,14 +86,22 @@ class Front:
                 call = replace(call, names=names)
             caller = self.gatekeeper.identify(call.headers, call.peer)
             request, encoder = surface.decode(call, reply_id)
-            directives = cache_control.parse(call.headers.get("cache-control"))
+            directives = cache_control.read(call.headers)
             timeout_s = deadline.parse(call.headers.get("x-request-timeout"))
+            asked = request, caller, directives
             outcome = await self.pipeline.answer(request, caller, directives, timeout_s)
-            reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
+            if outcome.status.hit and _has_it(call, outcome):
+                reply = _unchanged(outcome, reply_id)
+            else:
+                reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
+            if self.on_hit is not None and outcome.status.hit:
+                self.on_hit(Answered(call, caller, surface.name, request.model, outcome, reply, reply_id))
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
             surface = surface or self._like(call.path)
             reply = self.failed(error, surface, reply_id, caller)
+            if asked is not None and isinstance(error, BackendError):
+                reply.headers["Cache-Status"] = _gone_on(self.pipeline.forwarded(*asked), error)
         name = self._default_surface.name if surface is None else surface.name
         self.telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
         return reply
@@ -196,6 +219,29 @@ def _fault(error: Exception, reply_id: str) -> Fault:
     return trouble
 
 
+def _has_it(call: Call, outcome: Outcome) -> bool:
+    """Tell whether a client says that it has the answer already."""
+    known = call.headers.get("if-none-match")
+    return known is not None and cache_control.is_known(known, _tag(outcome))
+
+
+def _tag(outcome: Outcome) -> str:
+    return cache_control.entity_tag(outcome.features.fingerprint, outcome.head.created_s)
+
+
+def _unchanged(outcome: Outcome, reply_id: str) -> Reply:
+    """Make the reply to a client that has the answer; these requests change nothing, so that it may be a 304."""
+    headers = _headers(outcome, reply_id, JSON)
+    del headers["Content-Type"]
+    return Reply(304, headers, b"")
+
+
+def _gone_on(status: CacheStatus, error: BackendError) -> str:
+    """Return the `Cache-Status` of a request that no model answered."""
+    said = error.status if isinstance(error, UpstreamFailed | BadJob) else None
+    return replace(status, forward_status=said).header()
+
+
 def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, str]:
     status, head = outcome.status, outcome.head
     if status.hit:
@@ -215,6 +261,8 @@ def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, st
     headers |= outcome.permit.headers
     if status.age_s is not None:
         headers["Age"] = str(status.age_s)
+    if outcome.features.cacheable:
+        headers["ETag"] = _tag(outcome)
     return headers
 
 
@@ -224,6 +272,7 @@ def _failure_headers(trouble: Fault, reply_id: str) -> dict[str, str]:
         "X-Request-Id": reply_id,
         "request-id": reply_id,
         "x-should-retry": "true" if trouble.retry else "false",
+        "Cache-Status": f"warmgate; detail={trouble.code or trouble.kind}",
         **trouble.headers,
     }
     if trouble.allow is not None:

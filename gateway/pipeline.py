@@ -86,6 +86,11 @@ class Pipeline:
         finally:
             self.ended()
 
+    def forwarded(self, request: Request, caller: Caller, directives: Directives) -> CacheStatus:
+        """Return why a request goes on to a model whose answer no cache has; for telling of one that failed."""
+        policy = self._routes.resolve(request.model, caller).policy
+        return _missed(analyze(request, caller, directives, policy, 0.0), "request" if directives.no_cache else "miss")
+
     def begin(self, caller: Caller, features: Features, *, background: bool = False) -> Permit:
         """Let a request begin, also past `answer`; it is to be `ended`. Raises as the limits do."""
         tokens = features.tokens_in + (features.max_tokens_out or 0)
