@@ -35,6 +35,11 @@ class Gatekeeper:
         }
         self._scopes = {caller.scope: caller for _, caller in self._callers.values()} or {_LOOPBACK.scope: _LOOPBACK}
 
+    @property
+    def keyed(self) -> bool:
+        """Whether a caller is known by its key, and not by its address."""
+        return bool(self._callers)
+
     def identify(self, headers: Mapping[str, str], peer: str | None) -> Caller:
         """Return the caller. Raises `Unauthorized` or `Forbidden`."""
         if not self._callers:

@@ -6,18 +6,16 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from gateway.errors import BodyTooSlow, Draining, RequestRefused
 from gateway.fields import cut
 from gateway.inflate import inflate
 from gateway.intake import Incoming, Intake
+from gateway.reply_head import preamble
+from gateway.rules import Errand, Rules
 from gateway.surfaces.wire import Call, Reply
 
 _log = logging.getLogger(__name__)
@@ -35,60 +33,21 @@ _NEVER = float("inf")
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Every head begins so; for HTTP/1.0, which knows no interim response, it can be sent ahead of the rest.
 _START = b"HTTP/1.1 "
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # Stands for a request that was refused before it came whole.
 _UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
-
-
-Admit = Callable[[Mapping[str, str], str | None], object]
-
-
-def anybody(_headers: Mapping[str, str], _peer: str | None) -> None:
-    """Let every client send as long a body as is read."""
-
-
-class Errand(Protocol):
-    """A call that is being answered without a task."""
-
-    def hand_over(self) -> None:
-        """Do not give the reply: somebody is about to wait for the `rest`."""
-        ...
-
-    async def rest(self) -> Reply:
-        """Wait for the reply."""
-        ...
-
-    def leave(self) -> None:
-        """Cancel the call, where nobody waits for the `rest` yet."""
-        ...
-
-
-Begin = Callable[[Call, Callable[[Reply | None], None]], Errand | None]
-"""Begins with a call where that needs no task, and gives its reply later, or nothing where its rest must be waited for.
-"""
-
-
-@dataclass(slots=True)
-class Rules:
-    """What all connections of a server have in common; its server may change it at any time."""
-
-    serve: Callable[[Call], Awaitable[Reply]]
-    refuse: Callable[[Exception], Reply]
-    max_body_bytes: int
-    admit: Admit = anybody
-    """Looks at a request's headers and its client's address before a long body is read; raises what refuses it."""
-    begin: Begin | None = None
-    """Is offered every call before `serve` is, which answers what it does not take."""
+_UNCHANGED = 304
 
 
 class Connection(asyncio.Protocol):
     """Answers a client's requests one after the other. A client that leaves cancels its call.
 
     Somebody must call `look_at` now and then: deadlines of reading are kept there. While it is open it is in `among`.
+    While it is `resting`, somebody else may answer whole requests in its place, or read them for it.
     """
 
     def __init__(self, rules: Rules, among: set["Connection"]) -> None:
         self.task: asyncio.Task[None] | None = None
+        self.resting = True
         self._errand: Errand | None = None
         self._turn = _UNREAD
         self._rules = rules
@@ -110,7 +69,7 @@ class Connection(asyncio.Protocol):
         # uvloop's transports are no subclass of asyncio's, so this cannot be asserted.
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
-        self._peer: str | None = address[0] if isinstance(address, tuple) else None
+        self.peer: str | None = address[0] if isinstance(address, tuple) else None
         self._among.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -137,6 +96,32 @@ class Connection(asyncio.Protocol):
         if intake.expecting and self.task is None and self._errand is None:
             intake.expecting = False
             self._transport.write(_GO_ON)
+        self._look_whether_at_rest()
+
+    def take(self, turn: Incoming) -> None:
+        """Answer a request that was read by somebody else while this was `resting`."""
+        self._line_up(turn)
+        self._look_whether_at_rest()
+
+    def noted(self) -> tuple[bytes, Incoming] | None:
+        """Return the request that was received last, and its head's bytes, where it was all that came then."""
+        return self._intake.noted
+
+    def written(self, turn: Incoming) -> None:
+        """Go on after somebody else wrote the reply to a request, while this was `resting`."""
+        if self._writable is None:
+            self._expires_s = self._loop.time() + KEEP_ALIVE_S
+        else:
+            self.task = self._loop.create_task(self._answer(turn, written=True))
+
+    def _look_whether_at_rest(self) -> None:
+        """Note whether nothing is being read, answered or ended: then the next bytes begin a request."""
+        self.resting = (
+            self.task is None
+            and self._errand is None
+            and self._writable is None
+            and not (self._turns or self._finishing or self._intake.reading or self._intake.closed)
+        )
 
     def eof_received(self) -> bool:
         """Tell whether to go on with a client that sends no more: it may still read, or have left altogether.
@@ -153,6 +138,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold a stream until the client has read."""
+        self.resting = False
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
@@ -160,6 +146,7 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
+        self._look_whether_at_rest()
 
     def look_at(self, now: float) -> None:
         """Close or refuse where the client has taken too long; `now` is of the loop's clock."""
@@ -172,7 +159,7 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Answer what was asked, then close; a request that has not yet come whole is refused."""
-        self._finishing = True
+        self._finishing, self.resting = True, False
         self._have_a_task()
         if self._intake.reading:
             self._turn_away(Draining("the gateway is shutting down"))
@@ -193,10 +180,11 @@ class Connection(asyncio.Protocol):
         """Refuse the request that is coming; the rest of it, and whatever follows, is not read."""
         error.path = self._intake.path
         self._intake.close()
+        self.resting = False
         self._line_up(error)
 
     def _admit(self, headers: Mapping[str, str]) -> None:
-        self._rules.admit(headers, self._peer)
+        self._rules.admit(headers, self.peer)
 
     def _look_whether_left(self) -> None:
         """Close when a client that sends no more has refused what it was sent; look again while it is being served."""
@@ -251,7 +239,9 @@ class Connection(asyncio.Protocol):
                 self._holding_back = False
                 self._transport.resume_reading()
             self._expires_s = self._loop.time() + KEEP_ALIVE_S
+            self._look_whether_at_rest()
             return
+        self.resting = False
         turn = self._turns.popleft()
         if isinstance(turn, RequestRefused):
             refusal = self._rules.refuse(turn)
@@ -331,10 +321,11 @@ class Connection(asyncio.Protocol):
             return self._rules.refuse(Draining("the gateway shut down before this was answered"))
 
     def _call_of(self, request: Incoming, body: bytes) -> Call:
-        return Call(request.method, request.path, request.headers, body, self._peer, request.query)
+        return Call(request.method, request.path, request.headers, body, self.peer, request.query)
 
     def _write(self, request: Incoming, reply: Reply, body: bytes) -> None:
-        head = self._head(request, reply, f"Content-Length: {len(body)}")
+        # A 304 has no body, and its length would be that of the answer itself (RFC 9110 §8.6).
+        head = self._head(request, reply, f"Content-Length: {len(body)}" if reply.status != _UNCHANGED else "")
         self._transport.write(head + body if request.method != "HEAD" else head)
 
     async def _stream(self, request: Incoming, reply: Reply, chunks: AsyncIterator[bytes]) -> None:
@@ -361,7 +352,7 @@ class Connection(asyncio.Protocol):
     def _head(self, request: Incoming, reply: Reply, framing: str) -> bytes:
         self._interim = b""
         lines = [
-            _preamble(reply.status, int(time.time())),
+            preamble(reply.status, int(time.time())),
             *[f"{name}: {value}" for name, value in reply.headers.items()],
         ]
         if framing:
@@ -384,14 +375,3 @@ class Connection(asyncio.Protocol):
                 self._transport.write_eof()
         else:
             self._transport.close()
-
-
-@lru_cache(maxsize=32)
-def _preamble(status: int, epoch_s: int) -> str:
-    """Return what a reply begins with: the same for all replies of one status in one second.
-
-    Statuses that no RFC knows (Anthropic's 529, an upstream's own) have no phrase.
-    """
-    return (
-        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\nDate: {formatdate(epoch_s, usegmt=True)}\r\nServer: warmgate"
-    )

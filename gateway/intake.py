@@ -46,7 +46,9 @@ class Intake:
 
     `reading`: a request has begun and has not come whole. `expecting`: its client waits for leave to send the body.
     `path` is what the request that is being read is for, once its head has come. `admit` is asked by a head's headers
-    before a long body is read, and raises what refuses it. `max_body_bytes` may change between requests.
+    before a long body is read, and raises what refuses it. `max_body_bytes` may change between requests. `noted` is the
+    request that the last bytes were, no more and no less, with the bytes of its head: where those come again with a body
+    as long, it is the same request but for that body.
     """
 
     def __init__(self, max_body_bytes: int, admit: Admit) -> None:
@@ -54,12 +56,11 @@ class Intake:
         self.reading = False
         self.expecting = False
         self.path = ""
+        self.noted: tuple[bytes, Incoming] | None = None
         self.max_body_bytes = max_body_bytes
         self._admit = admit
         self._parser = HttpRequestParser(self)
         self._came: list[Incoming | RequestRefused] = []
-        self._former: Incoming | None = None
-        self._former_head = b""
         self._target: bytes
         self._headers: dict[str, str]
         self._body: bytes | bytearray
@@ -69,9 +70,7 @@ class Intake:
     def feed(self, data: bytes) -> list[Incoming | RequestRefused]:
         """Take in the next bytes and return the requests that they complete; a refusal can only be the last."""
         begins = not self.reading
-        if begins and not self.closed and (again := self._same_again(data)) is not None:
-            return [again]
-        self._former = None
+        self.noted = None
         self._came = []
         while not self.closed:
             try:
@@ -90,27 +89,14 @@ class Intake:
             self._note(data, self._came[0])
         return self._came
 
-    def _same_again(self, data: bytes) -> Incoming | None:
-        """Return the request that the bytes are, where it is one whose head is the former's, byte for byte.
-
-        A client's requests often differ in their bodies alone, and to look at a head again costs far more.
-        """
-        former = self._former
-        if former is None or not data.startswith(self._former_head):
-            return None
-        body = data[len(self._former_head) :]
-        if len(body) != len(former.body) or len(body) > self.max_body_bytes:
-            return None
-        return Incoming(former.method, former.path, former.query, former.version, former.headers, body, keep_alive=True)
-
     def _note(self, data: bytes, came: Incoming | RequestRefused) -> None:
-        """Keep a request's head for `_same_again`, where it is the whole of what came and says how long its body is."""
-        if not isinstance(came, Incoming) or self.reading or not came.keep_alive or came.coding:
+        """Note a request that is the whole of what came, and whose head says how long its body is."""
+        if not isinstance(came, Incoming) or self.reading or not came.keep_alive or came.coding or came.version != "1.1":
             return
         size = len(data) - len(came.body)
         plain = came.headers.keys().isdisjoint(_NOT_PLAIN) and len(came.body) <= _EARLY_BYTES
         if plain and data.find(b"\r\n\r\n") + 4 == size:
-            self._former_head, self._former = data[:size], came
+            self.noted = data[:size], came
 
     def close(self) -> None:
         """Take nothing more."""

@@ -80,6 +80,19 @@ class Limiter:
         account.take(tokens, background=background)
         return _Counted(account, tokens, account.headers(), self._clock, background=background)
 
+    def pass_by(self, caller: Caller, tokens: int) -> bytes:
+        """Let a request of about so many tokens begin, and end with none used; return the headers' lines.
+
+        Raises as `admit` does.
+        """
+        if caller.limits is UNLIMITED:
+            return b""
+        account = self._account(caller, self._clock())
+        account.take(tokens, background=False)
+        lines = account.lines()
+        account.settle(tokens, 0, background=False)
+        return lines
+
     def headers(self, caller: Caller) -> Mapping[str, str]:
         """Tell what is left to a caller, for answers that took no permit."""
         return _NO_HEADERS if caller.limits is UNLIMITED else self._account(caller, self._clock()).headers()
@@ -112,7 +125,18 @@ class _Account:
     than the bucket holds; then nothing passes until the debt is refilled.
     """
 
-    __slots__ = ("_as_of", "_limit_headers", "in_background", "limits", "requests", "reserved", "running", "tokens")
+    __slots__ = (
+        "_as_of",
+        "_left",
+        "_limit_headers",
+        "_lines",
+        "in_background",
+        "limits",
+        "requests",
+        "reserved",
+        "running",
+        "tokens",
+    )
 
     def __init__(self, limits: Limits, now: float) -> None:
         self.limits = limits
@@ -120,6 +144,8 @@ class _Account:
         self.reserved = self.running = self.in_background = 0
         self._as_of = now
         self._limit_headers = _limit_headers(limits)
+        self._left: tuple[int, ...] = ()
+        self._lines = b""
 
     @property
     def in_use(self) -> bool:
@@ -142,6 +168,7 @@ class _Account:
         self.tokens *= _ratio(self.limits.tokens_per_minute, limits.tokens_per_minute)
         self.limits = limits
         self._limit_headers = _limit_headers(limits)
+        self._left = ()
 
     def take(self, tokens: int, *, background: bool) -> None:
         """Begin a request, or say why not and take nothing. Raises `RateLimited` and `BeyondLimit`."""
@@ -186,6 +213,23 @@ class _Account:
             headers["x-ratelimit-remaining-tokens"] = str(int(limit - taken)) if taken < limit else "0"
             headers["x-ratelimit-reset-tokens"] = duration(taken * _MINUTE_S / limit)
         return headers
+
+    def lines(self) -> bytes:
+        """Return `headers` as lines of a head."""
+        limits = self.limits
+        taken = self.tokens + self.reserved
+        left = (
+            0 if limits.requests_per_minute is None else int(limits.requests_per_minute - self.requests),
+            0
+            if limits.requests_per_minute is None
+            else math.ceil(self.requests * 6e4 / limits.requests_per_minute - _ROUNDING),
+            0 if limits.tokens_per_minute is None else int(limits.tokens_per_minute - taken),
+            0 if limits.tokens_per_minute is None else math.ceil(taken * 6e4 / limits.tokens_per_minute - _ROUNDING),
+        )
+        if left != self._left:
+            self._left = left
+            self._lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers().items()]).encode()
+        return self._lines
 
     def _used_up(
         self, tokens: int, missing_tokens: float, missing_requests: float, *, background: bool

@@ -56,6 +56,13 @@ class OfModel:
     cache_miss: Duration = field(default_factory=Duration)
     batches: dict[int, Executions] = field(default_factory=dict)
 
+    def hit(self, seconds: float, now_s: float) -> None:
+        """Count an answer from the cache, which took so long in all, at `now_s` since the epoch."""
+        self.last_inference = round(now_s * _MS)
+        self.queue.count += 1
+        self.success.add(seconds)
+        self.cache_hit.add(seconds)
+
 
 class ModelStatistics:
     """The sums of all models. `max_batch` tells how many rows a job of a model may have; 0: it has none to count."""
@@ -68,6 +75,13 @@ class ModelStatistics:
     def of(self, model: str) -> OfModel:
         """Return one model's sums; zeros where nobody has asked it yet."""
         return self._models.get(model) or OfModel()
+
+    def sums(self, model: str) -> OfModel:
+        """Return one model's sums, for who counts its requests itself."""
+        sums = self._models.get(model)
+        if sums is None:
+            sums = self._models[model] = OfModel()
+        return sums
 
     def record(
         self,
@@ -86,9 +100,7 @@ class ModelStatistics:
         `lookup_s` is what the caches took, `wait_s` the time until a replica took the job (a cold start is in it),
         `infer_s` the time from then to its first event. What is left of the total went into the rest of the answer.
         """
-        sums = self._models.get(model)
-        if sums is None:
-            sums = self._models[model] = OfModel()
+        sums = self.sums(model)
         if failed:
             sums.fail.add(total_s)
             return

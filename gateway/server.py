@@ -4,8 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
-from gateway.connection import Admit, Begin, Connection, Rules, anybody
+from gateway.connection import Connection
+from gateway.lane.door import Door
+from gateway.lane.hits import Hits
 from gateway.listener import Bound, Listener
+from gateway.rules import Admit, Begin, Rules, anybody
 from gateway.surfaces.wire import Call, Reply
 
 _LOOK_S = 1.0
@@ -24,7 +27,7 @@ class Server:
         admit: Admit = anybody,
         begin: Begin | None = None,
     ) -> None:
-        self._rules = Rules(serve, refuse, max_body_bytes, admit, begin)
+        self._rules = Rules(serve, refuse, max_body_bytes, admit, begin=begin)
         self._connections: set[Connection] = set()
         self._listener = Listener(self._connect)
         self._watch: asyncio.Task[None] | None = None
@@ -53,11 +56,12 @@ class Server:
         max_body_bytes: int,
         admit: Admit = anybody,
         begin: Begin | None = None,
+        lane: Hits | None = None,
     ) -> None:
         """Answer with these from the next call on; the calls in progress end as they began."""
         rules = self._rules
         rules.serve, rules.refuse, rules.max_body_bytes, rules.admit = serve, refuse, max_body_bytes, admit
-        rules.begin = begin
+        rules.begin, rules.lane = begin, lane
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls, let those in progress end within the deadline, then refuse or cut off what is left."""
@@ -78,8 +82,8 @@ class Server:
         if calls := [connection.task for connection in self._connections if connection.task is not None]:
             await asyncio.wait(calls, timeout=deadline_s)
 
-    def _connect(self) -> Connection:
-        return Connection(self._rules, self._connections)
+    def _connect(self) -> Door:
+        return Door(self._rules, Connection(self._rules, self._connections))
 
     async def _look_after(self) -> None:
         loop = asyncio.get_running_loop()

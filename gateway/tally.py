@@ -38,6 +38,11 @@ class Answered:
         self.count = 0
         self.times = times
 
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.count += 1
+        self.times.add(seconds)
+
 
 class OfModel:
     """What one model did."""

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S, Connection, Rules
+from gateway.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S, Connection
 from gateway.errors import fault
 from gateway.intake import HEAD_LIMIT_BYTES
+from gateway.rules import Rules
 from gateway.surfaces.wire import Call, Reply
 
 LIMIT = 100

@@ -20,7 +20,7 @@ from gateway.analyze import CachePolicy
 from gateway.auth import Gatekeeper, Key
 from gateway.catalog import Catalog
 from gateway.front import Front
-from gateway.lane import MAX_BYTES, Lane
+from gateway.lane.passing import MAX_BYTES, Lane
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.pipeline import Pipeline

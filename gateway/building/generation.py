@@ -15,10 +15,12 @@ from gateway.analyze import CachePolicy
 from gateway.auth import Gatekeeper, Key
 from gateway.batch.service import Batches
 from gateway.building.batches import batch_table
-from gateway.building.caches import Caches, recall_of
+from gateway.building.caches import Caches, cache_table, recall_of
 from gateway.catalog import Catalog
 from gateway.explain import Explainer
 from gateway.front import Front
+from gateway.lane.heads import Heads
+from gateway.lane.hits import Hits
 from gateway.lane.passing import Lane
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
@@ -74,6 +76,7 @@ class Generation:
     pipeline: Pipeline
     front: Front
     lane: Lane
+    hits: Hits | None
 
 
 def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generation:
@@ -125,12 +128,28 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         **pages.table(),
         **protocol.table(),
         **batch_table(parts.batches, settings, routes, gatekeeper),
+        **cache_table(caches),
         ("POST", "/v1/messages/count_tokens"): counts.page,
         ("GET", "/openapi.json"): _described,
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
     lane = Lane(openai, routes, pools, front, deadline_s=deadline_s)
-    return Generation(settings, parts, gatekeeper, catalog, pipeline, front, lane)
+    hits = None if caches is None else _hits(caches, routes, front, parts, lasting)
+    return Generation(settings, parts, gatekeeper, catalog, pipeline, front, lane, hits)
+
+
+def _hits(caches: Caches, routes: Routes, front: Front, parts: Parts, lasting: Lasting) -> Hits:
+    hits = Hits(
+        Heads(front.gatekeeper),
+        routes,
+        parts.pools,
+        caches.exact,
+        limiter=lasting.limiter,
+        telemetry=lasting.telemetry,
+        statistics=lasting.statistics,
+    )
+    front.on_hit = hits.learn
+    return hits
 
 
 async def _described(call: Call) -> Reply:

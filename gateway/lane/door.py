@@ -1,0 +1,58 @@
+"""What stands before a client's connection: it answers the requests whose bytes it knows, and leaves it all others.
+
+It has a part only while the connection rests, and takes whole requests alone; whatever else comes goes on untouched.
+"""
+
+import asyncio
+
+from gateway.auth import is_loopback
+from gateway.connection import Connection
+from gateway.lane.heads import END
+from gateway.rules import Rules
+
+
+class Door(asyncio.Protocol):
+    """Gives each piece that comes to the lane, where there is one, and to the connection what the lane does not take."""
+
+    def __init__(self, rules: Rules, connection: Connection) -> None:
+        self._rules = rules
+        self._connection = connection
+        self.eof_received = connection.eof_received  # type: ignore[method-assign]
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the connection begin."""
+        self._connection.connection_made(transport)
+        self._write = transport.write  # type: ignore[attr-defined]
+        self._is_local = is_loopback(self._connection.peer)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what is known, as far as that is whole."""
+        connection, lane = self._connection, self._rules.lane
+        if lane is None or not connection.resting or not (self._is_local or lane.heads.keyed):
+            connection.data_received(data)
+            return
+        while True:
+            begins = data.find(END) + 4
+            known = lane.heads.get(data[:begins])
+            if known is None:
+                break
+            ends = begins + known.body_bytes
+            reply = None if known.group is None else lane.reply(known.group, data[begins:ends])
+            if reply is None:
+                if len(data) == ends:
+                    connection.take(known.again(data[begins:]))
+                    return
+                break
+            self._write(reply)
+            connection.written(known.incoming)
+            data = data[ends:]
+            if not data:
+                return
+            if not connection.resting:
+                break
+        connection.data_received(data)
+        if (noted := connection.noted()) is not None:
+            lane.heads.learn(*noted, connection.peer)

@@ -1,0 +1,38 @@
+"""Requests that mean the same where their bodies do, and what is prepared for those bodies. Knows no bytes of heads."""
+
+from backends.pool import Pool
+from cache.contract import Entry
+from gateway.lane.replay import Replay
+from gateway.model_statistics import OfModel
+from gateway.request import Caller
+from gateway.tally import Answered
+
+
+class Prepared:
+    """What answers one body of a group: the entry behind it, its reply, and who counts it."""
+
+    __slots__ = ("answered", "asked_again", "entry", "key", "pool", "replay", "size", "sums", "tokens")
+
+    def __init__(
+        self, entry: Entry, replay: Replay, pool: Pool, tokens: int, answered: Answered, sums: OfModel
+    ) -> None:
+        self.key = entry.key
+        self.entry = entry
+        self.replay = replay
+        self.pool = pool
+        self.tokens = tokens
+        self.answered = answered
+        self.sums = sums
+        self.asked_again = False
+        self.size = 0
+
+
+class Group:
+    """What requests have in common that mean the same where their bodies are the same: caller, path and headers."""
+
+    __slots__ = ("caller", "path", "prepared")
+
+    def __init__(self, path: str, caller: Caller) -> None:
+        self.path = path
+        self.caller = caller
+        self.prepared: dict[bytes, Prepared] = {}

@@ -1,0 +1,116 @@
+"""Exact hits by the bytes of their requests: what is known of each, and whether it still holds. Knows no wire."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from backends.pool import Pool
+from cache.exact import ExactCache
+from gateway.errors import RequestRefused
+from gateway.front import Answered, fresh_ids
+from gateway.identity import scoped
+from gateway.lane.groups import Group, Prepared
+from gateway.lane.heads import Heads
+from gateway.lane.replay import replay_of
+from gateway.limits import Limiter
+from gateway.model_statistics import ModelStatistics
+from gateway.routes import Routes
+from gateway.telemetry import Telemetry
+
+_MOST_BYTES = 32 * 2**20
+# No reply longer than this is prepared: to write it costs more than to find it.
+_LONGEST_BYTES = 256 * 2**10
+# What the interpreter spends beside the bytes.
+_OVERHEAD_BYTES = 1024
+
+
+class Hits:
+    """The replies that are prepared, those asked for again outliving the others; `heads` is what finds them."""
+
+    def __init__(
+        self,
+        heads: Heads,
+        routes: Routes,
+        pools: Mapping[str, Pool],
+        exact: ExactCache,
+        *,
+        limiter: Limiter,
+        telemetry: Telemetry,
+        statistics: ModelStatistics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.heads = heads
+        self._routes = routes
+        self._pools = pools
+        self._peek = exact.peek
+        self._limiter = limiter
+        self._telemetry = telemetry
+        self._statistics = statistics
+        self._clock = clock
+        self._ids = fresh_ids()
+        self._kept: OrderedDict[tuple[Group, bytes], Prepared] = OrderedDict()
+        self._used_bytes = 0
+
+    def learn(self, found: Answered) -> None:
+        """Prepare the reply to a request that was just answered from memory, where its bytes tell all there is to it."""
+        call, outcome = found.call, found.outcome
+        group = self.heads.group_of(call.method, call.path, call.query, call.headers, call.peer)
+        if group is None or group.caller is not found.caller or outcome.status.detail != "exact":
+            return
+        head, pool = outcome.head, self._pools[outcome.head.model]
+        targets = self._routes.named(found.model).targets(outcome.features.fingerprint)
+        if targets != (head.model,) or pool.engine.version != head.version:
+            return
+        entry = self._peek(scoped(outcome.features.fingerprint, outcome.features.scope, head.version))
+        body = found.reply.body
+        if entry is None or type(body) is not bytes or len(call.body) + len(body) > _LONGEST_BYTES:
+            return
+        limits = outcome.permit.headers
+        replay = replay_of(found.reply, found.reply_id, outcome.status, limits, entry, self._clock())
+        if replay is None:
+            return
+        tokens = outcome.features.tokens_in + (outcome.features.max_tokens_out or 0)
+        answered = self._telemetry.tally(found.surface, head.model, found.reply.status, outcome.status.label())
+        self._keep(group, call.body, Prepared(entry, replay, pool, tokens, answered, self._statistics.sums(head.model)))
+
+    def reply(self, group: Group, body: bytes) -> bytes | None:
+        """Return what answers this body now, and count it; None where the usual way must look."""
+        prepared = group.prepared.get(body)
+        if prepared is None:
+            return None
+        arrived = time.perf_counter()
+        if self._peek(prepared.key) is not prepared.entry:
+            self._forget(group, body)
+            return None
+        now = self._clock()
+        if now >= prepared.entry.fresh_until or prepared.pool.resting:
+            return None
+        try:
+            limits = self._limiter.pass_by(group.caller, prepared.tokens)
+        except RequestRefused:  # the usual way tells of it
+            return None
+        prepared.asked_again = True
+        written = prepared.replay.written(now, limits, next(self._ids).encode())
+        took_s = time.perf_counter() - arrived
+        prepared.answered.add(took_s)
+        prepared.sums.hit(took_s, now)
+        return written
+
+    def _keep(self, group: Group, body: bytes, prepared: Prepared) -> None:
+        self._forget(group, body)
+        prepared.size = prepared.replay.size + len(body) + _OVERHEAD_BYTES
+        group.prepared[body] = prepared
+        self._kept[group, body] = prepared
+        self._used_bytes += prepared.size
+        while self._used_bytes > _MOST_BYTES:
+            oldest, least = next(iter(self._kept.items()))
+            if least.asked_again:  # since it was looked at last
+                least.asked_again = False
+                self._kept.move_to_end(oldest)
+            else:
+                self._forget(*oldest)
+
+    def _forget(self, group: Group, body: bytes) -> None:
+        if (gone := self._kept.pop((group, body), None)) is not None:
+            del group.prepared[body]
+            self._used_bytes -= gone.size
