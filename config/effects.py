@@ -67,12 +67,17 @@ _RULES = (
     _Rule("cache.exact.ttl", Effect.CACHE, "takes effect at once, for new answers"),
     _Rule("cache.exact.jitter", Effect.CACHE, "takes effect at once, for new answers"),
     _Rule("cache.exact.max_stale", Effect.CACHE, "takes effect at once; answers are kept so much longer from now on"),
+    _Rule("cache.shared", Effect.STORES, "", "opens the shared tier", "closes the shared tier; what is there stays"),
+    _Rule("cache.shared.url", Effect.STORES, "opens the shared tier there; what is in the old one stays"),
+    _Rule("cache.shared.**", Effect.CACHE, _AT_ONCE),
     _Rule("cache.semantic", Effect.MEANINGS, "", "opens the semantic cache", "closes the semantic cache"),
     _Rule("cache.semantic.embedder", Effect.MEANINGS, "opens the semantic cache anew, for other vectors"),
     _Rule("cache.semantic.ttl", Effect.CACHE, "takes effect at once, for new answers"),
     _Rule("cache.semantic.threshold", Effect.CACHE, _AT_ONCE),
     _Rule("cache.semantic.budget", Effect.CACHE, _AT_ONCE),
-    _Rule("cache.semantic.memory", Effect.CACHE, "takes effect at once; the oldest vectors that do not fit are dropped"),
+    _Rule(
+        "cache.semantic.memory", Effect.CACHE, "takes effect at once; the oldest vectors that do not fit are dropped"
+    ),
     _Rule("devices.gpus", Effect.GPUS, "restarts every replica on this machine; the old ones serve until then"),
     _Rule("devices.host_memory", Effect.NOW, "takes effect at once; idle replicas that exceed it are stopped"),
     _Rule(

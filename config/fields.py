@@ -162,3 +162,9 @@ Variable = Annotated[
     str, PlainValidator(parsing.parse_variable), _schema(type="string", pattern=f"^{parsing.VARIABLE}$")
 ]
 Secret = Annotated[SecretStr, PlainValidator(parsing.parse_secret), PlainSerializer(hidden), _TEXT]
+SharedUrl = Annotated[
+    SecretStr,
+    PlainValidator(parsing.parse_shared_url),
+    PlainSerializer(hidden),
+    _schema(type="string", pattern="^(rediss?://.+|unix:/.+)$"),
+]

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -174,6 +174,34 @@ def parse_secret(value: object, info: ValidationInfo) -> SecretStr:
         return expand(value, info.context or {})
     except ValueError as error:
         raise PydanticCustomError(HIDDEN, "{why}", {"why": str(error)}) from None
+
+
+def parse_shared_url(value: object, info: ValidationInfo) -> SecretStr:
+    """Return the URL of a Redis server, each `${NAME}` expanded. Raises an error that hides the value.
+
+    What stands inside a URL is escaped as that needs; a `${NAME}` alone is the whole URL.
+    """
+    if isinstance(value, str) and not value.startswith("${"):
+        context = {name: quote(text, safe="") for name, text in (info.context or {}).items()}
+    else:
+        context = info.context or {}
+    try:
+        secret = expand(value, context)
+    except ValueError as error:
+        raise PydanticCustomError(HIDDEN, "{why}", {"why": str(error)}) from None
+    wrong = PydanticCustomError(
+        HIDDEN,
+        "is not a URL such as redis://host:6379/0, rediss://:${REDIS_PASSWORD}@host:6379/0 or unix:///run/redis.sock",
+    )
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    has_place = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and port != 0
+    if parts.scheme not in ("redis", "rediss", "unix") or not has_place:
+        raise wrong
+    return secret
 
 
 def _ip(text: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> str:

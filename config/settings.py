@@ -24,6 +24,7 @@ from config.fields import (
     NameOrAny,
     Secret,
     Share,
+    SharedUrl,
     Size,
     Switch,
     Text,
@@ -127,6 +128,23 @@ class ExactSettings(Section):
     )
 
 
+class SharedSettings(Section):
+    """The tier that several gateways share, on a Redis or Valkey server."""
+
+    url: SharedUrl = Field(
+        description="Where it is: `redis://`, `rediss://` (TLS) or `unix://`; write `${NAME}` in it for a password."
+    )
+    timeout_s: Annotated[Duration, duration_from("1ms")] = Field(
+        default=0.05, alias="timeout", description="How long a request waits for the server; then it goes on without."
+    )
+    single_flight: Switch = Field(
+        default=True, description="Whether a request waits for another gateway that is making its answer."
+    )
+    wait_s: Annotated[Duration, duration_from("100ms")] = Field(
+        default=10.0, alias="wait", description="How long it waits so; then it asks the model itself."
+    )
+
+
 class SemanticSettings(Section):
     """The cache of questions that mean the same."""
 
@@ -142,7 +160,9 @@ class SemanticSettings(Section):
         alias="budget",
         description="How long a request waits for an answer to be found by meaning before the model is asked.",
     )
-    memory_bytes: Size = Field(default=256 * 2**20, alias="memory", description="What the vectors in memory may take.")
+    memory_bytes: Annotated[Size, size_from("1MiB")] = Field(
+        default=256 * MIB, alias="memory", description="What the vectors of questions may take in memory."
+    )
 
 
 class CacheSettings(Section):
@@ -152,6 +172,9 @@ class CacheSettings(Section):
         default=Path("var/cache"), description="Where the cache and the learned costs keep their files."
     )
     exact: ExactSettings = Field(default=ExactSettings(), description="The cache of identical requests.")
+    shared: SharedSettings | None = Field(
+        default=None, description="The tier that several gateways share. Left out: off."
+    )
     semantic: SemanticSettings | None = Field(
         default=None, description="The cache of questions that mean the same. Left out: off."
     )
