@@ -166,6 +166,11 @@ def of_version(version: str) -> str:
     return f"version:{version}"
 
 
+def of_route(name: str) -> str:
+    """Return the group of the answers to requests that named a route, or a model, so."""
+    return f"route:{name}"
+
+
 def of_scope(scope: str) -> str:
     """Return the group of one tenant's answers."""
     return f"scope:{scope}"

@@ -113,6 +113,10 @@ class HeadTooLarge(RequestRefused):
     """The request's line and headers exceed what is read."""
 
 
+class PurgeNotSaved(RequestRefused):
+    """A purge is in force, but its mark could not be written, so that it may not outlast this process."""
+
+
 class Draining(RequestRefused):
     """The gateway is shutting down."""
 
@@ -164,6 +168,7 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     UpstreamFailed: (502, "api_error", "upstream_failed", True),
     StartFailed: (503, "api_error", "start_failed", True),
     Draining: (503, "api_error", "draining", True),
+    PurgeNotSaved: (503, "api_error", "purge_not_saved", True),
     DeadlineExceeded: (504, "api_error", "deadline_exceeded", False),
     NotCached: (504, "invalid_request_error", "not_cached", False),
 }

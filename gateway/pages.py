@@ -10,12 +10,13 @@ import orjson
 from backends.keeper import Keeper
 from backends.pool import Pool
 from gateway import cache_control
-from gateway.auth import Gatekeeper, check_same_site, is_loopback
+from gateway.auth import Gatekeeper
 from gateway.catalog import Catalog
-from gateway.errors import Forbidden, UnknownPath
+from gateway.errors import UnknownPath
 from gateway.explain import Explainer
 from gateway.fields import cut, parse_object, text
 from gateway.front import Page
+from gateway.loopback import only_loopback
 from gateway.paths import Paths
 from gateway.routes import Routes
 from gateway.surfaces import openai
@@ -93,7 +94,7 @@ class Pages:
         return Reply(200, {"Content-Type": JSON}, openai.model(route.name, self._started_s))
 
     async def _admin_pools(self, call: Call) -> Reply:
-        _only_loopback(call)
+        only_loopback(call)
         now = self._clock()
         pools = {
             model: {"unloaded": pool.resting, **dataclasses.asdict(pool.snapshot(now))}
@@ -108,12 +109,12 @@ class Pages:
 
     async def _admin_config(self, call: Call) -> Reply:
         """Tell which settings are in force, and what became of the last edit."""
-        _only_loopback(call)
+        only_loopback(call)
         return _json(self._config_state())
 
     async def _admin_explain(self, call: Call) -> Reply:
         """Tell what would be done with `{path, body}`, without doing it."""
-        _only_loopback(call)
+        only_loopback(call)
         question = parse_object(call.body)
         path = text(question, "path")
         found = self._surfaces.find(path)
@@ -123,13 +124,6 @@ class Pages:
         asked = dataclasses.replace(call, path=path, names=names, body=orjson.dumps(question.get("body")))
         request, _ = surface.decode(asked, reply_id="")
         return _json(await self._explainer.explain(request, cache_control.parse(call.headers.get("cache-control"))))
-
-
-def _only_loopback(call: Call) -> None:
-    """Raise `Forbidden`: no key opens these pages, so that neither other machines nor pages of other sites may."""
-    check_same_site(call.headers)
-    if not is_loopback(call.peer):
-        raise Forbidden(f"{call.path} answers loopback only; this call came from {call.peer}")
 
 
 def _json(value: Any, status: int = 200) -> Reply:

@@ -5,18 +5,33 @@ from gateway.openapi.shapes import (
     ANY_OBJECT,
     FLAG,
     TEXT,
+    WHOLE,
     WORDS,
     Operations,
     Schema,
     answer,
+    asked,
     errors,
+    in_query,
     listed,
+    nullable,
+    number,
+    one_of,
     operation,
     record,
 )
 
 _TAG = "Operator"
 _READY = record({"ready": FLAG, "waiting_for": listed(TEXT), "unloaded": listed(TEXT)})
+_CACHE = record({"tiers": ANY_OBJECT, "purges": ANY_OBJECT}, {"models": ANY_OBJECT})
+_PURGED_BY: dict[str, Schema] = {
+    "all": FLAG,
+    **dict.fromkeys(("model", "version", "route", "tag"), WORDS),
+    "scope": TEXT,
+    "key": {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"},
+    "older_than_s": number(0, 315360000),
+}
+_PURGED = record({"dry_run": FLAG, "entries": nullable(WHOLE), "bytes": nullable(WHOLE)})
 _OPEN_METHODS = {status: errors(WIRE)[status] for status in ("400", "405", "413", "415", "431")}
 
 
@@ -40,6 +55,22 @@ OPERATIONS: Operations = {
     "/openapi.json": _page("This description.", answer(ANY_OBJECT, "OpenAPI 3.1.")),
     "/admin/pools": _view("Tell of all replicas and of what was decided on them.", ANY_OBJECT),
     "/admin/config": _view("Tell which settings are in force.", ANY_OBJECT),
+    "/admin/cache": {
+        "get": operation(
+            "Tell what the caches hold and what happened in them.",
+            {**errors(WIRE), "200": answer(_CACHE, "What they hold.")},
+            parameters=[in_query("by", one_of("model"))],
+            tag=_TAG,
+        )
+    },
+    "/admin/cache/purge": {
+        "post": operation(
+            "End cached answers: exactly one of the fields says which. A dry run counts them and ends none.",
+            {**errors(WIRE), "200": answer(_PURGED, "They are gone, also after a restart; or how many they are.")},
+            body=asked({}, {**_PURGED_BY, "dry_run": FLAG}, closed=True),
+            tag=_TAG,
+        )
+    },
     "/admin/explain": {
         "post": operation(
             "Tell what would be done with a request, without doing it.",
