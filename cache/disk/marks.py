@@ -40,13 +40,12 @@ class MarkTable:
             for mark in marks:
                 if mark.group == ALL:
                     base.execute("DELETE FROM warmgate_purges WHERE stamp <= ? AND name != ?", (mark.stamp, _CLOCK))
-                self._put(_name(mark.group), mark.stamp, mark.stored_by)
+                _put(base, _name(mark.group), mark.stamp, mark.stored_by)
 
     def reach(self, stamp: int) -> None:
         """Make sure that no later life of this cache gives a stamp up to this one again."""
         if stamp > self._told:
-            self._put(_CLOCK, stamp + _AHEAD_US, 0.0)
-            self._told = stamp + _AHEAD_US
+            self._told = tell_clock(self._base, stamp)
 
     def close(self) -> None:
         """Close the connection."""
@@ -54,16 +53,11 @@ class MarkTable:
 
     def _agree(self) -> None:
         """Let the purges know what is on disk, and the disk what is not there yet."""
-        rows = self._base.execute("SELECT name, stamp, stored_by FROM warmgate_purges").fetchall()
-        self._told = max((stamp for name, stamp, _ in rows if name == _CLOCK), default=0)
+        self._told, known = read_marks(self._base)
         self._purges.observe(self._told)
-        known = {Mark(name.decode(errors="surrogatepass"), *rest) for name, *rest in rows if name != _CLOCK}
         self._purges.merge(known)
         if news := set(self._purges.marks()) - known:
             self.write(news)
-
-    def _put(self, name: bytes, stamp: int, stored_by: float) -> None:
-        self._base.execute("INSERT OR REPLACE INTO warmgate_purges VALUES (?, ?, ?)", (name, stamp, stored_by))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -75,6 +69,24 @@ class MarkTable:
             if self._base.in_transaction:
                 self._base.execute("ROLLBACK")
             raise
+
+
+def read_marks(base: sqlite3.Connection) -> tuple[int, set[Mark]]:
+    """Return up to where stamps may have been given, and the marks."""
+    rows = base.execute("SELECT name, stamp, stored_by FROM warmgate_purges").fetchall()
+    told = max((stamp for name, stamp, _ in rows if name == _CLOCK), default=0)
+    return told, {Mark(name.decode(errors="surrogatepass"), *rest) for name, *rest in rows if name != _CLOCK}
+
+
+def tell_clock(base: sqlite3.Connection, stamp: int) -> int:
+    """Note that stamps up to this one, and somewhat beyond, may have been given; return how far."""
+    told = stamp + _AHEAD_US
+    _put(base, _CLOCK, told, 0.0)
+    return told
+
+
+def _put(base: sqlite3.Connection, name: bytes, stamp: int, stored_by: float) -> None:
+    base.execute("INSERT OR REPLACE INTO warmgate_purges VALUES (?, ?, ?)", (name, stamp, stored_by))
 
 
 def _name(group: str) -> bytes:

@@ -15,6 +15,10 @@ class RowError(ValueError):
     """These bytes are no row of this version: torn, foreign, or written by another release."""
 
 
+class OtherVersionError(RowError):
+    """This may be a row, of another version."""
+
+
 def pack_row(entry: Entry) -> bytes:
     """Return the entry as a row of `ROW_VERSION`."""
     meaning = entry.meaning
@@ -39,7 +43,7 @@ def unpack_row(row: object) -> Entry:
         raise RowError("row is shorter than its header")
     version, checksum = _HEADER.unpack_from(row)
     if version != ROW_VERSION:
-        raise RowError(f"row has version {version}, only {ROW_VERSION} is known")
+        raise OtherVersionError(f"row has version {version}, only {ROW_VERSION} is known")
     body = memoryview(row)[_HEADER.size :]
     if zlib.crc32(body) != checksum:
         raise RowError("row does not match its checksum")
