@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from cache.semantic.lookup import Match, Miss
+from cache.semantic.evidence import Match, Miss
 from gateway.analyze import Features, analyze
 from gateway.catalog import Catalog
 from gateway.pipeline import Pipeline
@@ -13,6 +13,8 @@ from gateway.request import Caller, Directives, Request
 from gateway.router import Choice
 from gateway.routes import Routes
 
+# Who asks why has more time than a request.
+_PATIENCE_S = 1.0
 _OPERATOR = Caller(scope="")
 
 
@@ -59,7 +61,10 @@ class Explainer:
         meanings = await self._recall.meanings(request, features, versions)
         return {
             "exact": same and dataclasses.asdict(same.status),
-            "semantic": {version: _found(await self._recall.search(meaning)) for version, meaning in meanings.items()},
+            "semantic": {
+                version: _found(await self._recall.search(meanings.namespace, meaning, _PATIENCE_S, thoroughly=True))
+                for version, meaning in meanings.items()
+            },
         }
 
 
@@ -73,7 +78,8 @@ def _features(features: Features, now: float) -> dict[str, Any]:
 def _found(found: Match | Miss) -> dict[str, Any]:
     if isinstance(found, Match):
         return {"hit": True, "similarity": found.similarity, "matched": found.matched_text}
-    return {"hit": False, **dataclasses.asdict(found)}
+    veto = found.veto and dataclasses.asdict(found.veto)
+    return {"hit": False, "reason": found.reason, "best_similarity": found.best_similarity, "veto": veto}
 
 
 def _choice(choice: Choice) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from gateway.request import Request
 _SEPARATOR = b"\x00"
 _ANY_TEXT = "\x00any text"
 
+PARTITION_EPOCH = "1"
+"""A release whose rules of what may match differ in more than strictness raises it: older entries match no more."""
+
 
 def fingerprint(request: Request) -> bytes:
     """Digest all that an answer depends on: SHA-256 of JSON with sorted keys, so that their order does not matter.

@@ -1,7 +1,6 @@
 """The semantic cache: the index against brute force, and what a found candidate must pass to be served."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 
 import numpy as np
@@ -13,7 +12,10 @@ from cache.contract import Entry, Meaning
 from cache.disk import DiskStore
 from cache.memory import MemoryStore
 from cache.semantic import Match, Miss, SemanticCache
-from cache.semantic.index import VectorIndex, read_vector
+from cache.semantic.fixed import FixedThreshold
+from cache.semantic.index import VectorIndex
+from cache.semantic.vectors import read_vector
+from cache.trust.contract import Trust
 from tests.fakes import VirtualClock
 
 DIMS = 8
@@ -48,10 +50,10 @@ def make_entry(
 class Fixture:
     """A semantic cache over a store in memory, with what a gateway does at a write."""
 
-    def __init__(self, **options: float) -> None:
+    def __init__(self, trust: Trust | None = None) -> None:
         self.clock = VirtualClock()
         self.store = MemoryStore(1 << 20, self.clock)
-        self.cache = SemanticCache(self.store, **{"deadline_s": 5.0} | options, clock=self.clock)
+        self.cache = SemanticCache(self.store, trust=trust, clock=self.clock)
 
     def remember(self, entry: Entry) -> None:
         """Keep the entry, findable."""
@@ -60,7 +62,7 @@ class Fixture:
 
     async def find(self, text: str, vector: bytes = NORTH, partition: bytes = ALICE) -> Match | Miss:
         """Look a question up."""
-        return await self.cache.find(partition, text, vector)
+        return await self.cache.find("model", Meaning(partition, text, vector))
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ async def semantic() -> AsyncIterator[Fixture]:
     """Yield a semantic cache with the default threshold."""
     fixture = Fixture()
     yield fixture
-    fixture.cache.close()
+    await fixture.cache.close()
 
 
 async def test_a_paraphrase_is_found_with_its_similarity(semantic):
@@ -78,7 +80,8 @@ async def test_a_paraphrase_is_found_with_its_similarity(semantic):
 
     match = await semantic.find("Tell me the capital city of France", NEAR_NORTH)
 
-    assert match == Match(entry, pytest.approx(0.995, abs=0.001), "What is the capital of France?")
+    assert (match.entry, match.matched_text) == (entry, "What is the capital of France?")
+    assert match.similarity == match.confidence == pytest.approx(0.995, abs=0.001)
 
 
 async def test_partitions_never_see_each_other(semantic):
@@ -102,7 +105,7 @@ async def test_below_the_threshold_is_a_miss_that_says_how_near_it_was(semantic)
 
     miss = await semantic.find("Tell me the capital of France", FAR_FROM_NORTH)
 
-    assert miss == Miss("below-threshold", pytest.approx(0.447, abs=0.001))
+    assert (miss.reason, miss.best_similarity) == ("below-threshold", pytest.approx(0.447, abs=0.001))
 
 
 async def test_a_near_miss_is_vetoed_with_its_reason(semantic):
@@ -136,7 +139,7 @@ async def test_a_candidate_whose_entry_is_gone_gives_way_to_the_next(semantic, l
 
     assert (await semantic.find("Tell me the capital of France")).entry.key == make_entry(2).key
     await semantic.find("anything")
-    assert len(semantic.cache._index) == 1
+    assert len(semantic.cache) == 1
 
 
 async def test_finding_does_not_extend_the_time_to_live(semantic):
@@ -156,7 +159,7 @@ async def test_the_same_question_is_kept_once(semantic):
         semantic.remember(make_entry(n))
 
     assert (await semantic.find("capital of France")).entry.key == make_entry(49).key
-    assert len(semantic.cache._index) == 1
+    assert len(semantic.cache) == 1
 
 
 async def test_a_removed_entry_is_not_found(semantic):
@@ -166,7 +169,7 @@ async def test_a_removed_entry_is_not_found(semantic):
 
     assert await semantic.find("capital of France") == Miss("empty")
     semantic.remember(make_entry(2))
-    await semantic.cache.clear()
+    semantic.cache.clear()
     assert await semantic.find("capital of France") == Miss("empty")
 
 
@@ -192,48 +195,21 @@ async def test_a_bad_vector_is_a_miss_and_is_never_indexed(semantic, vector):
     assert semantic.cache.counters.refused == 2
 
 
-async def test_a_slow_index_is_a_miss_in_time():
-    """The look-up waits no longer than its deadline for a thread that is busy; the work goes on afterwards."""
-    fixture = Fixture(deadline_s=0.01)
-    fixture.remember(make_entry(1))
-    go_on = threading.Event()
-    fixture.cache._thread.submit(go_on.wait)
-
-    assert await fixture.find("capital of France?") == Miss("deadline")
-    assert fixture.cache.counters.deadlines == 1
-    go_on.set()
-    fixture.cache.close()
-
-
-async def test_a_full_queue_drops_additions_and_counts():
-    """Writes faster than the index takes them are lost to it, not to memory."""
-    fixture = Fixture(queue_entries=2)
-    go_on = threading.Event()
-    fixture.cache._thread.submit(go_on.wait)
-    for n in range(5):
-        fixture.remember(make_entry(n, f"Question {n}?"))
-    go_on.set()
-    await fixture.find("anything")
-
-    assert (fixture.cache.counters.dropped, len(fixture.cache._index)) == (3, 2)
-    fixture.cache.close()
-
-
 @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01, float("nan")])
 def test_a_threshold_that_cannot_be_a_similarity_is_refused(threshold):
     """0 would serve anything, and a distance is no similarity."""
     with pytest.raises(ValueError, match="threshold"):
-        SemanticCache(MemoryStore(0), threshold=threshold)
+        FixedThreshold(threshold)
 
 
 async def test_a_threshold_of_one_serves_only_the_same_vector():
     """The upper end of the range is allowed, and strict."""
-    fixture = Fixture(threshold=1.0)
+    fixture = Fixture(FixedThreshold(1.0))
     fixture.remember(make_entry(1))
 
     assert (await fixture.find("Tell me the capital of France", NEAR_NORTH)).reason == "below-threshold"
     assert isinstance(await fixture.find("Tell me the capital of France", NORTH), Match)
-    fixture.cache.close()
+    await fixture.cache.close()
 
 
 async def test_the_index_is_rebuilt_from_the_disk(tmp_path):
@@ -249,12 +225,15 @@ async def test_the_index_is_rebuilt_from_the_disk(tmp_path):
 
     disk = DiskStore(tmp_path, 1 << 24, clock, read_deadline_s=5.0)
     await disk.open()
-    cache = SemanticCache(disk, clock=clock, deadline_s=5.0)
-    assert await cache.load(disk.meanings()) == 300
+    cache = SemanticCache(disk, clock=clock)
+    cache.load(disk.meanings())
+    await cache.loaded()
+    assert len(cache) == 300
 
-    match = await cache.find(ALICE, "Tell me the capital of country number 7", make_vector(1.0, 7))
+    asked = Meaning(ALICE, "Tell me the capital of country number 7", make_vector(1.0, 7))
+    match = await cache.find("model", asked, 5.0)
     assert match.entry == entries[7]
-    cache.close()
+    await cache.close()
     await disk.close()
 
 
@@ -266,7 +245,8 @@ async def test_loading_does_not_bring_back_an_older_answer(semantic):
 
     semantic.store.keep(make_entry(1))
     semantic.remember(make_entry(2))
-    await semantic.cache.load(batches())
+    semantic.cache.load(batches())
+    await semantic.cache.loaded()
 
     assert (await semantic.find("capital of France")).entry.key == make_entry(2).key
 
@@ -300,7 +280,7 @@ STEPS = st.lists(
 @given(STEPS, st.integers(1, 40), st.integers(0, 1 << 32))
 def test_the_index_agrees_with_brute_force(steps, capacity, seed):
     """After any additions, replacements, removals and evictions the nearest keys are those that a full scan finds."""
-    index, normal = VectorIndex(capacity * 4096), np.random.default_rng(seed).standard_normal
+    index, normal = VectorIndex(capacity * 4096, lambda: 0.0, exact_rows=1 << 20), np.random.default_rng(seed).standard_normal
     kept: dict[int, tuple[str, bytes, bytes]] = {}
     for what, key, text, partition in steps:
         if what == "remove":
@@ -308,7 +288,7 @@ def test_the_index_agrees_with_brute_force(steps, capacity, seed):
             kept.pop(key, None)
             continue
         vector = make_vector(*normal(DIMS))
-        index.add(key.to_bytes(32), Meaning(partition, str(text), vector), 0.0)
+        index.add(Entry(key.to_bytes(32), b"", 0.0, 1.0, Meaning(partition, str(text), vector)))
         kept.pop(key, None)
         for twin in [k for k, (t, p, _) in kept.items() if (t, p) == (str(text), partition)]:
             del kept[twin]
@@ -319,8 +299,8 @@ def test_the_index_agrees_with_brute_force(steps, capacity, seed):
     assert index.used_bytes <= capacity * 4096
     query = make_vector(*normal(DIMS))
     for partition in (ALICE, BOB):
-        rows = {k.to_bytes(32): read_vector(v)[0] for k, (_, p, v) in kept.items() if p == partition}
-        scanned = sorted(((float(row @ read_vector(query)[0]), key) for key, row in rows.items()), reverse=True)[:4]
+        rows = {k.to_bytes(32): read_vector(v) for k, (_, p, v) in kept.items() if p == partition}
+        scanned = sorted(((float(row @ read_vector(query)), key) for key, row in rows.items()), reverse=True)[:4]
         found = index.nearest(partition, query, 4)
         assert [c.key for c in found] == [key for _, key in scanned]
         assert [c.similarity for c in found] == pytest.approx([score for score, _ in scanned], abs=1e-5)
@@ -330,7 +310,7 @@ def test_an_empty_index_costs_nothing():
     """What is added and removed again leaves no partition behind, as every conversation makes one."""
     index = VectorIndex(1 << 20)
     for n in range(100):
-        index.add(n.to_bytes(32), Meaning(n.to_bytes(8), "text", NORTH), 0.0)
+        index.add(make_entry(n, "text", partition=n.to_bytes(8)))
     for n in range(100):
         index.remove(n.to_bytes(32))
 

@@ -27,7 +27,7 @@ async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
     await adjust(stricter)
     assert stricter.semantic is first.semantic
     assert stricter.semantic is not None
-    assert stricter.semantic.threshold == 0.99
+    assert stricter.semantic.trust.threshold == 0.99
     other = await open_caches(cache(), "v2", stricter)
     assert other.semantic is not None
     assert other.semantic is not stricter.semantic

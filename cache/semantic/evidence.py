@@ -12,6 +12,7 @@ Reason = Literal[
     "empty",
     "below-threshold",
     "exact-only",
+    "unaudited",
     "refused-pair",
     "vetoed",
     "unverified",

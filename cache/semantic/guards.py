@@ -54,6 +54,16 @@ def find_veto(a: str, b: str) -> Veto | None:
     return None
 
 
+def find_vetoes(a: str, b: str) -> tuple[Veto, ...]:
+    """Return the vetoes of all guards, in their order: what `find_veto` would say, and what it leaves unsaid."""
+    first_veto = find_veto(a, b)
+    if first_veto is None or first_veto.guard == "length":
+        return () if first_veto is None else (first_veto,)
+    first, second = read(a), read(b)
+    reasons = [(guard, judge(first, second)) for guard, judge in GUARDS]
+    return tuple(Veto(guard, reason) for guard, reason in reasons if reason is not None)
+
+
 def numbers(a: Reading, b: Reading) -> str | None:
     """Veto unless both texts have the same quantities, each with the same unit."""
     if a.quantities == b.quantities:

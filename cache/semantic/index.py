@@ -1,174 +1,233 @@
-"""Vectors in memory, by partition: who is nearest. Knows keys, not entries; runs on whichever one thread owns it."""
+"""Vectors in memory, by partition: who is nearest. Knows keys, not entries; one thread changes it, the event loop's.
 
-from collections import OrderedDict
+The store has the truth: whatever is found here is read there and scored again. So what is here may be late, and a
+generation may be built or loaded beside it, but no answer can be wrong by it.
+"""
+
+import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import NamedTuple
 
-import faiss
-import numpy as np
-from numpy.typing import NDArray
+from cache.contract import Entry
+from cache.semantic.generation import Generation
+from cache.semantic.partition import EXACT_ROWS, Growth, Partition, Survey
+from cache.semantic.vectors import read_vector, require_dims
 
-from cache.contract import Meaning
-
-# What one vector costs beside its components, rounded up: its record, four table slots, faiss's id and reverse map.
+# What one vector costs beside its components, rounded up: its record, the slots of three tables, its links in a graph.
 RECORD_OVERHEAD_BYTES = 640
-# What an otherwise empty partition costs: two faiss objects and their proxies.
+# What an otherwise empty partition costs: its objects, tables and the smallest block.
 PARTITION_OVERHEAD_BYTES = 2048
-_NORM_TOLERANCE = 0.01
+
+KEY_BYTES = 32
+_RECORD = struct.Struct(f"<{KEY_BYTES}sQQdd")
+# How many of the oldest are looked at with each addition, whether their time is over.
+_SWEPT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A stored key and its cosine similarity to what was looked for, as the index sees it."""
 
     key: bytes
     similarity: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
+class Record(NamedTuple):
+    """What is known of one row: its key, a digest of its text, its partition's number and its times."""
+
     key: bytes
-    text_digest: bytes
-    partition: bytes
+    digest: int
+    place: int
     stored_at: float
+    expires_at: float
 
 
 @dataclass(slots=True)
-class _Partition:
-    """One flat index. An exact scan has nothing to train, forgets an id truly, and never returns a wrong one.
+class Named:
+    """A partition, and the one row that each text may have in it."""
 
-    `ids` maps a text's digest to the one vector that it may have.
-    """
+    name: bytes
+    place: int
+    rows: Partition
+    texts: dict[int, int] = field(default_factory=dict)
 
-    dims: int
-    index: Any
-    ids: dict[bytes, int] = field(default_factory=dict)
+
+class Due(NamedTuple):
+    """A generation that is to be made, and for which partition."""
+
+    of: Named
+    growth: Growth
 
 
 class VectorIndex:
-    """The nearest keys of a partition. Bounded in bytes; the vector added longest ago goes first."""
+    """The nearest keys of a partition. Bounded in bytes; the vector added longest ago goes first.
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._partitions: dict[bytes, _Partition] = {}
-        self._records: OrderedDict[int, _Record] = OrderedDict()
-        self._ids: dict[bytes, int] = {}
-        self._next_id = 0
+    Rows have numbers that rise. A record is packed, since a million objects would each be looked at by the collector.
+    """
+
+    def __init__(self, max_bytes: int, clock: Callable[[], float] = time.time, *, exact_rows: int = EXACT_ROWS) -> None:
+        self.max_bytes = max_bytes
         self.used_bytes = 0
+        self._clock = clock
+        self._exact_rows = exact_rows
+        self._partitions: dict[bytes, Named] = {}
+        self._by_place: dict[int, Named] = {}
+        self._records: dict[int, bytes] = {}
+        self._numbers: dict[bytes, int] = {}
+        self._large: dict[bytes, Named] = {}
+        self._oldest = 0
+        self._next = 0
+        self._next_place = 0
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def add(self, key: bytes, meaning: Meaning, stored_at: float) -> int:
-        """Index the meaning under the key, in place of what this key, or this text, had; return how many were evicted.
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._numbers
+
+    def add(self, entry: Entry) -> int:
+        """Index the entry's meaning, in place of what its key, or its text, had; return how many were evicted.
 
         Of two keys with one text the one stored later stays: loading from disk may bring the earlier one last. Raises
         `ValueError` where the vector is not normalised, or not of the partition's dimensions.
         """
-        vector = read_vector(meaning.vector)
-        self.remove(key)
-        digest = blake2b(meaning.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        partition = self._partition_of(meaning.partition, vector.shape[1])
-        twin = partition.ids.get(digest)
+        meaning = entry.meaning
+        assert meaning is not None, "an entry without a meaning is not indexed"
+        row = read_vector(meaning.vector)
+        found = self._partitions.get(meaning.partition)
+        if found is not None:
+            require_dims(row, found.rows.dims)
+        self.remove(entry.key)
+        digest = text_digest(meaning.text)
+        found = self._partitions.get(meaning.partition)
+        twin = None if found is None else found.texts.get(digest)
         if twin is not None:
-            if self._records[twin].stored_at > stored_at:
+            if self._record(twin).stored_at > entry.stored_at:
                 return 0
-            # faiss would keep both under their ids: an index has no upsert.
             self._forget(twin)
-            partition = self._partition_of(meaning.partition, vector.shape[1])
-        number = self._next_id
-        self._next_id += 1
-        partition.index.add_with_ids(vector, np.array([number], dtype=np.int64))
-        partition.ids[digest] = number
-        self._records[number] = _Record(key, digest, meaning.partition, stored_at)
-        self._ids[key] = number
-        self.used_bytes += _vector_cost_bytes(partition.dims)
+        found = self._partition(meaning.partition, len(row))
+        found.rows.add(self._next, row)
+        if found.rows.is_large:
+            self._large[found.name] = found
+        self._note(found, Record(entry.key, digest, found.place, entry.stored_at, entry.expires_at))
         return self._evict()
 
     def remove(self, key: bytes) -> None:
         """Forget the key, if it is there."""
-        number = self._ids.get(key)
+        number = self._numbers.get(key)
         if number is not None:
             self._forget(number)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._partitions.clear()
-        self._records.clear()
-        self._ids.clear()
+        for table in (self._partitions, self._by_place, self._records, self._numbers, self._large):
+            table.clear()
+        self._oldest = self._next
         self.used_bytes = 0
+
+    def survey(self, partition: bytes) -> Survey | None:
+        """Return what a search of the partition may read on any thread; `read` its findings here."""
+        found = self._partitions.get(partition)
+        return None if found is None else found.rows.survey()
+
+    def key_of(self, number: int) -> bytes | None:
+        """Return the key of a row; None where it has been removed."""
+        record = self._records.get(number)
+        return None if record is None else record[:KEY_BYTES]
 
     def nearest(self, partition: bytes, vector: bytes, count: int) -> list[Candidate]:
         """Return up to `count` keys of the partition, the most similar first. Raises `ValueError` like `add`."""
-        query = read_vector(vector)
-        found = self._partitions.get(partition)
-        if found is None:
+        row = read_vector(vector)
+        survey = self.survey(partition)
+        if survey is None:
             return []
-        _require_dims(query, found.dims)
-        scores, ids = found.index.search(query, min(count, len(found.ids)))
-        return [
-            Candidate(self._records[number].key, float(score))
-            for score, number in zip(scores[0], ids[0].tolist(), strict=True)
-            if number >= 0
-        ]
+        require_dims(row, survey.dims)
+        found = survey.nearest(row, count)
+        return [Candidate(key, each.score) for each in found if (key := self.key_of(each.number)) is not None]
 
-    def _partition_of(self, name: bytes, dims: int) -> _Partition:
-        partition = self._partitions.get(name)
-        if partition is None:
-            partition = _Partition(dims, faiss.IndexIDMap2(faiss.IndexFlatIP(dims)))
-            self._partitions[name] = partition
+    @property
+    def is_due(self) -> bool:
+        """Whether some partition is large enough for its next generation."""
+        return bool(self._large)
+
+    def due(self) -> Due | None:
+        """Set a large block aside and return what makes a generation of it, for a thread; None where nothing is due."""
+        while self._large:
+            name, found = self._large.popitem()
+            growth = found.rows.grow() if self._partitions.get(name) is found else None
+            if growth is not None:
+                return Due(found, growth)
+        return None
+
+    def settle(self, due: Due, generation: Generation | None) -> None:
+        """Swap in what became of a `due` one; None takes back what was set aside for it."""
+        if self._partitions.get(due.of.name) is not due.of:
+            return
+        if generation is None:
+            due.of.rows.not_grown()
+            return
+        due.of.rows.grown(generation)
+        if due.of.rows.is_large:
+            self._large[due.of.name] = due.of
+
+    def _partition(self, name: bytes, dims: int) -> Named:
+        found = self._partitions.get(name)
+        if found is None:
+            found = Named(name, self._next_place, Partition(dims, self._exact_rows))
+            self._next_place += 1
+            self._partitions[name] = self._by_place[found.place] = found
             self.used_bytes += PARTITION_OVERHEAD_BYTES
-        elif partition.dims != dims:
-            raise ValueError(f"vector has {dims} dimensions, this partition has {partition.dims}")
-        return partition
+        return found
+
+    def _note(self, found: Named, record: Record) -> None:
+        number = self._next
+        self._next += 1
+        self._records[number] = _RECORD.pack(*record)
+        self._numbers[record.key] = found.texts[record.digest] = number
+        self.used_bytes += cost_bytes(found.rows.dims)
+
+    def _record(self, number: int) -> Record:
+        return Record(*_RECORD.unpack(self._records[number]))
 
     def _forget(self, number: int) -> None:
-        record = self._records.pop(number)
-        del self._ids[record.key]
-        partition = self._partitions[record.partition]
-        del partition.ids[record.text_digest]
-        self.used_bytes -= _vector_cost_bytes(partition.dims)
-        if partition.ids:
-            partition.index.remove_ids(np.array([number], dtype=np.int64))
+        record = Record(*_RECORD.unpack(self._records.pop(number)))
+        del self._numbers[record.key]
+        found = self._by_place[record.place]
+        del found.texts[record.digest]
+        self.used_bytes -= cost_bytes(found.rows.dims)
+        if found.texts:
+            found.rows.remove(number)
         else:
-            del self._partitions[record.partition]
+            del self._partitions[found.name], self._by_place[found.place]
             self.used_bytes -= PARTITION_OVERHEAD_BYTES
 
     def _evict(self) -> int:
-        evicted = 0
-        while self.used_bytes > self._max_bytes and self._records:
-            self._forget(next(iter(self._records)))
-            evicted += 1
+        """Make room; beside that the oldest go whose time is over."""
+        evicted, now, looked_at = 0, self._clock(), 0
+        while self._records:
+            number = self._first()
+            if self.used_bytes > self.max_bytes:
+                evicted += 1
+            elif looked_at == _SWEPT or self._record(number).expires_at > now:
+                break
+            else:
+                looked_at += 1
+            self._forget(number)
         return evicted
 
-
-def use_one_core() -> None:
-    """Keep faiss on one core in the calling thread, where OpenMP holds this setting: inference wants the others."""
-    faiss.omp_set_num_threads(1)
-
-
-def read_vector(vector: bytes) -> NDArray[np.float32]:
-    """Return the little-endian float32 bytes as one row; raise `ValueError` unless it is a vector of length 1."""
-    row = np.frombuffer(vector, dtype="<f4").reshape(1, -1)
-    norm = float(np.linalg.norm(row))
-    # Written so that NaN, too, is refused.
-    if not abs(norm - 1.0) <= _NORM_TOLERANCE:
-        raise ValueError(f"vector has length {norm}, only normalised vectors (1 ± {_NORM_TOLERANCE}) are compared")
-    return row
+    def _first(self) -> int:
+        while self._oldest not in self._records:
+            self._oldest += 1
+        return self._oldest
 
 
-def similarity(a: bytes, b: bytes) -> float:
-    """Return the cosine of two vectors; raise `ValueError` where they cannot be compared."""
-    first, second = read_vector(a), read_vector(b)
-    _require_dims(first, second.shape[1])
-    return float(first[0] @ second[0])
+def text_digest(text: str) -> int:
+    """Return what two texts have in common only where they are the same, as a number of 64 bits."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def _require_dims(row: NDArray[np.float32], dims: int) -> None:
-    if row.shape[1] != dims:
-        raise ValueError(f"vector has {row.shape[1]} dimensions, this partition has {dims}")
-
-
-def _vector_cost_bytes(dims: int) -> int:
+def cost_bytes(dims: int) -> int:
+    """Return what one vector costs at most, wherever it lies."""
     return 4 * dims + RECORD_OVERHEAD_BYTES

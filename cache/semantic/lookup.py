@@ -1,7 +1,7 @@
 """The semantic cache: finds a remembered answer to a question that means the same. Knows nothing of embedders.
 
 The store is the truth. The index only proposes keys; whatever it proposes is read from the store, scored again with
-the vector kept there, and vetoed by the guards on the text kept there. One whose entry is gone gives way to the next.
+the vector kept there, and judged by the text kept there. One whose entry is gone gives way to the next.
 """
 
 import asyncio
@@ -9,12 +9,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
 
 from cache.contract import Entry, Meaning, Store
-from cache.semantic.guards import Veto, find_veto
-from cache.semantic.index import Candidate, VectorIndex, similarity, use_one_core
+from cache.semantic.contract import Verifier
+from cache.semantic.evidence import Match, Miss
+from cache.semantic.fixed import FixedThreshold
+from cache.semantic.growing import Grower
+from cache.semantic.index import VectorIndex
+from cache.semantic.judging import Judge, nominate
+from cache.semantic.vectors import read_vector, require_dims
+from cache.trust.contract import Trust
 
 _log = logging.getLogger(__name__)
 
@@ -23,77 +29,80 @@ _log = logging.getLogger(__name__)
 # that are served here would be lost.
 DEFAULT_THRESHOLD = 0.75
 _CANDIDATES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A live entry whose question means the same, its cosine similarity, and that question."""
-
-    entry: Entry
-    similarity: float
-    matched_text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """Why nothing was served. `best_similarity` is that of the nearest stored question, 0 where there is none.
-
-    `veto` is that of the most similar candidate that reached the threshold, where a guard stopped it.
-    """
-
-    reason: Literal["empty", "below-threshold", "vetoed", "gone", "deadline", "bad-vector"]
-    best_similarity: float = 0.0
-    veto: Veto | None = None
+# Where that many rows are compared, it takes less time than the way to another thread and back.
+_ROWS_AT_ONCE = 1024
+# How often more candidates are asked for where those found are gone: a purge may have ended the nearest thousand.
+_ROUNDS = 5
 
 
 @dataclass(slots=True)
 class SemanticCounters:
-    """What happened since the start. `dropped`: additions lost to a full queue; `refused`: vectors of no use."""
+    """What happened since the start. `gone`: found and no longer in the store; `refused`: vectors of no use."""
 
     additions: int = 0
-    dropped: int = 0
     evictions: int = 0
+    gone: int = 0
     refused: int = 0
     deadlines: int = 0
+    generations: int = 0
 
 
 class SemanticCache:
-    """Finds entries of `store` by meaning, within one partition. All index work runs on one thread of its own.
+    """Finds entries of `store` by meaning, within one partition.
 
-    `threshold` is a cosine similarity in (0, 1]; `deadline_s` bounds what `find` may wait.
+    `trust` decides what may be served: a fixed threshold where none is given.
+    The event loop's thread owns the index; large partitions are searched, and their next generations made, on others.
     """
 
     def __init__(
         self,
         store: Store,
         *,
-        threshold: float = DEFAULT_THRESHOLD,
+        trust: Trust | None = None,
+        verifier: Verifier | None = None,
         max_bytes: int = 256 << 20,
-        deadline_s: float = 0.05,
-        queue_entries: int = 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not 0.0 < threshold <= 1.0:
-            raise ValueError(f"threshold is {threshold}, it must be above 0 and at most 1")
         self.counters = SemanticCounters()
-        self.threshold = threshold
+        self.judge = Judge(trust or FixedThreshold(DEFAULT_THRESHOLD), verifier)
         self._store = store
-        self._deadline_s = deadline_s
-        self._queue_entries = queue_entries
         self._clock = clock
-        self._index = VectorIndex(max_bytes)
-        self._queued = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-semantic", initializer=use_one_core)
+        self._index = VectorIndex(max_bytes, clock)
+        self._searches = ThreadPoolExecutor(1, thread_name_prefix="cache-semantic")
+        self._grower = Grower(self._index)
+        self._loading: asyncio.Task[None] | None = None
 
-    async def find(self, partition: bytes, text: str, vector: bytes) -> Match | Miss:
-        """Return the most similar live entry of the partition that reaches the threshold and that no guard vetoes."""
-        loop = asyncio.get_running_loop()
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def trust(self) -> Trust:
+        """What decides; it may be exchanged at any time."""
+        return self.judge.trust
+
+    @trust.setter
+    def trust(self, trust: Trust) -> None:
+        self.judge.trust = trust
+
+    @property
+    def used_bytes(self) -> int:
+        """What the index costs."""
+        return self._index.used_bytes
+
+    def resize(self, max_bytes: int) -> None:
+        """Change the bound; what is over it goes with the next addition."""
+        self._index.max_bytes = max_bytes
+
+    async def find(
+        self, namespace: str, asked: Meaning, within_s: float = 1.0, *, thoroughly: bool = False
+    ) -> Match | Miss:
+        """Return the live entry of the meaning's partition that may be served, or why there is none in that time.
+
+        `thoroughly` asks every guard about every candidate, for who wants to know it all.
+        """
         try:
-            async with asyncio.timeout(self._deadline_s):
-                candidates = await loop.run_in_executor(
-                    self._thread, self._index.nearest, partition, vector, _CANDIDATES
-                )
-                return await self._choose(candidates, Meaning(partition, text, vector))
+            async with asyncio.timeout(within_s):
+                return await self._find(namespace, asked, thoroughly=thoroughly)
         except TimeoutError:
             self.counters.deadlines += 1
             return Miss("deadline")
@@ -108,86 +117,89 @@ class SemanticCache:
         """
         if entry.meaning is None:
             return
-        if self._queued >= self._queue_entries:
-            self.counters.dropped += 1
-            return
-        self._queued += 1
-        self._submit(self._index_entries, [entry]).add_done_callback(self._count_done)
+        try:
+            self.counters.evictions += self._index.add(entry)
+        except ValueError as error:
+            self.counters.refused += 1
+            _log.debug("entry is not indexed: %s", error)
+        else:
+            self.counters.additions += 1
+            self._grower.look()
 
     def remove(self, key: bytes) -> None:
         """Stop finding the entry; never waits."""
-        self._submit(self._index.remove, key)
+        self._index.remove(key)
 
-    async def load(self, batches: AsyncIterator[list[Entry]]) -> int:
-        """Index what the disk remembers, batch by batch; return how many entries there were."""
-        loop = asyncio.get_running_loop()
+    def clear(self) -> None:
+        """Stop finding anything; never waits."""
+        self._index.clear()
+
+    def load(self, batches: AsyncIterator[list[Entry]]) -> None:
+        """Index what the disk remembers, batch by batch, while others ask and are answered; never waits."""
+        self._loading = asyncio.create_task(self._load(batches), name="the index of the semantic cache")
+
+    async def loaded(self) -> None:
+        """Wait until what the disk remembers can be found."""
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
+
+    async def close(self) -> None:
+        """End all threads; nothing may be asked afterwards."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        self._searches.shutdown(wait=False)
+        await self._grower.close()
+
+    async def _load(self, batches: AsyncIterator[list[Entry]]) -> None:
         count = 0
-        async for batch in batches:
-            await loop.run_in_executor(self._thread, self._index_entries, batch)
-            count += len(batch)
-        return count
+        try:
+            async with aclosing(batches) as loading:  # type: ignore[type-var]
+                async for batch in loading:
+                    for entry in batch:
+                        self.add(entry)
+                        count += 1
+                    await asyncio.sleep(0)
+        except Exception:  # noqa: BLE001 - the store may have any trouble, and the log has it
+            # Whatever it is, it is found by its own words alone: that is no reason to serve nothing.
+            _log.exception("after %d answers the rest on disk cannot be found by meaning", count)
+        else:
+            _log.info("%d answers can be found by meaning", count)
 
-    async def clear(self) -> None:
-        """Stop finding anything."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._index.clear)
-
-    def close(self) -> None:
-        """Let the thread end when it has done what is queued; nothing may be asked afterwards."""
-        self._thread.shutdown(wait=False)
-
-    async def _choose(self, candidates: list[Candidate], wanted: Meaning) -> Match | Miss:
-        if not candidates:
-            return Miss("empty")
-        best = candidates[0].similarity
-        miss = Miss("below-threshold", best)
-        for candidate in candidates:
-            # The index and the store round differently; what is a hair below is scored with the stored vector.
-            if candidate.similarity < self.threshold - 1e-3:
+    async def _find(self, namespace: str, asked: Meaning, *, thoroughly: bool) -> Match | Miss:
+        count, dead = _CANDIDATES, 0
+        for _ in range(_ROUNDS):
+            keys = await self._nearest(asked, count)
+            entries = [entry for key in keys if (entry := await self._alive(key, asked)) is not None]
+            dead += len(keys) - len(entries)
+            if entries or len(keys) < count:
                 break
-            verdict = await self._judge(candidate, wanted)
-            if isinstance(verdict, Match):
-                return verdict
-            if miss.veto is None and verdict.reason != "below-threshold":
-                miss = Miss(verdict.reason, best, verdict.veto)
-        return miss
+            count *= 4
+        if not entries:
+            return Miss("gone" if dead else "empty")
+        return await self.judge.judge(namespace, asked, nominate(asked, entries), thoroughly=thoroughly)
 
-    async def _judge(self, candidate: Candidate, wanted: Meaning) -> Match | Miss:
-        entry = await self._store.get(candidate.key)
-        if entry is None or entry.meaning is None or entry.expires_at <= self._clock():
-            self.remove(candidate.key)
-            return Miss("gone")
-        if entry.meaning.partition != wanted.partition:
-            # The key was stored again, for somebody else, since it was indexed.
-            return Miss("gone")
-        score = similarity(entry.meaning.vector, wanted.vector)
-        if score < self.threshold:
-            return Miss("below-threshold", score)
-        veto = find_veto(entry.meaning.text, wanted.text)
-        if veto is not None:
-            return Miss("vetoed", score, veto)
-        return Match(entry, score, entry.meaning.text)
+    async def _nearest(self, asked: Meaning, count: int) -> list[bytes]:
+        row = read_vector(asked.vector)
+        survey = self._index.survey(asked.partition)
+        if survey is None:
+            return []
+        require_dims(row, survey.dims)
+        if survey.cost_rows <= _ROWS_AT_ONCE:
+            found = survey.nearest(row, count)
+        else:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._searches, survey.nearest, row, count)
+        return [key for each in found if (key := self._index.key_of(each.number)) is not None]
 
-    def _index_entries(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            if entry.meaning is None:
-                continue
-            try:
-                self.counters.evictions += self._index.add(entry.key, entry.meaning, entry.stored_at)
-            except ValueError as error:
-                self.counters.refused += 1
-                _log.debug("entry is not indexed: %s", error)
-            else:
-                self.counters.additions += 1
-
-    def _submit(self, call: Callable[..., None], *args: object) -> asyncio.Future[None]:
-        future = asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
-        future.add_done_callback(_log_failure)
-        return future
-
-    def _count_done(self, _: asyncio.Future[None]) -> None:
-        self._queued -= 1
-
-
-def _log_failure(future: asyncio.Future[None]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        _log.error("indexing failed", exc_info=error)
+    async def _alive(self, key: bytes, asked: Meaning) -> Entry | None:
+        """Return the entry as the store has it, if it lives; one stored again for somebody else is gone from here."""
+        entry = await self._store.get(key)
+        if entry is not None and entry.expires_at > self._clock():
+            if entry.meaning is not None and entry.meaning.partition == asked.partition:
+                return entry
+            if entry.meaning is not None:
+                return None
+        self.counters.gone += 1
+        self._index.remove(key)
+        return None

@@ -1,24 +1,29 @@
 """Opens the caches that the settings ask for, and takes over from those in use whatever an edit leaves as it is."""
 
-import logging
+import dataclasses
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from backends.contract import Job, Task, Vectors
 from backends.pool import Pool
 from cache.disk.store import DiskStore
 from cache.exact import ExactCache
 from cache.memory import MemoryStore
+from cache.purges import Purges
+from cache.semantic.fixed import FixedThreshold
 from cache.semantic.lookup import DEFAULT_THRESHOLD, SemanticCache
 from config.settings import CacheSettings
-from gateway.recall import Embedder, Recall
+from gateway.cache_pages import CachePages
+from gateway.front import Page
+from gateway.meaning import Embedded, Embedder
+from gateway.recall import Recall
 from gateway.telemetry import Telemetry
 
-_log = logging.getLogger(__name__)
-
-# The semantic look-up may cost this much before a request goes on without it.
-_EMBED_DEADLINE_S = 0.25
+if TYPE_CHECKING:
+    from cache.shared import SharedTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Caches:
 
     settings: CacheSettings
     disk: DiskStore | None
+    shared: "SharedTier | None"
     exact: ExactCache
     semantic: SemanticCache | None
     embedder_version: str | None
@@ -34,7 +40,9 @@ class Caches:
     async def close(self, successor: "Caches | None") -> None:
         """Close what the successor has not taken over."""
         if self.semantic is not None and (successor is None or successor.semantic is not self.semantic):
-            self.semantic.close()
+            await self.semantic.close()
+        if self.shared is not None and (successor is None or successor.shared is not self.shared):
+            await self.shared.close()
         if self.disk is not None and (successor is None or successor.disk is not self.disk):
             await self.disk.close()
 
@@ -42,13 +50,15 @@ class Caches:
 async def open_caches(settings: CacheSettings, embedder_version: str | None, former: Caches | None) -> Caches:
     """Open what is not open yet. Sizes of what is taken over change with `adjust`."""
     same_disk = former is not None and _same_disk(settings, former.settings)
-    disk = former.disk if former is not None and same_disk else await _open_disk(settings)
-    exact = (
-        former.exact
-        if former is not None and disk is former.disk
-        else ExactCache(MemoryStore(settings.exact.memory_bytes), disk)
-    )
-    opened = Caches(settings, disk, exact, None, embedder_version)
+    if former is not None and same_disk:
+        purges, disk, exact = former.exact.purges, former.disk, former.exact
+    else:
+        purges = _purges(former)
+        disk = await _open_disk(settings, purges)
+        exact = ExactCache(MemoryStore(settings.exact.memory_bytes), disk, purges)
+    same_shared = former is not None and same_disk and _same_shared(settings, former.settings)
+    shared = former.shared if former is not None and same_shared else await _open_shared(settings, purges)
+    opened = Caches(settings, disk, shared, exact, None, embedder_version)
     if settings.semantic is None:
         return opened
     if former is not None and exact is former.exact and embedder_version == former.embedder_version:
@@ -56,14 +66,13 @@ async def open_caches(settings: CacheSettings, embedder_version: str | None, for
     else:
         semantic = None
     if semantic is None:
-        semantic = SemanticCache(exact, threshold=settings.semantic.threshold or DEFAULT_THRESHOLD)
-        opened = replace(opened, semantic=semantic)
-        try:
-            if disk is not None:
-                _log.info("%d answers can be found by meaning", await semantic.load(disk.meanings()))
-        except BaseException:
-            await opened.close(former)
-            raise
+        semantic = SemanticCache(
+            exact,
+            trust=FixedThreshold(settings.semantic.threshold or DEFAULT_THRESHOLD),
+            max_bytes=settings.semantic.memory_bytes,
+        )
+        if disk is not None:
+            semantic.load(disk.meanings())
     return replace(opened, semantic=semantic)
 
 
@@ -71,10 +80,14 @@ async def adjust(caches: Caches) -> None:
     """Bring the sizes and the threshold of what was taken over in line with the settings."""
     settings = caches.settings
     caches.exact.memory.resize(settings.exact.memory_bytes)
+    caches.exact.shared = caches.shared
     if caches.disk is not None:
         await caches.disk.resize(settings.exact.disk_bytes)
+    if caches.shared is not None and settings.shared is not None:
+        caches.shared.adjust(deadline_s=settings.shared.timeout_s, single_flight=settings.shared.single_flight)
     if caches.semantic is not None and settings.semantic is not None:
-        caches.semantic.threshold = settings.semantic.threshold or DEFAULT_THRESHOLD
+        caches.semantic.trust = FixedThreshold(settings.semantic.threshold or DEFAULT_THRESHOLD)
+        caches.semantic.resize(settings.semantic.memory_bytes)
 
 
 def recall_of(caches: Caches, embedder: Pool | None, telemetry: Telemetry) -> Recall:
@@ -88,26 +101,70 @@ def recall_of(caches: Caches, embedder: Pool | None, telemetry: Telemetry) -> Re
         clock=time.time,
         exact_ttl_s=settings.exact.ttl_s,
         semantic_ttl_s=settings.semantic.ttl_s if settings.semantic else settings.exact.ttl_s,
-        embed_deadline_s=_EMBED_DEADLINE_S,
+        budget_s=settings.semantic.budget_s if settings.semantic else 0.0,
+        max_stale_s=settings.exact.max_stale_s,
+        jitter=settings.exact.jitter,
+        elsewhere=caches.shared,
+        wait_s=settings.shared.wait_s if settings.shared else 0.0,
     )
+
+
+def cache_table(caches: Caches | None) -> Mapping[tuple[str, str], Page]:
+    """Return the operator's pages of the caches; where there are none they say so."""
+
+    def more() -> Mapping[str, object]:
+        semantic, shared = (None, None) if caches is None else (caches.semantic, caches.shared)
+        told: dict[str, object] = {} if semantic is None else {"semantic": dataclasses.asdict(semantic.counters)}
+        return told if shared is None else {**told, "shared": shared.stats()}
+
+    return CachePages(None if caches is None else caches.exact, more, clock=time.time).table()
+
+
+def _purges(former: Caches | None) -> Purges:
+    """Return the purges to go on with: what was purged stays so, also where answers lie elsewhere from now on."""
+    purges = Purges()
+    if former is not None:
+        purges.observe(former.exact.purges.stamp())
+        purges.merge(former.exact.purges.marks())
+    return purges
 
 
 def _same_disk(new: CacheSettings, old: CacheSettings) -> bool:
     return new.directory == old.directory and bool(new.exact.disk_bytes) == bool(old.exact.disk_bytes)
 
 
-async def _open_disk(settings: CacheSettings) -> DiskStore | None:
+def _same_shared(new: CacheSettings, old: CacheSettings) -> bool:
+    return (new.shared and new.shared.url) == (old.shared and old.shared.url)
+
+
+async def _open_shared(settings: CacheSettings, purges: Purges) -> "SharedTier | None":
+    if settings.shared is None:
+        return None
+    # A tenth of a second of the start, for those alone who use it.
+    from cache.shared import SharedTier  # noqa: PLC0415
+
+    shared = SharedTier(
+        settings.shared.url.get_secret_value(),
+        purges,
+        deadline_s=settings.shared.timeout_s,
+        single_flight=settings.shared.single_flight,
+    )
+    await shared.open()
+    return shared
+
+
+async def _open_disk(settings: CacheSettings, purges: Purges) -> DiskStore | None:
     if not settings.exact.disk_bytes:
         return None
-    disk = DiskStore(settings.directory, settings.exact.disk_bytes)
+    disk = DiskStore(settings.directory, settings.exact.disk_bytes, purges=purges)
     await disk.open()
     return disk
 
 
 def _embedder(pool: Pool) -> Embedder:
-    async def embed(text: str) -> bytes:
+    async def embed(text: str) -> Embedded:
         async with aclosing(pool.stream(Job(Task.EMBED, inputs=(text,)))) as events:
             vectors = [event.data async for event in events if type(event) is Vectors]
-        return vectors[0]
+        return Embedded(vectors[0])
 
     return Embedder(pool.engine.version, embed)

@@ -1,0 +1,113 @@
+"""Judges candidates for one question: guards, then the verifier, then trust. Knows no index and no store.
+
+The same judgement serves a stored answer and lets a question join one that is in flight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from cache.contract import Entry, Meaning
+from cache.semantic.contract import Verifier, VerifierError
+from cache.semantic.evidence import Evidence, Match, Miss, Reason, pair_of
+from cache.semantic.guards import Veto, find_veto, find_vetoes
+from cache.semantic.vectors import similarity
+from cache.trust.contract import Decision, Trust
+
+# A candidate less similar than this is another question, whatever a verifier would say: it is not asked.
+LEAST_SIMILARITY = 0.5
+
+
+class Nominee(NamedTuple):
+    """What is to be judged: an entry with its meaning, and how near that is."""
+
+    entry: Entry
+    meaning: Meaning
+    similarity: float
+
+
+class Judge:
+    """Decides whether an answer serves a question of the same partition, and keeps all reasons."""
+
+    def __init__(self, trust: Trust, verifier: Verifier | None = None) -> None:
+        self.trust = trust
+        self.verifier = verifier
+
+    async def judge(
+        self, namespace: str, asked: Meaning, nominees: Sequence[Nominee], *, thoroughly: bool = False
+    ) -> Match | Miss:
+        """Return the candidate to serve, or why there is none; `nominees` are the nearest first.
+
+        `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed, for who wants to
+        know: trust counts no hit then.
+        """
+        vetoes = [_vetoes(asked, nominee, all_of_them=thoroughly) for nominee in nominees]
+        weighed = [_weigh(asked, nominees, at, vetoes[at]) for at in range(len(nominees))]
+        open_ones = [at for at, each in enumerate(weighed) if not each.vetoes and each.similarity >= LEAST_SIMILARITY]
+        if not open_ones:
+            return _miss(weighed)
+        try:
+            confidences = await self._confidences(asked, [nominees[at] for at in open_ones])
+        except VerifierError:
+            return Miss("unverified", weighed[open_ones[0]], tuple(weighed))
+        served: Evidence | None = None
+        for confidence, at in sorted(zip(confidences, open_ones, strict=True), key=lambda each: (-each[0], each[1])):
+            decide = self.trust.preview if thoroughly else self.trust.decide
+            decision = decide(namespace, weighed[at].pair, confidence)
+            weighed[at] = replace(weighed[at], confidence=confidence, decision=decision)
+            if decision.serve and served is None:
+                served = weighed[at]
+                if not thoroughly:
+                    break
+        return _miss(weighed) if served is None else Match(served, tuple(weighed))
+
+    async def _confidences(self, asked: Meaning, nominees: Sequence[Nominee]) -> Sequence[float]:
+        if self.verifier is None:
+            return [min(1.0, max(0.0, nominee.similarity)) for nominee in nominees]
+        return await self.verifier.verify(asked, [nominee.meaning for nominee in nominees])
+
+
+def nominate(asked: Meaning, entries: Sequence[Entry]) -> list[Nominee]:
+    """Score entries with the vectors that they carry, the nearest first. Raises `ValueError` where one is of no use."""
+    nominees = [
+        Nominee(entry, entry.meaning, similarity(entry.meaning.vector, asked.vector))
+        for entry in entries
+        if entry.meaning is not None
+    ]
+    return sorted(nominees, key=lambda nominee: -nominee.similarity)
+
+
+def _vetoes(asked: Meaning, nominee: Nominee, *, all_of_them: bool) -> tuple[Veto, ...]:
+    if nominee.similarity < LEAST_SIMILARITY and not all_of_them:
+        return ()
+    if all_of_them:
+        return find_vetoes(nominee.meaning.text, asked.text)
+    veto = find_veto(nominee.meaning.text, asked.text)
+    return () if veto is None else (veto,)
+
+
+def _weigh(asked: Meaning, nominees: Sequence[Nominee], at: int, vetoes: tuple[Veto, ...]) -> Evidence:
+    entry, meaning, score = nominees[at]
+    below = nominees[at + 1].similarity if at + 1 < len(nominees) else 0.0
+    return Evidence(entry, meaning.text, pair_of(asked, meaning), score, score - below, vetoes)
+
+
+def _miss(weighed: Sequence[Evidence]) -> Miss:
+    """Say why nothing is served, by the candidate that came furthest."""
+    if not weighed:
+        return Miss("empty")
+    decided = [each for each in weighed if each.decision is not None]
+    if decided:
+        best = max(decided, key=lambda each: each.confidence or 0.0)
+        explored = next((each for each in decided if each.decision is not None and each.decision.explore), best)
+        return Miss(_reason(explored.decision), explored, tuple(weighed))
+    vetoed = next((each for each in weighed if each.vetoes and each.similarity >= LEAST_SIMILARITY), None)
+    if vetoed is not None:
+        return Miss("vetoed", vetoed, tuple(weighed))
+    return Miss("below-threshold", weighed[0], tuple(weighed))
+
+
+def _reason(decision: Decision | None) -> Reason:
+    if decision is None or decision.reason not in ("exact-only", "refused-pair", "unaudited"):
+        return "below-threshold"
+    return decision.reason

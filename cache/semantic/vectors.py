@@ -1,0 +1,30 @@
+"""Vectors as bytes and as rows: what can be compared, and how near two are. Knows no index."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Row = NDArray[np.float32]
+_NORM_TOLERANCE = 0.01
+
+
+def read_vector(vector: bytes) -> Row:
+    """Return the little-endian float32 bytes as a row; raise `ValueError` unless it is a vector of length 1."""
+    row: Row = np.frombuffer(vector, dtype="<f4")
+    norm = float(row @ row) ** 0.5
+    # Written so that NaN, too, is refused.
+    if not abs(norm - 1.0) <= _NORM_TOLERANCE:
+        raise ValueError(f"vector has length {norm}, only normalised vectors (1 ± {_NORM_TOLERANCE}) are compared")
+    return row
+
+
+def similarity(a: bytes, b: bytes) -> float:
+    """Return the cosine of two vectors; raise `ValueError` where they cannot be compared."""
+    first, second = read_vector(a), read_vector(b)
+    require_dims(first, len(second))
+    return float(first @ second)
+
+
+def require_dims(row: Row, dims: int) -> None:
+    """Raise `ValueError` unless the row has as many components."""
+    if len(row) != dims:
+        raise ValueError(f"vector has {len(row)} dimensions, this partition has {dims}")
