@@ -1,4 +1,4 @@
-"""Asks a gateway that runs for the settings that are in force there. Blocks, so it is for the command line alone."""
+"""Asks a gateway that runs, over its operator's pages. Blocks, so it is for the command line alone."""
 
 import json
 import ssl
@@ -14,7 +14,7 @@ MAX_BYTES = 16 * 2**20
 
 
 class CannotAsk(Exception):
-    """No gateway answered with its settings; the text says why."""
+    """No gateway answered, or not as one of ours does; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,7 @@ class InForce:
 
 def in_force(url: str, certificate: Path | None, timeout_s: float) -> InForce:
     """Ask the gateway at this URL, over HTTPS trusting `certificate` where there is one. Raises `CannotAsk`."""
-    try:
-        status, body = _get(url, certificate, timeout_s)
-    except (OSError, HTTPException, ValueError) as error:
-        raise CannotAsk(f"{url} cannot be asked: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        state = json.loads(body)
-    except (ValueError, RecursionError):
-        state = None
-    if status != 200:  # noqa: PLR2004
-        raise CannotAsk(f"{url}{PAGE} answers with status {status}: {body[:200].decode(errors='replace')}")
+    state = ask(url, PAGE, certificate, timeout_s)
     match state:
         case {"file": str(file), "generation": int(generation), "settings": {"server": {}, "models": {}} as settings}:
             return InForce(file, generation, settings)
@@ -45,7 +36,21 @@ def in_force(url: str, certificate: Path | None, timeout_s: float) -> InForce:
             raise CannotAsk(f"{url}{PAGE} does not answer as a warmgate does")
 
 
-def _get(url: str, certificate: Path | None, timeout_s: float) -> tuple[int, bytes]:
+def ask(url: str, page: str, certificate: Path | None, timeout_s: float, body: object = None) -> Any:
+    """Return what a page of the gateway at this URL answers to GET, or to POST with a body. Raises `CannotAsk`."""
+    try:
+        status, said = _exchange(url, page, certificate, timeout_s, None if body is None else json.dumps(body))
+    except (OSError, HTTPException, ValueError) as error:
+        raise CannotAsk(f"{url} cannot be asked: {getattr(error, 'strerror', None) or error}") from None
+    if status != 200:  # noqa: PLR2004
+        raise CannotAsk(f"{url}{page} answers with status {status}: {said[:500].decode(errors='replace')}")
+    try:
+        return json.loads(said)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _exchange(url: str, page: str, certificate: Path | None, timeout_s: float, body: str | None) -> tuple[int, bytes]:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("it is not a URL such as http://127.0.0.1:8080")
@@ -53,7 +58,11 @@ def _get(url: str, certificate: Path | None, timeout_s: float) -> tuple[int, byt
     if parts.scheme == "https":
         connection = HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=_trust(certificate))
     try:
-        connection.request("GET", parts.path.rstrip("/") + PAGE)
+        path = parts.path.rstrip("/") + page
+        if body is None:
+            connection.request("GET", path)
+        else:
+            connection.request("POST", path, body.encode(), {"Content-Type": "application/json"})
         response = connection.getresponse()
         return response.status, response.read(MAX_BYTES)
     finally:

@@ -1,4 +1,4 @@
-"""The command line: `warmgate serve`, `check` and `schema`. Knows nothing of how the gateway is built."""
+"""The command line: `warmgate serve`, `check`, `schema` and `cache`. Knows nothing of how the gateway is built."""
 
 import argparse
 import asyncio
@@ -19,7 +19,9 @@ from config.plain import plain
 from config.problems import ConfigError, dotted
 from config.schema import schema_text
 from config.settings import Settings
+from config.units import parse_duration
 from config.watch import digest_at
+from gateway import cache_commands
 from gateway.asking import CannotAsk, in_force
 
 _BAD_CONFIG = 2
@@ -44,6 +46,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     if options.command == "schema":
         sys.stdout.write(schema_text())
         return 0
+    if options.command == "cache":
+        try:
+            return cache_commands.run(options, _place(options.config))
+        except ConfigError as error:
+            sys.stderr.write(f"{error}\n")
+            return _BAD_CONFIG
     seen = digest_at(Path(options.config))
     try:
         settings = load(options.config, os.environ)
@@ -82,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--against", metavar="OTHER", help="tell what changes from this file to FILE")
     other.add_argument("--url", help="tell what FILE would change in the gateway at this URL, on this machine")
     commands.add_parser("schema", help="print the JSON Schema of config files, for editors")
+    cache_commands.add_parser(commands, parse_duration)
     return parser
 
 
@@ -116,6 +125,18 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
 def _tell(old: str, changes: Difference) -> None:
     lines = [f"  {change}\n" for change in changes] or ["  nothing changes\n"]
     sys.stdout.write(f"against {old}:\n{''.join(lines)}")
+
+
+def _place(file: str | None) -> cache_commands.Place:
+    """Return what a config file says of where the caches are; nothing where there is no file."""
+    if file is None:
+        return cache_commands.Place()
+    settings = load(file, os.environ)
+    return cache_commands.Place(
+        _own_url(settings),
+        settings.server.tls.certificate if settings.server.tls else None,
+        settings.cache.directory if settings.cache else None,
+    )
 
 
 def _own_url(settings: Settings) -> str | None:

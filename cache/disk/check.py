@@ -37,7 +37,10 @@ class CannotCheckError(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What was found. `bad` counts rows by what is wrong with them; `faults` are those of the database as a whole."""
+    """What was found. `bad` counts rows by what is wrong with them; `faults` are those of the database as a whole.
+
+    `left` is how much is wrong still, `removed` how many rows were deleted.
+    """
 
     rows: int = 0
     sound: int = 0
@@ -45,12 +48,7 @@ class Report:
     faults: list[str] = field(default_factory=list)
     marks: int = 0
     removed: int = 0
-    repaired: int = 0
-
-    @property
-    def defects(self) -> int:
-        """How much is wrong, leaving out what goes by itself."""
-        return len(self.faults) + sum(count for what, count in self.bad.items() if what not in HARMLESS)
+    left: int = 0
 
 
 class _Row(NamedTuple):
@@ -95,6 +93,7 @@ class _Check:
             f"the file is damaged: {line}" for (line,) in self._base.execute("PRAGMA quick_check(5)") if line != "ok"
         ]
         if report.faults:
+            report.left = len(report.faults)
             return report  # the gateway itself moves such a file aside
         has_marks = self._read_marks()
         for rows in self._batches():
@@ -102,7 +101,9 @@ class _Check:
             report.rows += len(rows)
             report.sound += len(rows) - len(bad)
             report.bad.update(what for _, what in bad)
-            if self._repair and bad:
+            if not self._repair:
+                report.left += sum(what not in HARMLESS for _, what in bad)
+            elif bad:
                 self._remove([row for row, _ in bad])
         if has_marks:
             self._check_clock()
@@ -187,7 +188,7 @@ class _Check:
 
     def _fault(self, what: str) -> None:
         self._report.faults.append(what)
-        self._report.repaired += self._repair
+        self._report.left += not self._repair
 
 
 def _is_normalised(vector: bytes) -> bool:
