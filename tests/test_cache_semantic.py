@@ -139,7 +139,7 @@ async def test_a_candidate_whose_entry_is_gone_gives_way_to_the_next(semantic, l
 
     assert (await semantic.find("Tell me the capital of France")).entry.key == make_entry(2).key
     await semantic.find("anything")
-    assert len(semantic.cache) == 1
+    assert semantic.cache.entries == 1
 
 
 async def test_finding_does_not_extend_the_time_to_live(semantic):
@@ -159,7 +159,7 @@ async def test_the_same_question_is_kept_once(semantic):
         semantic.remember(make_entry(n))
 
     assert (await semantic.find("capital of France")).entry.key == make_entry(49).key
-    assert len(semantic.cache) == 1
+    assert semantic.cache.entries == 1
 
 
 async def test_a_removed_entry_is_not_found(semantic):
@@ -228,7 +228,7 @@ async def test_the_index_is_rebuilt_from_the_disk(tmp_path):
     cache = SemanticCache(disk, clock=clock)
     cache.load(disk.meanings())
     await cache.loaded()
-    assert len(cache) == 300
+    assert cache.entries == 300
 
     asked = Meaning(ALICE, "Tell me the capital of country number 7", make_vector(1.0, 7))
     match = await cache.find("model", asked, 5.0)

@@ -28,6 +28,7 @@ from backends.pool import Pool, PoolLimits
 from cache.exact import ExactCache
 from cache.flight import SingleFlight
 from cache.memory import MemoryStore
+from cache.semantic.fixed import FixedThreshold
 from cache.semantic.lookup import SemanticCache
 from gateway.analyze import CachePolicy
 from gateway.catalog import Catalog
@@ -37,7 +38,8 @@ from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.pipeline import Pipeline
 from gateway.query import Outcome
-from gateway.recall import Embedder, Recall
+from gateway.meaning import Embedded, Embedder
+from gateway.recall import Recall
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route, Routes
 from gateway.telemetry import Telemetry
@@ -93,7 +95,7 @@ class House:
             clock=lambda: 1000.0,
             exact_ttl_s=60,
             semantic_ttl_s=60,
-            embed_deadline_s=1.0,
+            budget_s=5.0,
         )
         clock = asyncio.get_running_loop().time
         return Pipeline(
@@ -109,9 +111,9 @@ class House:
             clock=clock,
         )
 
-    async def embed(self, text: str) -> bytes:
+    async def embed(self, text: str) -> Embedded:
         """Return the vector that the test gave this text."""
-        return self.vectors[text].astype("<f4").tobytes()
+        return Embedded(self.vectors[text].astype("<f4").tobytes())
 
     async def get(self, request: Request, directives: Directives = PLAIN, caller: Caller = ANYONE) -> Outcome:
         """Ask and wait for the whole answer."""
@@ -339,7 +341,7 @@ async def test_unreadable_record_is_a_miss():
 async def test_same_meaning_is_a_semantic_hit_in_its_own_partition():
     """A close vector hits; another system prompt, tenant or model does not; an opposite meaning does not."""
     async with house({"a": FakeEngine(), "b": FakeEngine()}) as built:
-        built.semantic = SemanticCache(built.exact, threshold=0.9, clock=lambda: 1000.0, deadline_s=5.0)
+        built.semantic = SemanticCache(built.exact, trust=FixedThreshold(0.9), clock=lambda: 1000.0)
         built.pipeline = built.build()
         near = np.zeros(8)
         near[:2] = (0.98, np.sqrt(1 - 0.98**2))
@@ -360,29 +362,27 @@ async def test_same_meaning_is_a_semantic_hit_in_its_own_partition():
         assert hit.status.detail == "semantic"
         assert hit.status.matched == "what is the capital of france"
         assert [other.status.hit for other in (far, other_model, other_tenant, other_limit)] == [False] * 4
-        built.semantic.close()
+        await built.semantic.close()
 
 
 async def test_run_that_ended_during_a_look_up_is_not_repeated():
     """A request whose twin began and ended while it waited for its vector is answered from what the twin left."""
     async with house({"a": FakeEngine()}) as built:
-        built.semantic = SemanticCache(built.exact, threshold=0.9, clock=lambda: 1000.0, deadline_s=5.0)
+        built.semantic = SemanticCache(built.exact, trust=FixedThreshold(0.9), clock=lambda: 1000.0)
         held, go_on = asyncio.Event(), asyncio.Event()
 
-        async def embed(_: str) -> bytes:
-            if held.is_set():
-                raise BadJob("no vector for the twin, so that it cannot be found by meaning")
+        async def embed(_: str) -> Embedded:
             held.set()
             await go_on.wait()
-            return np.eye(8)[0].astype("<f4").tobytes()
+            return Embedded(np.eye(8)[0].astype("<f4").tobytes())
 
         built.embed = embed
         built.pipeline = built.build()
         slow = asyncio.create_task(built.get(ask()))
         await held.wait()
-        await built.get(ask())
+        await built.get(ask(), Directives(no_cache=True))
         go_on.set()
 
         assert (await slow).status.hit
         assert len(built.engines["a"].backends[0].jobs) == 1
-        built.semantic.close()
+        await built.semantic.close()

@@ -72,7 +72,9 @@ class SemanticCache:
         self._grower = Grower(self._index)
         self._loading: asyncio.Task[None] | None = None
 
-    def __len__(self) -> int:
+    @property
+    def entries(self) -> int:
+        """How many entries can be found; one that is gone from the store counts until it is looked for."""
         return len(self._index)
 
     @property
