@@ -3,26 +3,31 @@
 A trouble here is a miss and a counter, never a failed request.
 """
 
-import asyncio
 import functools
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from backends.contract import BackendError
 from cache.contract import Entry, Meaning
 from cache.exact import ExactCache
-from cache.semantic.lookup import Match, Miss, SemanticCache
+from cache.purges import of_key, of_model, of_version
+from cache.semantic.evidence import Match, Miss
+from cache.semantic.lookup import SemanticCache
 from gateway.analyze import Features
 from gateway.answer import Answer, UnreadableAnswerError, pack, unpack
 from gateway.cache_control import CacheStatus, Forward
+from gateway.elsewhere import Elsewhere
 from gateway.errors import fault
 from gateway.freshness import Use, age_of, jittered, use_of
-from gateway.identity import compatibility, scoped
+from gateway.identity import PARTITION_EPOCH, compatibility, scoped
+from gateway.meaning import EMBEDDING_TROUBLES, NO_MEANINGS, Embedder, Embeddings, Meanings
 from gateway.request import Directives, Request
 from gateway.telemetry import Telemetry
 from gateway.write_gate import write_gate
+
+T = TypeVar("T")
 
 # Answers that stay unpacked beside their bytes: the most recent ones, and none that is large.
 _UNPACKED_ANSWERS = 1024
@@ -56,14 +61,6 @@ class Found(NamedTuple):
 _NOTHING = Found(None)
 
 
-@dataclass(frozen=True, slots=True)
-class Embedder:
-    """Turns a text into the bytes of a normalised vector. Raises `BackendError`, also where the text is too long."""
-
-    version: str
-    embed: Callable[[str], Awaitable[bytes]]
-
-
 class Recall:
     """The caches as the pipeline sees them. Without an `Embedder` nothing is found by meaning."""
 
@@ -77,25 +74,43 @@ class Recall:
         clock: Callable[[], float],
         exact_ttl_s: float,
         semantic_ttl_s: float,
-        embed_deadline_s: float,
+        budget_s: float,
         max_stale_s: float = 0.0,
         jitter: float = 0.0,
+        elsewhere: Elsewhere | None = None,
+        wait_s: float = 0.0,
     ) -> None:
         self._exact = exact
         self._semantic = semantic
-        self._embedder = embedder
+        self._embeddings = None if embedder is None else Embeddings(embedder)
         self._telemetry = telemetry
         self._clock = clock
         self._exact_ttl_s = exact_ttl_s
         self._semantic_ttl_s = semantic_ttl_s
-        self._embed_deadline_s = embed_deadline_s
+        self._budget_s = budget_s
         self._max_stale_s = max_stale_s
         self._jitter = jitter
+        self._elsewhere = elsewhere
+        self._wait_s = wait_s
         self._unpack_small = functools.lru_cache(_UNPACKED_ANSWERS)(unpack)
 
     def key(self, features: Features, version: str) -> bytes:
         """Return the exact key of a request for one model version, within its tenant."""
         return scoped(features.fingerprint, features.scope, version)
+
+    def stamp(self) -> int:
+        """Return what an answer that is asked for now is stamped with: a purge from here on ends it."""
+        return self._exact.purges.stamp()
+
+    def epoch(self, features: Features, models: Sequence[str], versions: Sequence[str]) -> int:
+        """Return which purge of what answers this request was the latest; 0 where there was none."""
+        purges = self._exact.purges
+        if not purges.newest:
+            return 0
+        made = [*map(of_model, models), *map(of_version, versions)]
+        return purges.latest(
+            (*features.keeping.groups, *made, *[of_key(self.key(features, version)) for version in versions])
+        )
 
     async def same(self, features: Features, directives: Directives, versions: Sequence[str]) -> Found:
         """Look for the answer to the same request from any of these model versions."""
@@ -119,6 +134,27 @@ class Recall:
                 return hit
         return None
 
+    async def elsewhere(
+        self, work: bytes, features: Features, directives: Directives, versions: Sequence[str], within_s: float
+    ) -> Hit | None:
+        """Return the answer that another gateway is making, once it is made; None where it is to be made here."""
+        if self._elsewhere is None or not self._elsewhere.leads:
+            return None
+
+        def fits(entry: Entry) -> bool:
+            return not self._exact.purges.is_dead(entry) and self._hit(entry, directives, "exact") is not None
+
+        keys = [self.key(features, version) for version in versions]
+        entry = await self._elsewhere.ask(work, keys, fits, min(self._wait_s, within_s))
+        if entry is not None and self._exact.adopt(entry):
+            return self._hit(entry, directives, "exact")
+        # Who waited here for the same lease may have made it meanwhile.
+        return self.in_memory(features, directives, versions)
+
+    def lead(self, work: bytes | None, make: Callable[[], AsyncIterator[T]]) -> Callable[[], AsyncIterator[T]]:
+        """Return the work so that other gateways which wait for it learn of its end."""
+        return make if self._elsewhere is None or work is None else self._elsewhere.lead(work, make)
+
     async def spare(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
         """Return an answer that the client takes where no model can give one (RFC 5861 §4), or None."""
         if not directives.stale_if_error_s or not features.cacheable:
@@ -129,27 +165,26 @@ class Recall:
                 return self._served(entry, "stale-if-error")
         return None
 
-    async def meanings(self, request: Request, features: Features, versions: Sequence[str]) -> dict[str, Meaning]:
-        """Return the request's meaning for each model version; empty where it has none, or not in time."""
-        if self._semantic is None or self._embedder is None or not features.by_meaning:
-            return {}
+    async def meanings(self, request: Request, features: Features, versions: Sequence[str]) -> Meanings:
+        """Return the request's meaning for each model version; empty where it has none, or not yet."""
+        if self._semantic is None or self._embeddings is None or not features.by_meaning:
+            return NO_MEANINGS
         assert request.asked is not None
-        try:
-            async with asyncio.timeout(self._embed_deadline_s):
-                vector = await self._embedder.embed(request.asked)
-        except (BackendError, TimeoutError) as error:
-            self._telemetry.semantic(type(error).__name__)
-            return {}
-        shape = compatibility(request)
-        return {
-            version: Meaning(scoped(shape, features.scope, version, self._embedder.version), request.asked, vector)
-            for version in versions
+        shape, embedder = compatibility(request), self._embeddings.version
+        partitions = {
+            version: scoped(shape, features.scope, version, embedder, PARTITION_EPOCH) for version in versions
         }
+        meanings = Meanings(request.model, request.asked, partitions, time.monotonic() + self._budget_s)
+        try:
+            await meanings.arrive(self._embeddings)
+        except EMBEDDING_TROUBLES as error:
+            self._telemetry.semantic(type(error).__name__)
+        return meanings
 
-    async def alike(self, meanings: Iterable[Meaning], directives: Directives) -> Hit | None:
+    async def alike(self, meanings: Meanings, directives: Directives) -> Hit | None:
         """Return the answer to a request that means the same."""
-        for meaning in meanings:
-            found = await self.search(meaning)
+        for meaning in meanings.values():
+            found = await self.search(meanings.namespace, meaning, meanings.left_s)
             if not isinstance(found, Match):
                 self._telemetry.semantic(found.reason)
             elif (hit := self._hit(found.entry, directives, "semantic", found.matched_text)) is not None:
@@ -157,22 +192,25 @@ class Recall:
                 return hit
         return None
 
-    async def search(self, meaning: Meaning) -> Match | Miss:
+    async def search(
+        self, namespace: str, meaning: Meaning, within_s: float, *, thoroughly: bool = False
+    ) -> Match | Miss:
         """Search the semantic cache: the match, or why there is none."""
         assert self._semantic is not None, "a meaning is made only where there is a semantic cache"
-        return await self._semantic.find(meaning.partition, meaning.text, meaning.vector)
+        return await self._semantic.find(namespace, meaning, within_s, thoroughly=thoroughly)
 
-    def keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning]) -> bool:
+    def keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning], stamp: int) -> bool:
         """Remember an answer if every write gate lets it through, under the meaning for the version that made it.
 
-        Tell whether it is remembered.
+        It was asked for at `stamp`: one that a purge has overtaken is let go. Tell whether it is remembered.
         """
         if write_gate(features, answer) is not None:
             return False
         now, keeping, head = self._clock(), features.keeping, answer.head
         meaning = meanings.get(head.version)
+        coming = isinstance(meanings, Meanings) and meanings.is_coming
         ttl_s = self._exact_ttl_s if keeping.ttl_s is None else keeping.ttl_s
-        ttl_s = ttl_s if meaning is None else min(ttl_s, self._semantic_ttl_s)
+        ttl_s = ttl_s if meaning is None and not coming else min(ttl_s, self._semantic_ttl_s)
         key = self.key(features, head.version)
         fresh_until = now + jittered(ttl_s, self._jitter, key)
         entry = Entry(
@@ -182,12 +220,23 @@ class Recall:
             expires_at=fresh_until + self._max_stale_s,
             meaning=meaning,
             stale_s=self._max_stale_s,
-            groups=(*keeping.groups, f"model:{head.model}", f"version:{head.version}"),
+            groups=(*keeping.groups, of_model(head.model), of_version(head.version)),
+            stamp=stamp,
         )
-        self._exact.keep(entry)
+        if not self._exact.keep(entry):
+            return False
         if meaning is not None and self._semantic is not None:
             self._semantic.add(entry)
+        elif isinstance(meanings, Meanings) and meanings.is_coming:
+            meanings.when_arrived(functools.partial(self._keep_meaning, entry, meanings, head.version))
         return True
+
+    def _keep_meaning(self, entry: Entry, meanings: Meanings, version: str) -> None:
+        """Let an answer be found by its meaning too, unless another has taken its place since."""
+        if self._semantic is not None and self._exact.peek(entry.key) is entry:
+            told = replace(entry, meaning=meanings[version])
+            self._exact.keep(told)
+            self._semantic.add(told)
 
     def _hit(self, entry: Entry, directives: Directives, detail: str, matched: str | None = None) -> Hit | None:
         use = use_of(entry, self._clock(), directives, self._max_stale_s)

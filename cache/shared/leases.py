@@ -67,13 +67,13 @@ class _Held:
 class Leases:
     """The leases that this gateway holds, and its waits for those of others.
 
-    `read` returns the live entry among these keys' values, as the server has them; `name` the server's name of a key.
+    `read` returns the live entries among these keys' values, as the server has them; `name` the server's name of a key.
     """
 
     def __init__(
         self,
         link: Link,
-        read: Callable[[Sequence[bytes], Sequence[object]], Entry | None],
+        read: Callable[[Sequence[bytes], Sequence[object]], Sequence[Entry]],
         name: Callable[[str, bytes], bytes],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,15 +89,18 @@ class Leases:
         self.on_ended: Callable[[], None] = lambda: None
         """Called when a lease waits to be released by `settle`."""
 
-    async def ask(self, key: bytes, keys: Sequence[bytes], within_s: float) -> Entry | None:
+    async def ask(
+        self, key: bytes, keys: Sequence[bytes], fits: Callable[[Entry], bool], within_s: float
+    ) -> Entry | None:
         """Return the answer that another gateway is making, once it is made; None where it is to be made here.
 
-        `key` names the work, `keys` the entries that it may leave. None comes at once where nobody else works on it,
-        within `within_s` in any case, and without any wait where the server is not `up`. Then call `lead`.
+        `key` names the work, `keys` the entries that it may leave, of which one that `fits` is waited for. None comes
+        at once where nobody else works on it, within `within_s` in any case, and without any wait where the server is
+        not up. Then call `lead`.
         """
         if not self._link.up or key in self._held or len(self._held) >= _HELD_AT_MOST:
             return None
-        async with self._asking.join(key, lambda: self._find(key, keys)) as seat:
+        async with self._asking.join(key, lambda: self._find(key, keys, fits)) as seat:
             try:
                 async with asyncio.timeout(within_s):
                     async for entry in seat:
@@ -146,7 +149,9 @@ class Leases:
             self._end(key, held)
         await self.settle(lambda _: False)
 
-    async def _find(self, key: bytes, keys: Sequence[bytes]) -> AsyncGenerator[Entry | None, None]:
+    async def _find(
+        self, key: bytes, keys: Sequence[bytes], fits: Callable[[Entry], bool]
+    ) -> AsyncGenerator[Entry | None, None]:
         """Yield what is found: the answer, or None where it is to be made here, with the lease or without."""
         since = self._clock()
         name, token = self._name("lease", key), os.urandom(16)
@@ -168,7 +173,7 @@ class Leases:
                 raise
             *values, holder = found if isinstance(found, list) else [None]
             taken = answered is True
-            entry = self._read(keys, values)
+            entry = next(filter(fits, self._read(keys, values)), None)
             if taken:
                 self._held[key] = held
                 self._makes.update(dict.fromkeys(keys, held))

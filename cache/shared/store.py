@@ -68,16 +68,17 @@ class SharedStore:
         if not self._link.up or key in self._removals:
             self.counters.skipped += 1
             return None
-        entry = self.read([key], await self.reader.read([self._name("entry", key)]))
-        if entry is None:
+        entries = self.read([key], await self.reader.read([self._name("entry", key)]))
+        if not entries:
             self.counters.misses += 1
-        else:
-            self.counters.hits += 1
-        return entry
+            return None
+        self.counters.hits += 1
+        return entries[0]
 
-    def read(self, keys: Sequence[bytes], values: Iterable[object]) -> Entry | None:
-        """Return the first live entry among these keys' values."""
+    def read(self, keys: Sequence[bytes], values: Iterable[object]) -> Sequence[Entry]:
+        """Return the live entries among these keys' values."""
         now = self._clock()
+        entries = []
         for key, value in zip(keys, values, strict=False):
             if value is None or key in self._removals:
                 continue
@@ -88,8 +89,8 @@ class SharedStore:
                 self._link.refused(error)
                 continue
             if entry.expires_at > now:
-                return entry
-        return None
+                entries.append(entry)
+        return entries
 
     def keep(self, entry: Entry) -> bool:
         """Queue the entry for writing, and return whether it is; never waits."""

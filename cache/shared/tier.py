@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import TypeVar
 
 from cache.contract import Entry
 from cache.disk.row import ROW_VERSION
@@ -12,6 +13,8 @@ from cache.shared.leases import LEASE_S, Leases
 from cache.shared.link import Link, UnreachableError
 from cache.shared.marks import SharedMarks
 from cache.shared.store import SharedStore
+
+T = TypeVar("T")
 
 # How often the gateways tell each other of purges: the longest that one goes on serving is about twice this.
 BEAT_S = 0.5
@@ -77,6 +80,16 @@ class SharedTier:
     def leads(self) -> bool:
         """Whether to ask for a lease before an answer is made; where not, nothing is waited for."""
         return self._single_flight and self._link.up
+
+    async def ask(
+        self, key: bytes, keys: Sequence[bytes], fits: Callable[[Entry], bool], within_s: float
+    ) -> Entry | None:
+        """Return the answer that another gateway is making; see `Leases.ask`."""
+        return await self.leases.ask(key, keys, fits, within_s)
+
+    def lead(self, key: bytes, make: Callable[[], AsyncIterator[T]]) -> Callable[[], AsyncIterator[T]]:
+        """Return the work so that others which wait for it learn of its end; see `Leases.lead`."""
+        return self.leases.lead(key, make)
 
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None; where the server is known to be down, without any wait."""
