@@ -46,6 +46,12 @@ def upper_mean(looked_at: int, wrong: int, delta: float) -> float:
     return upper_sum(spent, delta, float(looked_at)) / looked_at
 
 
+def is_below(looked_at: int, wrong: int, delta: float, mean: float) -> bool:
+    """Tell whether `upper_mean` is no more than `mean`."""
+    spent = [lam * wrong if wrong else 0.0 for lam, _ in MIXTURE]
+    return looked_at > 0 and _excludes(spent, delta, mean * looked_at, 1.0)
+
+
 def lower_mean(looked_at: int, wrong: int, delta: float) -> float:
     """Return the bound from below, by the same argument with exp(λ W_i - (e^λ - 1) p_i)."""
     if wrong == 0:

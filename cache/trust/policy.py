@@ -1,0 +1,204 @@
+"""Decides what may be served and learns from labels: pure functions from a state, and what happened, to the next.
+
+Served is what some level and all above it allow. The start threshold is provisional: many of its hits are audited. It
+is certified once the labels exclude, at every look and with probability 1 - δ, that more than the target's share of
+such hits are wrong. What is below opens level by level, each by labels of its own from candidates that were not served,
+so that a change of the mix between levels breaks nothing (fixed-sequence testing: Angelopoulos et al., "Learn then
+Test", 2021). Two things close a namespace: audits found more wrong hits than its hits allow, or bets against the target
+have won too much of late (an e-detector: Shin, Ramdas and Rinaldo, 2023). It opens again by fresh evidence alone.
+"""
+
+import math
+from dataclasses import replace
+
+from cache.trust.bounds import is_below, lower_mean
+from cache.trust.contract import Decision, Label
+from cache.trust.sample import LEVELS, Ledger, Sample, level_of
+from cache.trust.state import SOURCES, Policy, State
+
+# Shares of the error: most for the start threshold, the rest for stricter ones where that one is closed.
+_START_PART = 0.8
+# The wrong shares that the bets are made for, in multiples of the target, and at most one half.
+_DRIFTS = (2.0, 5.0, 20.0)
+_ALARM = 200.0
+
+
+def fresh(policy: Policy, now: float, pooled: Sample | None = None) -> State:
+    """Return the state of a new namespace; `pooled` has the labels of all others, which can only close it."""
+    state = _begin(policy, now)
+    if pooled is not None and policy.target is not None:
+        looked_at, wrong = pooled.counts(0, policy.start)
+        if lower_mean(looked_at, wrong, policy.delta) > policy.target:
+            return _close(state, policy, now, "wrong elsewhere: the other namespaces' labels are above the target")
+    return state
+
+
+def decide(state: State, policy: Policy, confidence: float, chance: float, budget: float) -> tuple[Decision, State]:
+    """Decide on a candidate. `chance` in [0, 1) is drawn anew each time; `budget` is what is left of audits, 0 to 1.
+
+    The state that is returned has the hit counted, where it is one.
+    """
+    threshold = state.threshold
+    level = level_of(confidence)
+    if policy.target is None:
+        if confidence >= policy.start_threshold:
+            return Decision(True, "fixed", confidence, policy.start_threshold), state
+        return Decision(False, "below-threshold", confidence, policy.start_threshold), state
+    explore = level is not None and budget > 0
+    if state.status == "exact-only":
+        return Decision(False, "exact-only", confidence, threshold, explore=explore), state
+    if confidence < threshold:
+        return Decision(False, "below-threshold", confidence, threshold, explore=explore), state
+    share = audit_share(state, policy)
+    if state.status == "certified":
+        # Audits that the budget does not allow are spread over all hits, so that each still has its chance.
+        share *= min(1.0, 2 * budget)
+    if budget <= 0 or share <= 0:
+        return Decision(False, "unaudited", confidence, threshold), state
+    served = replace(state, ledgers=tuple(ledger.serve(share) for ledger in state.ledgers))
+    return Decision(True, state.status, confidence, threshold, audit=chance < share, share=share), served
+
+
+def audit_share(state: State, policy: Policy) -> float:
+    """Return which share of the hits is to be audited now.
+
+    With a share q the chance that B wrong hits pass and no audit sees one is at most e^-qB: it is kept below δ for the
+    B that the hits so far allow. Where a wrong one was found of late it is as at the start.
+    """
+    assert policy.target is not None, "without a target nothing is audited"
+    if state.status != "certified" or max(state.wealth) > 1.0:
+        return policy.start_share
+    ledger = state.ledgers[0]
+    allowed = policy.target * ledger.hits - ledger.found
+    if allowed <= 0:
+        return policy.start_share
+    return min(policy.start_share, max(policy.share, math.log(1 / policy.delta) / allowed))
+
+
+def learn(state: State, policy: Policy, label: Label) -> State:
+    """Take a label into account. Feedback is no random sample: what it calls right is no evidence."""
+    state = _count(state, label)
+    level = level_of(label.confidence)
+    if policy.target is None or level is None or (label.source == "feedback" and label.same):
+        return state
+    if label.served and label.source == "audit":
+        audited = tuple(ledger.audit(label.share, same=label.same) for ledger in state.ledgers)
+        state = replace(state, ledgers=audited)
+    if state.status == "exact-only" and label.served:
+        return state  # of a hit from before; only what came since is fresh
+    samples = tuple(sample.add(level, same=label.same) for sample in state.samples)
+    state = replace(state, samples=samples)
+    if label.served:
+        state = replace(state, wealth=_bet(state.wealth, policy.target, same=label.same))
+    return settle(_roll(state, policy, label.at), policy, label.at)
+
+
+def settle(state: State, policy: Policy, now: float) -> State:
+    """Return the state with the status that its evidence gives it under this policy."""
+    if policy.target is None:
+        return state
+    if state.status == "exact-only":
+        return _recovered(state, policy, now)
+    if sum(state.wealth) / len(state.wealth) >= _ALARM:
+        return _close(state, policy, now, "drift: audits found too many wrong hits of late")
+    ledger = state.ledgers[0]
+    if ledger.found - ledger.heaviest > policy.target * ledger.hits:
+        return _close(state, policy, now, "breach: audits found more wrong hits than the target allows")
+    if not _passes(state.samples[0], policy, 0, state.base, _delta_of(policy, state.base)):
+        why = "too few labels yet for a certificate"
+        return replace(state, status="starting", reason=why, place=state.base)
+    return replace(state, status="certified", reason="the labels allow it", place=_opened(state, policy))
+
+
+def regions(state: State) -> list[tuple[int, int]]:
+    """Return the levels that are served, as first and last of each group that has evidence of its own."""
+    return [(0, state.base), *((place, place) for place in range(state.base + 1, state.place + 1))]
+
+
+def region_delta(policy: Policy, place: int) -> float:
+    """Return the error that the bound on a region, which ends at this level, is computed for."""
+    return _delta_of(policy, place)
+
+
+def _begin(policy: Policy, now: float) -> State:
+    samples = (Sample(now), Sample(now))
+    ledgers = (Ledger(now, policy.share), Ledger(now, policy.share))
+    start = policy.start
+    return State("starting", "too few labels yet for a certificate", now, start, start, samples, ledgers)
+
+
+def _count(state: State, label: Label) -> State:
+    place = SOURCES.index(label.source)
+    counts = (*state.labels[:place], state.labels[place] + 1, *state.labels[place + 1 :])
+    return replace(state, labels=counts, labelled_at=label.at)
+
+
+def _close(state: State, policy: Policy, now: float, reason: str) -> State:
+    """Serve nothing any more, and forget what spoke for serving; the ledgers stay, to tell what was served."""
+    samples = (Sample(now), Sample(now))
+    return replace(
+        _begin(policy, now), status="exact-only", reason=reason, samples=samples, ledgers=state.ledgers,
+        labels=state.labels, labelled_at=state.labelled_at,
+    )  # fmt: skip
+
+
+def _recovered(state: State, policy: Policy, now: float) -> State:
+    """Open again down to the start threshold, or else the loosest stricter level, that fresh labels allow."""
+    for place in (policy.start, *reversed(range(policy.start))):
+        if _passes(state.samples[0], policy, 0, place, _delta_of(policy, place)):
+            opened = replace(state, base=place)
+            fresh_ledgers = _begin(policy, now).ledgers
+            return replace(
+                opened, status="certified", reason="fresh labels allow it again", since=now,
+                place=_opened(opened, policy), ledgers=fresh_ledgers,
+            )  # fmt: skip
+    return state
+
+
+def _opened(state: State, policy: Policy) -> int:
+    """Return the loosest level to which every one from the base on has labels enough of its own."""
+    place = state.base
+    while place + 1 < len(LEVELS) and _passes(state.samples[0], policy, place + 1, place + 1, _delta_of(policy, place)):
+        place += 1
+    return place
+
+
+def adopt(state: State, former: Policy, policy: Policy, now: float) -> State:
+    """Return the state under an edited policy: what was learned stays, and what it allows may change."""
+    base = policy.start if state.base == former.start else min(state.base, policy.start)
+    return settle(replace(state, base=base, place=base), policy, now)
+
+
+def _delta_of(policy: Policy, place: int) -> float:
+    if place >= policy.start:
+        return policy.delta * _START_PART
+    return policy.delta * (1 - _START_PART) / policy.start
+
+
+def _passes(sample: Sample, policy: Policy, first: int, last: int, delta: float) -> bool:
+    assert policy.target is not None, "without a target nothing is tested"
+    return is_below(*sample.counts(first, last), delta, policy.target)
+
+
+def _bet(wealth: tuple[float, ...], target: float, *, same: bool) -> tuple[float, ...]:
+    """Return what the bets have won; each starts anew with 1 where it has less."""
+    outcome = 0.0 if same else 1.0
+    return tuple(
+        max(1.0, won) * (1 + _stake(target, drift) * (outcome - target))
+        for won, drift in zip(wealth, _DRIFTS, strict=True)
+    )
+
+
+def _stake(target: float, drift: float) -> float:
+    """Return the bet that grows fastest where the wrong share is `drift` times the target (Kelly's)."""
+    share = min(max(0.5, target), drift * target)
+    return (share - target) / (target * (1 - target))
+
+
+def _roll(state: State, policy: Policy, now: float) -> State:
+    """Let the younger take the older's place, where it is full enough."""
+    if state.samples[1].is_full(now):
+        state = replace(state, samples=(state.samples[1], Sample(now)))
+    if state.ledgers[1].is_full(now):
+        state = replace(state, ledgers=(state.ledgers[1], Ledger(now, policy.share)))
+    return state
