@@ -27,7 +27,7 @@ HOMES = {
     "aiohttp": ("gateway/batch/",),
     "boto3": ("gateway/batch/",),  # slow to load: only who reads from S3 does it
     "botocore": ("gateway/batch/",),
-    "sqlite3": ("gateway/batch/", "cache/disk/"),  # a disk must not make the event loop wait
+    "sqlite3": ("gateway/batch/", "cache/disk/", "cache/trust/"),  # a disk must not make the event loop wait
     "aiohttp.web": (),  # nor is there a second one; aiohttp is a client here
     "onnxruntime": ("backends/worker/", "backends/forkserver/"),  # a session's creation holds the interpreter lock
     "tokenizers": ("backends/worker/", "backends/zoo/"),  # it starts threads, and the parent of forks must not have any

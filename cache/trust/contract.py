@@ -19,8 +19,8 @@ class Decision:
     """Whether a candidate's answer is served, and why. `confidence` was held against `threshold`.
 
     `audit`: the served answer is to be checked against the model's own; chance chose it, with probability `share`.
-    `explore`: it is not served, and the model's answer, which is made anyway, is to be compared with it. `unaudited`: it
-    might be served, were there audits left to watch over it.
+    `explore`: it is not served, and the model's answer, which is made anyway, is to be compared with it. `unaudited`:
+    it might be served, were there audits left to watch over it.
     """
 
     serve: bool

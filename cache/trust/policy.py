@@ -55,7 +55,8 @@ def decide(state: State, policy: Policy, confidence: float, chance: float, budge
         share *= min(1.0, 2 * budget)
     if budget <= 0 or share <= 0:
         return Decision(False, "unaudited", confidence, threshold), state
-    served = replace(state, ledgers=tuple(ledger.serve(share) for ledger in state.ledgers))
+    older, younger = state.ledgers
+    served = replace(state, ledgers=(older.serve(share), younger.serve(share)))
     return Decision(True, state.status, confidence, threshold, audit=chance < share, share=share), served
 
 
@@ -82,12 +83,12 @@ def learn(state: State, policy: Policy, label: Label) -> State:
     if policy.target is None or level is None or (label.source == "feedback" and label.same):
         return state
     if label.served and label.source == "audit":
-        audited = tuple(ledger.audit(label.share, same=label.same) for ledger in state.ledgers)
-        state = replace(state, ledgers=audited)
+        older, younger = (ledger.audit(label.share, same=label.same) for ledger in state.ledgers)
+        state = replace(state, ledgers=(older, younger))
     if state.status == "exact-only" and label.served:
         return state  # of a hit from before; only what came since is fresh
-    samples = tuple(sample.add(level, same=label.same) for sample in state.samples)
-    state = replace(state, samples=samples)
+    old, young = (sample.add(level, same=label.same) for sample in state.samples)
+    state = replace(state, samples=(old, young))
     if label.served:
         state = replace(state, wealth=_bet(state.wealth, policy.target, same=label.same))
     return settle(_roll(state, policy, label.at), policy, label.at)
@@ -166,7 +167,12 @@ def _opened(state: State, policy: Policy) -> int:
 def adopt(state: State, former: Policy, policy: Policy, now: float) -> State:
     """Return the state under an edited policy: what was learned stays, and what it allows may change."""
     base = policy.start if state.base == former.start else min(state.base, policy.start)
-    return settle(replace(state, base=base, place=base), policy, now)
+    return settle(rebase(state, base), policy, now)
+
+
+def rebase(state: State, base: int) -> State:
+    """Return the state with another level to be served down to without evidence for what is below."""
+    return replace(state, base=base, place=base)
 
 
 def _delta_of(policy: Policy, place: int) -> float:
