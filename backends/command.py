@@ -8,12 +8,12 @@ import hashlib
 import os
 import shlex
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
-from backends.contract import Event, Job, StartFailed, UpstreamFailed, WorkerDied
+from backends.contract import Job, Made, StartFailed, UpstreamFailed, WorkerDied
 from backends.forkserver.client import Child, ForkServer
 from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import ExchangeFailed
@@ -119,7 +119,7 @@ class CommandBackend:
         self._memory_bytes = 0
         self._measuring = asyncio.create_task(self._measure(), name=f"memory of {name}")
 
-    async def stream(self, job: Job) -> AsyncGenerator[Event, None]:
+    async def stream(self, job: Job) -> AsyncGenerator[Made, None]:
         """Run a job. Raises `WorkerDied` where the process ended under it, else what an upstream raises."""
         events = self._upstream.stream(job)
         try:
@@ -131,7 +131,7 @@ class CommandBackend:
         finally:
             await events.aclose()
 
-    async def answer(self, job: Job) -> list[Event]:
+    async def answer(self, job: Job) -> Sequence[Made]:
         """Run a job; raises as `stream` does."""
         try:
             return await self._upstream.answer(job)

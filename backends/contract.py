@@ -3,7 +3,7 @@
 Knows nothing of how a model runs, nor of the wire that a client speaks.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -180,14 +180,20 @@ class Logprobs:
 
 @value
 class Frame:
-    """The next bytes of the reply exactly as the upstream sent them; `kind` is that of the job's `verbatim`.
+    """The first bytes of the reply exactly as the upstream sent them; `kind` is that of the job's `verbatim`.
 
-    The events that they stand for follow. Who speaks the same wire passes the frames on and skips the events.
+    What follows of a stream comes in `Piece`s. The events that the bytes stand for follow them. Who speaks the same
+    wire passes the bytes on and skips the events.
     """
 
     data: bytes
     kind: str
     content_type: str
+
+
+Piece = tuple[bytes, str]
+"""The next bytes after a `Frame`, and the text where they say one of choice 0 and nothing else; else events follow.
+Flights keep them by the hundred thousand: a plain tuple of bytes and text is the pair that the collector lets go of."""
 
 
 @value
@@ -241,12 +247,13 @@ class Finish:
 Event = (
     Dispatched | Frame | Text | Reasoning | ToolCall | Refusal | Logprobs | Vectors | Scores | Tensors | Usage | Finish
 )
+Made = Event | Piece
 
 
 class Backend(Protocol):
     """A running model: an ONNX worker, an upstream, a spawned server. One replica holds one."""
 
-    def stream(self, job: Job) -> AsyncGenerator[Event, None]:
+    def stream(self, job: Job) -> AsyncGenerator[Made, None]:
         """Run a job and yield its events, ending with `Finish`.
 
         Closing the generator (or cancelling the task that reads it) cancels the work down to the model.
@@ -271,7 +278,7 @@ class Backend(Protocol):
 class AnsweringBackend(Backend, Protocol):
     """A backend whose answers often come at once: to ask for a whole one costs it less than to stream."""
 
-    async def answer(self, job: Job) -> list[Event]:
+    async def answer(self, job: Job) -> Sequence[Made]:
         """Run a job and return the events that `stream` would yield; cancelling cancels the work."""
         ...
 
@@ -283,11 +290,11 @@ Written = tuple[bytes, bytes]
 class Sent(Protocol):
     """A job that was sent, and whose answer is on its way. It ends with one of its methods, however it ends."""
 
-    def events(self) -> list[Event] | None:
+    def events(self) -> Sequence[Made] | None:
         """Return the answer's events; `None` where it has not come whole, or is none: then there is `rest`."""
         ...
 
-    async def rest(self, job: Job) -> list[Event]:
+    async def rest(self, job: Job) -> Sequence[Made]:
         """Wait for the answer; raises what `AnsweringBackend.answer` raises."""
         ...
 

@@ -1,6 +1,6 @@
 """A pool: jobs run in the slots of one model's replicas, streamed or whole, each within its time."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, cast
 
@@ -8,8 +8,8 @@ from backends.contract import (
     Backend,
     DeadlineExceeded,
     Dispatched,
-    Event,
     Job,
+    Made,
     SendingBackend,
     Sent,
     UpstreamFailed,
@@ -34,7 +34,7 @@ class Answered(NamedTuple):
 
     dispatched: Dispatched
     first_s: float
-    events: list[Event]
+    events: Sequence[Made]
     usage: Usage
 
 
@@ -50,7 +50,7 @@ class Begun(NamedTuple):
 class Pool(Slots):
     """Runs jobs in the slots of one model's replicas; a slot is bound when a job can begin, not when it arrives."""
 
-    async def stream(self, job: Job, deadline: float | None = None) -> AsyncGenerator[Event, None]:
+    async def stream(self, job: Job, deadline: float | None = None) -> AsyncGenerator[Made, None]:
         """Run a job on the first replica that is free and yield its events, `Dispatched` first.
 
         It ends by `deadline` (of the pool's clock). A job whose replica dies before its first event runs once more
@@ -139,7 +139,7 @@ class Pool(Slots):
     async def _collected(self, job: Job, arrived: float, deadline: float | None) -> Answered:
         """Stream a job, and return its whole answer."""
         first_s = 0.0
-        answered: list[Event] = []
+        answered: list[Made] = []
         async with aclosing(self.stream(job, deadline)) as events:
             dispatched = await anext(events)
             async for event in events:
@@ -149,7 +149,7 @@ class Pool(Slots):
 
     async def _begin(
         self, replica: Replica, job: Job, arrived: float, limit: Limit
-    ) -> tuple[Dispatched, AsyncGenerator[Event, None], Event]:
+    ) -> tuple[Dispatched, AsyncGenerator[Made, None], Made]:
         """Give the job to a replica and wait for its first event; unless one comes, the slot is given back."""
         dispatched = self._dispatched(replica, arrived)
         events = cast("Backend", replica.backend).stream(job)
@@ -170,7 +170,7 @@ class Pool(Slots):
     async def _answer(
         self,
         replica: Replica,
-        answer: Callable[[Job], Awaitable[list[Event]]],
+        answer: Callable[[Job], Awaitable[Sequence[Made]]],
         job: Job,
         arrived: float,
         *,
@@ -194,7 +194,7 @@ class Pool(Slots):
         self._lost(replica, str(died))
         return await self._collected(job, arrived, deadline)
 
-    def _answered(self, dispatched: Dispatched, arrived: float, events: list[Event]) -> Answered:
+    def _answered(self, dispatched: Dispatched, arrived: float, events: Sequence[Made]) -> Answered:
         took_s = self._clock() - arrived
         usage = _usage(events)
         self._learn(usage, took_s, took_s)
@@ -208,7 +208,7 @@ class Pool(Slots):
     def _nothing_came(self, arrived: float) -> DeadlineExceeded:
         return DeadlineExceeded(f"{self.model} gave no first event within {self._clock() - arrived:.2f} s")
 
-    async def _finish(self, replica: Replica, events: AsyncGenerator[Event, None]) -> None:
+    async def _finish(self, replica: Replica, events: AsyncGenerator[Made, None]) -> None:
         """Cancel what is left of a job, then free its slot."""
         try:
             await events.aclose()
@@ -225,7 +225,7 @@ class Pool(Slots):
         )
 
 
-def _usage(events: list[Event]) -> Usage:
+def _usage(events: Sequence[Made]) -> Usage:
     for event in events:
         if type(event) is Usage:
             return event

@@ -1,11 +1,11 @@
 """The life of one replica: brought up, watched, closed. Knows nothing of queues or of why it should live."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from backends.contract import AnsweringBackend, Backend, Engine, Event, Job, SendingBackend, StartFailed
+from backends.contract import AnsweringBackend, Backend, Engine, Job, Made, SendingBackend, StartFailed
 from backends.snapshot import ReplicaSnapshot, ReplicaState
 
 MEMORY_SAMPLE_S = 5.0
@@ -28,7 +28,7 @@ class Replica:
         self.in_flight = 0
         self.memory_bytes = 0
         self.backend: Backend | None = None
-        self.answer: Callable[[Job], Awaitable[list[Event]]] | None = None
+        self.answer: Callable[[Job], Awaitable[Sequence[Made]]] | None = None
         self.sending: SendingBackend | None = None
         self.stopping = asyncio.Event()
 

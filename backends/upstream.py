@@ -5,7 +5,7 @@ Knows nothing of what our own clients speak. The key goes into the requests' hea
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
 from backends.contract import (
     BackendError,
@@ -14,6 +14,7 @@ from backends.contract import (
     Finish,
     Frame,
     Job,
+    Made,
     StartFailed,
     Task,
     UpstreamFailed,
@@ -22,7 +23,8 @@ from backends.contract import (
 )
 from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import Connection, ExchangeFailed, Silent
-from backends.sse import EventTooLongError, SseParser
+from backends.sse import EventTooLongError
+from backends.telling import Telling
 from backends.upstream_wire import OpenAIWire
 from backends.wire import Wire
 
@@ -104,16 +106,20 @@ class HttpBackend:
         self._key = key
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def stream(self, job: Job) -> AsyncGenerator[Event, None]:
+    async def stream(self, job: Job) -> AsyncGenerator[Made, None]:
         """Send the job and yield what comes back. Closing the iterator closes the connection at once."""
         reply: Connection | None = None
         try:
             reply = await self._ask(job, whole=not job.stream and job.task is not Task.RELAY)
             if job.task is Task.RELAY:
-                async for event in _relayed(reply, job):
-                    yield event
+                async for made in _relayed(reply, job):
+                    yield made
             elif _is_stream(reply):
-                async for event in self._streamed(reply, job):
+                telling = self._telling(reply, job)
+                while data := await _next(reply, telling):
+                    for made in telling.told(data):
+                        yield made
+                for event in telling.end():
                     yield event
             else:
                 for event in self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job):
@@ -124,7 +130,7 @@ class HttpBackend:
             if reply is not None:
                 reply.leave()
 
-    async def answer(self, job: Job, begun: Connection | None = None) -> list[Event]:
+    async def answer(self, job: Job, begun: Connection | None = None) -> Sequence[Made]:
         """Send the job and return what comes back, when it has come; cancelling closes the connection at once.
 
         Where it has `begun` it is not sent again.
@@ -133,9 +139,12 @@ class HttpBackend:
         try:
             reply = await self._ask(job, whole=True, begun=begun)
             if job.task is Task.RELAY:
-                return [event async for event in _relayed(reply, job)]
+                return [made async for made in _relayed(reply, job)]
             if _is_stream(reply):
-                return [event async for event in self._streamed(reply, job)]
+                telling, told = self._telling(reply, job), list[Made]()
+                while data := await _next(reply, telling):
+                    told += telling.told(data)
+                return [*told, *telling.end()]
             return self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)
         except (ExchangeFailed, EventTooLongError) as error:
             raise self._broken(error) from error
@@ -197,18 +206,8 @@ class HttpBackend:
             events.insert(0, Frame(body, kind, reply.header("content-type")))
         return events
 
-    async def _streamed(self, reply: Connection, job: Job) -> AsyncIterator[Event]:
-        """Yield the events of a stream, each piece's after its bytes where the job came in the upstream's own words."""
-        content_type = reply.header("content-type")
-        parser, decoder, kind = SseParser(), self._wire.decoder(job), self._kind(job)
-        while data := await (_last(reply) if decoder.complete else reply.read()):
-            if kind is not None:
-                yield Frame(data, kind, content_type)
-            for payload in parser.feed(data):
-                for event in decoder.feed(payload):
-                    yield event
-        for event in decoder.end():
-            yield event
+    def _telling(self, reply: Connection, job: Job) -> Telling:
+        return Telling(self._wire.decoder(job), self._kind(job), reply.header("content-type"))
 
     def _kind(self, job: Job) -> str | None:
         verbatim = job.verbatim
@@ -251,7 +250,7 @@ class Errand:
         reply.leave()
         return events
 
-    async def rest(self, job: Job) -> list[Event]:
+    async def rest(self, job: Job) -> Sequence[Made]:
         """Go on as `HttpBackend.answer` does, and raise what it raises; the connection was stale: as it begins."""
         return await self._backend.answer(job, self._reply)
 
@@ -264,7 +263,7 @@ def _is_stream(reply: Connection) -> bool:
     return reply.header("content-type").startswith(_EVENT_STREAM)
 
 
-async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Event]:
+async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Made]:
     """Yield a reply's bytes as they come; the first frame stands even for a reply that has none."""
     assert job.verbatim is not None
     kind, content_type = job.verbatim.kind, reply.header("content-type")
@@ -273,7 +272,7 @@ async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Event]:
     while data:
         data = await reply.read()
         if data:
-            yield Frame(data, kind, content_type)
+            yield data, ""
     yield Finish("stop")
 
 
@@ -291,9 +290,13 @@ async def _read(reply: Connection, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-async def _last(reply: Connection) -> bytes:
-    """Let the body end, so that its connection can be used again."""
-    try:
+async def _next(reply: Connection, telling: Telling) -> bytes:
+    """Return the next piece of a stream; nothing after its last, or where it has gone wrong."""
+    if telling.error is not None:
+        return b""
+    if not telling.complete:
+        return await reply.read()
+    try:  # let the body end, so that its connection can be used again
         async with asyncio.timeout(END_S):
             return await reply.read()
     except TimeoutError:

@@ -134,6 +134,8 @@ def _cacheability(task: Task, sampling: Determinism, directives: Directives, pol
 
 def tokens_made(event: object) -> int:
     """Guess how many tokens a piece of an answer is, for models that do not tell; what is no piece is none."""
+    if type(event) is tuple:
+        return max(1, len(event[1]) // _BYTES_PER_TOKEN) if event[1] else 0
     match event:
         case Text(text=text) | Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments=text):
             return max(1, len(text) // _BYTES_PER_TOKEN)

@@ -1,7 +1,7 @@
 """The canonical answer: what was said, by which model; packed to bytes and back. Knows no wire and no store."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast, final
 
 import msgpack
 
@@ -21,8 +21,9 @@ from backends.contract import (
     Vectors,
 )
 from backends.value import value
+from gateway.wording import KeptWording, Wording, kept
 
-_FORMAT = 2
+_FORMAT = 3
 _UNCOUNTED = Usage(0, 0)
 
 
@@ -47,10 +48,14 @@ class Head:
 
 @value
 class Answer:
-    """A complete answer. Every wire, streamed or whole, is an encoding of this one value."""
+    """A complete answer. Every wire, streamed or whole, is an encoding of this one value.
+
+    `wording` is what the upstream sent, where the answer came in bytes of `head.verbatim`; `events` are what it says.
+    """
 
     head: Head
     events: tuple[Event, ...]
+    wording: Wording | KeptWording | None = None
 
     def text(self, index: int = 0) -> str:
         """Join the text of one choice."""
@@ -84,28 +89,47 @@ class UnreadableAnswerError(ValueError):
     """Stored bytes are not an answer of this format: a miss for the cache."""
 
 
+def answer_of(head: Head, items: Iterable[object]) -> Answer:
+    """Put an answer together from its events and the bytes that they came in."""
+    parts: list[bytes] = []
+    events: list[Event] = []
+    for item in items:
+        if type(item) is tuple:
+            data, text = item
+            parts.append(data)
+            if text:
+                events.append(Text(text))
+        elif type(item) is Frame:
+            parts.append(item.data)
+        else:
+            events.append(cast("Event", item))
+    return Answer(head, tuple(events), Wording(b"".join(parts)) if head.verbatim else None)
+
+
 def pack(answer: Answer) -> bytes:
-    """Turn an answer into bytes for a store; frames are left out, since the events say the same."""
+    """Turn an answer into bytes for a store. The wording of what is no text, embeddings say, is in the events alone."""
     head = answer.head
-    packed: bytes = msgpack.packb(
-        (
-            _FORMAT,
-            head.model,
-            head.version,
-            head.created_s,
-            [_pack_event(event) for event in answer.events if type(event) is not Frame],
-        )
-    )
+    rows: bytes = msgpack.packb([_pack_event(event) for event in answer.events])
+    wording = answer.wording
+    if isinstance(wording, Wording):
+        wording = kept(wording.data, rows) if all(type(event) in _SPOKEN for event in answer.events) else None
+    elif wording is not None and wording.dictionary != rows:
+        wording = None
+    deflated, kind, content_type = (wording.deflated, head.verbatim, head.content_type) if wording else (b"", "", "")
+    row = (_FORMAT, head.model, head.version, head.created_s, rows, kind, content_type, deflated)
+    packed: bytes = msgpack.packb(row)
     return packed
 
 
 def unpack(data: bytes) -> Answer:
     """Read what `pack` wrote. Raises `UnreadableAnswerError`."""
     try:
-        form, model, version, created_s, rows = msgpack.unpackb(data)
+        form, model, version, created_s, rows, kind, content_type, deflated = msgpack.unpackb(data)
         if form != _FORMAT:
             raise UnreadableAnswerError(f"answer format {form!r}, this version reads {_FORMAT}")
-        return Answer(Head(model, version, created_s), tuple([_unpack_event(row) for row in rows]))
+        head = Head(model, version, created_s, verbatim=kind, content_type=content_type)
+        events = tuple([_unpack_event(row) for row in msgpack.unpackb(rows)])
+        return Answer(head, events, KeptWording(deflated, rows) if kind else None)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise UnreadableAnswerError(str(error)) from error
 
@@ -145,3 +169,5 @@ _TAGS: Mapping[type, str] = {
     Tensors: "n",
 }
 _EVENTS: Mapping[str, Callable[..., Event]] = {tag: kind for kind, tag in _TAGS.items()} | {"n": _tensors}
+# Of these the wording is kept beside them.
+_SPOKEN = frozenset({Text, Reasoning, ToolCall, Refusal, Logprobs, Usage, Finish})

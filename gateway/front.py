@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple
 
-from backends.contract import BackendError, BadJob, Event, UpstreamFailed
+from backends.contract import BackendError, BadJob, Event, Frame, Made, UpstreamFailed
 from cache.flight import FlightLaggedError
 from gateway import cache_control, deadline
 from gateway.answer import Head
@@ -21,6 +21,7 @@ from gateway.paths import Paths
 from gateway.pipeline import Pipeline
 from gateway.query import Outcome
 from gateway.request import Caller
+from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Reply, Surface, Whole
 from gateway.telemetry import Telemetry
 
@@ -153,13 +154,13 @@ class Front:
         headers = _headers(outcome, reply_id, frames.content_type(outcome.head))
         headers["X-Accel-Buffering"] = "no"
         if outcome.seat is not None:
+            if isinstance(frames, PassedFrames) and frames.passes(outcome.head):
+                return Reply(200, headers, _passed(surface, self.pipeline.items(outcome), reply_id)), outcome
             events = self.pipeline.events(outcome)
             return Reply(200, headers, _stream(surface, frames, outcome.head, events, reply_id)), outcome
         outcome = await self.pipeline.collect(outcome)
         assert outcome.answer is not None
-        opening = frames.opening(outcome.head)  # before any frame: it prepares what they share
-        replay = [opening, *[frames.frame(event) for event in outcome.answer.events], frames.closing()]
-        return Reply(200, headers, b"".join(replay)), outcome
+        return Reply(200, headers, replayed(frames, outcome.answer)), outcome
 
 
 def whole_reply(whole: Whole, outcome: Outcome, reply_id: str) -> Reply:
@@ -167,6 +168,19 @@ def whole_reply(whole: Whole, outcome: Outcome, reply_id: str) -> Reply:
     headers = _headers(outcome, reply_id, whole.content_type)
     headers.update(whole.headers)
     return Reply(200, headers, whole.body)
+
+
+async def _passed(surface: Surface, items: AsyncGenerator[Made, None], reply_id: str) -> AsyncIterator[bytes]:
+    """Pass a flight's bytes on as they come; an error on the way is the last of them, as in `_stream`."""
+    async with aclosing(items):
+        try:
+            async for item in items:
+                if isinstance(item, tuple):
+                    yield item[0]
+                elif type(item) is Frame:
+                    yield item.data
+        except Exception as error:  # noqa: BLE001 - as in `serve`
+            yield surface.failure_frame(_fault(error, reply_id))
 
 
 async def _stream(

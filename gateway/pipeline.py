@@ -3,16 +3,16 @@
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.contract import BackendError, Event, Frame, Job, Usage
+from backends.contract import BackendError, Event, Frame, Job, Made, Text, Usage
 from backends.pool import Pool
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
 from gateway.analyze import Features, analyze, counted, tokens_made
-from gateway.answer import Answer, Head
+from gateway.answer import Answer, Head, answer_of
 from gateway.cache_control import CacheStatus, Forward
 from gateway.catalog import Catalog
 from gateway.errors import NotCached
@@ -158,8 +158,16 @@ class Pipeline:
                 # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
                 hit = await recall.alike(meanings, directives)
                 found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
+                if found.hit is None and not directives.only_if_cached:
+                    found = Found(await self._elsewhere(recall, query), found.forward)
         spare = None if found.hit else await recall.spare(features, directives, versions)
         return Looked(found.hit, found.forward, meanings, spare)
+
+    async def _elsewhere(self, recall: Recall, query: Query) -> Hit | None:
+        """Wait for an answer that another gateway is making, but keep enough time to make it here."""
+        work = self._shared(query, background=query.request.job.background)
+        within_s = (query.features.deadline_s - self._clock()) / 2
+        return await recall.elsewhere(work, query.features, query.directives, query.versions, within_s)
 
     async def _alone(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Ask for a whole answer that nobody shares."""
@@ -201,9 +209,12 @@ class Pipeline:
         kept = Kept()
         models = self.runner.order(query.route, query.features, query.targets)
         remembered = self._recall is not None and query.features.cacheable
+        make: Callable[[], AsyncIterator[Item]] = functools.partial(self.runner.run, job, until, models)
+        if self._recall is not None:
+            make = self._recall.lead(shared, make)
         seat = self._flights.join(
             shared,
-            functools.partial(self.runner.run, job, until, models),
+            make,
             functools.partial(self._remember, query.features, meanings, kept, self._stamp()) if remembered else None,
         )
         return seat, kept
@@ -237,6 +248,16 @@ class Pipeline:
             for event in outcome.answer.events:
                 yield event
             return
+        async with aclosing(self.items(outcome)) as items:
+            async for item in items:
+                if isinstance(item, tuple):
+                    if item[1]:
+                        yield Text(item[1])
+                elif type(item) is not Frame:
+                    yield item
+
+    async def items(self, outcome: Outcome) -> AsyncGenerator[Made, None]:
+        """Yield what a flight makes as it comes, events and the bytes that say them; settle the accounts at the end."""
         assert outcome.seat is not None
         # Until the model tells, the pieces that came are counted: who leaves early has used those.
         spent, told = outcome.features.tokens_in, False
@@ -262,15 +283,16 @@ class Pipeline:
         if outcome.answer is not None:
             return outcome
         try:
-            async with aclosing(self.events(outcome)) as events:
-                answer = Answer(outcome.head, counted([event async for event in events], outcome.features.tokens_in))
+            async with aclosing(self.items(outcome)) as items:
+                answer = answer_of(outcome.head, [item async for item in items])
         except BackendError as error:
             spare = outcome.spare
             if spare is None or (status := in_place_of(error, spare)) is None:
                 raise
             return replace(outcome, head=spare.answer.head, answer=spare.answer, seat=None, status=status)
         stored = outcome.kept is not None and outcome.kept.stored
-        return replace(outcome, answer=answer, seat=None, status=replace(outcome.status, stored=stored))
+        status = replace(outcome.status, stored=stored)
+        return replace(outcome, answer=_counted(answer, outcome.features), seat=None, status=status)
 
     def settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
         """Close the accounts of a request that has ended; `failed` is None where its client left before."""
@@ -311,15 +333,17 @@ class Pipeline:
     ) -> None:
         head = items[0]
         assert type(head) is Head
-        answer = Answer(head, tuple([item for item in items if type(item) is not Head]))
-        kept.stored = self._keep(features, answer, meanings, stamp)
+        kept.stored = self._keep(features, answer_of(head, items[1:]), meanings, stamp)
 
     def _keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning], stamp: int) -> bool:
-        """Remember an answer, where there are caches and it may be; frames are no part of what is kept."""
+        """Remember an answer, where there are caches and it may be."""
         if self._recall is None or not features.cacheable:
             return False
-        events = [event for event in answer.events if type(event) is not Frame]
-        return self._recall.keep(features, Answer(answer.head, counted(events, features.tokens_in)), meanings, stamp)
+        return self._recall.keep(features, _counted(answer, features), meanings, stamp)
+
+
+def _counted(answer: Answer, features: Features) -> Answer:
+    return replace(answer, events=counted(answer.events, features.tokens_in))
 
 
 async def _first(seat: Seat[Item]) -> Head:

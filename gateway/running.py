@@ -1,21 +1,21 @@
 """Runs a job on the models of a route, one after the other until one answers. Knows no cache and no accounts."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Event, Frame, Job, Usage
+from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Frame, Job, Made, Usage
 from backends.pool import Answered, Pool
 from gateway.analyze import Features
-from gateway.answer import Answer, Head
+from gateway.answer import Answer, Head, answer_of
 from gateway.router import Candidate, Choice, plan
 from gateway.routes import Route
 from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
-Item = Head | Event
+Item = Head | Made
 
 # No other model could do better.
 _FINAL = (BadJob, DeadlineExceeded)
@@ -76,17 +76,24 @@ class Runner:
         dispatched, first_s, events, usage = answered
         self._telemetry.first_event(model, first_s)
         self._count(model, usage)
-        answer = Answer(self._head(model, dispatched, first_s, events[0]), tuple(events))
+        answer = answer_of(self._head(model, dispatched, first_s, events[0]), events)
         return answer, usage.prompt_tokens + usage.completion_tokens
 
     async def run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncIterator[Item]:
-        """Run a job on the first candidate that begins to answer: its head, then its events."""
+        """Run a job on the first candidate that begins to answer: its head, then what it makes."""
         for place, model in enumerate(models):
-            begun = False
+            begun, asked_at = False, self._clock()
             try:
-                async with aclosing(self._events(model, job, deadline_s)) as items:
-                    async for item in items:
-                        begun = True
+                async with aclosing(self._pools[model].stream(job, deadline_s)) as made:
+                    dispatched = await anext(made)
+                    first = await anext(made)
+                    begun = True
+                    yield self._begun(model, dispatched, self._clock() - asked_at, first)
+                    self._count(model, first)
+                    yield first
+                    async for item in made:
+                        if type(item) is Usage:
+                            self._count(model, item)
                         yield item
             except BackendError as error:
                 if begun or isinstance(error, _FINAL) or place + 1 == len(models):
@@ -99,27 +106,16 @@ class Runner:
         _log.warning("%s failed, and the next candidate is tried: %s", model, type(error).__name__)
         self._telemetry.fallback(model, error)
 
-    async def _events(self, model: str, job: Job, deadline_s: float) -> AsyncGenerator[Item, None]:
-        pool = self._pools[model]
-        begun = self._clock()
-        async with aclosing(pool.stream(job, deadline_s)) as events:
-            dispatched = await anext(events)
-            assert type(dispatched) is Dispatched
-            event = await anext(events)
-            first_s = self._clock() - begun
-            self._telemetry.first_event(model, first_s)
-            yield self._head(model, dispatched, first_s, event)
-            self._count(model, event)
-            yield event
-            async for event in events:
-                self._count(model, event)
-                yield event
+    def _begun(self, model: str, dispatched: Made, first_s: float, first: Made) -> Head:
+        assert type(dispatched) is Dispatched
+        self._telemetry.first_event(model, first_s)
+        return self._head(model, dispatched, first_s, first)
 
-    def _count(self, model: str, event: Event) -> None:
+    def _count(self, model: str, event: Made) -> None:
         if type(event) is Usage:
             self._telemetry.tokens(model, event.prompt_tokens, event.completion_tokens)
 
-    def _head(self, model: str, dispatched: Dispatched, first_s: float, first: Event) -> Head:
+    def _head(self, model: str, dispatched: Dispatched, first_s: float, first: Made) -> Head:
         """Tell what is known when the first event has come, `first_s` after the model was asked."""
         version, now = self._pools[model].engine.version, self._wall_clock()
         queue_s, start_s = dispatched.queue_s, dispatched.start_s

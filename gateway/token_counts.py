@@ -19,7 +19,7 @@ from gateway.request import Directives
 from gateway.routes import Routes
 from gateway.surfaces.anthropic import asked_by
 from gateway.surfaces.anthropic_request import read_count
-from gateway.surfaces.choices import passed_on
+from gateway.surfaces.passed import passed_on
 from gateway.surfaces.wire import JSON, Call, Reply, Surface
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from backends.contract import (
     Finish,
     Frame,
     Job,
+    Made,
     Message,
     Reasoning,
     Sampling,
@@ -32,6 +33,7 @@ from backends.contract import (
 )
 from backends.sse import SseParser
 from backends.upstream import HttpBackend, HttpEngine
+from gateway.answer import Head, answer_of
 from tests.anthropic_server import RECORDED_STREAM, RECORDED_WHOLE, SEEN, SIGNATURE, application
 
 KEY = "sk-ant-very-secret"
@@ -69,14 +71,14 @@ async def upstream(key: str = KEY) -> AsyncIterator[HttpBackend]:
             await backend.close()
 
 
-async def collect(backend: HttpBackend, job: Job) -> list[Event]:
+async def collect(backend: HttpBackend, job: Job) -> list[Made]:
     """Run a job to its end."""
     return [event async for event in backend.stream(job)]
 
 
-def joined(events: list[Event]) -> list[Event]:
+def joined(events: Sequence[Made]) -> list[Made]:
     """Join the pieces of texts, thoughts and calls, since streams cut them."""
-    whole: list[Event] = []
+    whole: list[Made] = []
     for event in events:
         match whole[-1] if whole else None, event:
             case Text(before), Text(text):
@@ -296,13 +298,14 @@ async def test_a_recorded_exchange_passes_byte_for_byte(stream):
     async with upstream() as backend:
         events = await collect(backend, chat("recorded", stream=stream, verbatim=verbatim))
 
-    frames = [event for event in events if isinstance(event, Frame)]
-    assert b"".join(frame.data for frame in frames) == (RECORDED_STREAM if stream else RECORDED_WHOLE)
-    assert {frame.kind for frame in frames} == {verbatim.kind}
+    assert isinstance(events[0], Frame)
+    pieces = [made[0] for made in events if isinstance(made, tuple)]
+    assert events[0].data + b"".join(pieces) == (RECORDED_STREAM if stream else RECORDED_WHOLE)
+    assert events[0].kind == verbatim.kind
     assert SEEN["body"].encode() == body.replace(b'"mine"', b'"claude-x"')
     assert SEEN["path"] == "/v1/messages?beta=true"
     assert headers.items() <= {name.lower(): value for name, value in SEEN["headers"].items()}.items()
-    told = joined([event for event in events if not isinstance(event, Frame)])
+    told = joined(list(answer_of(Head("m", "v", 0.0), events).events))
     # A sealed thought is more than events can tell, so the answer has no reason: nothing may take it for whole.
     assert told == [Text("Hello ü there."), Usage(17, 15, 5)]
 

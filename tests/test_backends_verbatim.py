@@ -16,6 +16,7 @@ from backends.contract import (
     Frame,
     Job,
     Logprobs,
+    Made,
     Message,
     Reasoning,
     Refusal,
@@ -72,15 +73,23 @@ class Recorder:
                 await backend.close()
 
 
-async def collect(backend: HttpBackend, job: Job) -> list[Event]:
+async def collect(backend: HttpBackend, job: Job) -> list[Made]:
     """Run a job to its end."""
-    return [event async for event in backend.stream(job)]
+    return [made async for made in backend.stream(job)]
 
 
-def split(events: list[Event]) -> tuple[bytes, list[Event]]:
-    """Part the frames' bytes from the other events."""
-    frames = [event for event in events if isinstance(event, Frame)]
-    return b"".join(frame.data for frame in frames), [event for event in events if not isinstance(event, Frame)]
+def split(told: list[Made]) -> tuple[bytes, list[Event]]:
+    """Part the bytes from the events that they say."""
+    data, said = b"", list[Event]()
+    for made in told:
+        if isinstance(made, tuple):
+            data += made[0]
+            said += [Text(made[1])] if made[1] else []
+        elif isinstance(made, Frame):
+            data += made.data
+        else:
+            said.append(made)
+    return data, said
 
 
 def asked(body: bytes, *, streamed: bool = False) -> Job:

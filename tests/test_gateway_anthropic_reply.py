@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from backends.contract import (
     Event,
     Finish,
-    Frame,
     Logprobs,
     Reasoning,
     Refusal,
@@ -23,7 +22,9 @@ from backends.contract import (
 )
 from gateway.answer import Answer, Head
 from gateway.surfaces.anthropic import AnthropicSurface
+from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.wire import Call, Encoder
+from gateway.wording import Wording
 
 HEAD = Head("atlas", "v1", 1700000000.5)
 ID = "0123456789abcdef01234567"
@@ -260,12 +261,14 @@ def test_a_stream_put_together_is_the_whole_message(before, called, after, usage
 
 def test_the_upstream_s_own_bytes_are_passed_on():
     """Frames of the client's own kind go out untouched, whole and streamed; others are passed over."""
-    answer = (Frame(b"raw ", "anthropic /messages", "application/json"), Text("x"), Usage(1, 1), Finish("stop"))
+    events = (Text("x"), Usage(1, 1), Finish("stop"))
     head = Head("m", "v", 1.0, verbatim="anthropic /messages", content_type="application/json; charset=utf-8")
     streamed = Head("m", "v", 1.0, verbatim="anthropic /messages stream", content_type="text/event-stream")
-    frames = (Frame(b"a", streamed.verbatim, ""), Text("x"), Frame(b"b", streamed.verbatim, ""), Finish("stop"))
 
-    whole = encoder(stream=False).whole(Answer(head, answer))
+    whole = encoder(stream=False).whole(Answer(head, events, Wording(b"raw ")))
     assert (whole.body, whole.content_type) == (b"raw ", "application/json; charset=utf-8")
-    assert bytes_of(frames, streamed) == b"ab"
-    assert b"text_delta" in bytes_of(answer, head)
+    frames = encoder().frames
+    assert isinstance(frames, PassedFrames)
+    assert (frames.passes(streamed), frames.passes(head)) == (True, False)
+    assert replayed(frames, Answer(streamed, events, Wording(b"ab"))) == b"ab"
+    assert b"text_delta" in replayed(frames, Answer(head, events, Wording(b"raw ")))

@@ -1,16 +1,19 @@
 """Requests that are only passed on: how their model is found, and what comes of their replies."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.contract import Finish, Frame, Task, WorkerDied
+from backends.contract import Finish, Task, WorkerDied
 from gateway.answer import Answer, Head
 from gateway.errors import InvalidRequest, fault
+from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.wire import Call
+from gateway.wording import Wording
 
 SURFACE = RelaySurface()
 FORM = 'multipart/form-data; boundary="a b"'
@@ -124,13 +127,13 @@ def test_the_reply_is_the_upstream_s():
     assert spoken.job.verbatim is not None
     kind = request.job.verbatim.kind
     head = Head("m", "v", 1.0, verbatim=kind, content_type="application/x")
-    frames = (Frame(b"one ", kind, "application/x"), Frame(b"two", kind, "application/x"), Finish("stop"))
 
-    assert whole.whole(Answer(head, frames)) == (b"one two", "application/x", {})
-    assert streamed.frames is not None
-    parts = [streamed.frames.opening(head), *map(streamed.frames.frame, frames), streamed.frames.closing()]
-    assert b"".join(parts) == b"one two"
-    assert streamed.frames.content_type(head) == "application/x"
+    assert whole.whole(Answer(head, (Finish("stop"),), Wording(b"one two"))) == (b"one two", "application/x", {})
+    spoken_head = replace(head, verbatim=spoken.job.verbatim.kind)
+    assert isinstance(streamed.frames, PassedFrames)
+    assert streamed.frames.passes(spoken_head)
+    assert replayed(streamed.frames, Answer(spoken_head, (Finish("stop"),), Wording(b"one two"))) == b"one two"
+    assert streamed.frames.content_type(spoken_head) == "application/x"
 
 
 def test_errors():

@@ -13,8 +13,9 @@ from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from backends.contract import Event, Finish, Frame, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage, Vectors
-from gateway.answer import Answer, Head
+from gateway.answer import Answer, Head, answer_of
 from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.passed import replayed
 from gateway.surfaces.wire import Call, Encoder
 
 SURFACE = OpenAISurface()
@@ -47,7 +48,7 @@ def raw_stream(answer: Answer, path: str = CHAT, **fields: object) -> bytes:
     """Encode an answer as a stream."""
     frames = encoder_of(path, stream=True, **fields).frames
     assert frames is not None
-    return frames.opening(answer.head) + b"".join(frames.frame(event) for event in answer.events) + frames.closing()
+    return replayed(frames, answer)
 
 
 def stream(answer: Answer, path: str = CHAT, **fields: object) -> list[Any]:
@@ -266,24 +267,24 @@ PASSED_HEAD = Head("atlas", "v1", 1.0, verbatim="openai /chat/completions", cont
 STREAMED_HEAD = Head("atlas", "v1", 1.0, verbatim="openai /chat/completions stream", content_type="text/event-stream")
 
 
-def framed(kind: str) -> tuple[Event, ...]:
-    """Make an answer whose bytes came in two frames, with the events that they stand for."""
-    return (Frame(b"{ 'od", kind, "x"), Text("Par"), Frame(b"d' }", kind, "x"), Text("is."), Finish("stop"))
+def framed(head: Head) -> Answer:
+    """Make an answer whose bytes came in three pieces, with the events that they stand for."""
+    frame = Frame(b"{ 'od", head.verbatim, "x")
+    return answer_of(head, [frame, Text("Par"), (b"d' ", "is."), (b"}", ""), Finish("stop")])
 
 
 def test_an_upstream_s_bytes_are_passed_on():
     """Where the reply came in the client's own wire and mode, its bytes are the reply, with the upstream's type."""
-    passed = encoder_of().whole(Answer(PASSED_HEAD, framed(PASSED_HEAD.verbatim)))
+    passed = encoder_of().whole(framed(PASSED_HEAD))
 
     assert passed.body == b"{ 'odd' }"
     assert passed.content_type == "application/json; x=1"
-    assert raw_stream(Answer(STREAMED_HEAD, framed(STREAMED_HEAD.verbatim))) == b"{ 'odd' }"
+    assert raw_stream(framed(STREAMED_HEAD)) == b"{ 'odd' }"
 
 
 def test_bytes_of_another_kind_are_not_passed_on():
     """Who asked in another mode, form or wire is given the same answer in its own words."""
-    streamed = Answer(STREAMED_HEAD, framed(STREAMED_HEAD.verbatim))
-    unstreamed = Answer(PASSED_HEAD, framed(PASSED_HEAD.verbatim))
+    streamed, unstreamed = framed(STREAMED_HEAD), framed(PASSED_HEAD)
 
     assert whole(streamed)["choices"][0]["message"]["content"] == "Paris."
     assert stream(unstreamed)[1]["choices"][0]["delta"]["content"] == "Par"

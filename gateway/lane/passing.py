@@ -20,7 +20,7 @@ from gateway.front import Front, fresh_ids, whole_reply
 from gateway.passing import Asked, Passing, send_on
 from gateway.request import Caller, Directives
 from gateway.routes import Routes
-from gateway.surfaces.choices import passed_on
+from gateway.surfaces.passed import passed_on
 from gateway.surfaces.wire import Call, Reply, Surface
 
 Done = Callable[[Reply | None], None]

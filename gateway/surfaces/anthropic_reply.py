@@ -11,8 +11,7 @@ import orjson
 from backends.contract import Event, Finish, Refusal, Text, Usage
 from gateway.answer import Answer, Head
 from gateway.surfaces.anthropic_blocks import Blocks, delta_opening, sse
-from gateway.surfaces.choices import passed_on
-from gateway.surfaces.openai_chunks import PassedFrames
+from gateway.surfaces.passed import PassedFrames, passed_on
 from gateway.surfaces.wire import SSE, Frames, Whole
 
 _REASONS: Mapping[str, str] = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
@@ -30,11 +29,12 @@ class MessageEncoder:
     def __init__(self, kind: str, tokens_in: int, reply_id: str, *, streamed: bool) -> None:
         self._kind = kind
         self._id = f"msg_{reply_id}"
-        self.frames: Frames | None = PassedFrames(kind, MessageFrames(self._id, tokens_in)) if streamed else None
+        inner = MessageFrames(self._id, tokens_in)
+        self.frames: Frames | None = PassedFrames(kind, self._id, inner) if streamed else None
 
     def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
-        if (passed := passed_on(answer, self._kind)) is not None:
+        if (passed := passed_on(answer, self._kind, self._id)) is not None:
             return passed
         blocks, ending = Blocks(self._id), Ending()
         for event in answer.events:

@@ -1,14 +1,9 @@
-"""What each choice of a complete answer consists of, and the answer's own bytes where its client may have them.
-
-Knows no wire's shape.
-"""
+"""What each choice of a complete answer consists of. Knows no wire's shape."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from backends.contract import Event, Finish, Frame, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage
-from gateway.answer import Answer
-from gateway.surfaces.wire import JSON, Whole
+from backends.contract import Event, Finish, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage
 
 _Part = Text | Reasoning | Refusal | Logprobs | ToolCall | Finish
 
@@ -71,11 +66,3 @@ def _called(place: int, pieces: Iterable[ToolCall]) -> Called:
         next((piece.name for piece in own if piece.name), ""),
         "".join([piece.arguments for piece in own]),
     )
-
-
-def passed_on(answer: Answer, kind: str) -> Whole | None:
-    """Return the upstream's own bytes, where they are of the kind that the client's own request asks for."""
-    if not kind or answer.head.verbatim != kind:
-        return None
-    data = b"".join([event.data for event in answer.events if type(event) is Frame])
-    return Whole(data, answer.head.content_type or JSON)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import orjson
 
-from backends.contract import Event, Finish, Frame, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage
+from backends.contract import Event, Finish, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage
 from gateway.answer import Head
 from gateway.surfaces.openai_shapes import call_id, chat_logprobs, envelope, legacy_logprobs, usage_of
 from gateway.surfaces.wire import SSE, Frames
@@ -209,32 +209,3 @@ class PairedFrames:
     def _release(self) -> bytes:
         held, self._held = self._held, None
         return b"" if held is None else self._inner.frame(held)
-
-
-class PassedFrames:
-    """Passes an upstream's bytes on where they are of the client's own kind; else another encodes the events."""
-
-    def __init__(self, kind: str, inner: Frames) -> None:
-        self._kind = kind
-        self._inner = inner
-        self._passing = False
-
-    def content_type(self, head: Head) -> str:
-        """Name what the stream consists of."""
-        return (head.verbatim == self._kind and head.content_type) or self._inner.content_type(head)
-
-    def opening(self, head: Head) -> bytes:
-        """Encode what the stream begins with, where it is not the upstream that says it."""
-        self._passing = head.verbatim == self._kind
-        if self._passing:
-            return b""
-        self.frame = self._inner.frame  # type: ignore[method-assign]
-        return self._inner.opening(head)
-
-    def frame(self, event: Event) -> bytes:
-        """Pass on what is bytes, and nothing else."""
-        return event.data if type(event) is Frame else b""
-
-    def closing(self) -> bytes:
-        """Encode what a complete stream ends with, where it is not the upstream that said it."""
-        return b"" if self._passing else self._inner.closing()

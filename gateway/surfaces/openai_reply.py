@@ -8,9 +8,10 @@ import orjson
 
 from backends.contract import Vectors
 from gateway.answer import Answer
-from gateway.surfaces.choices import Called, Choice, choices_of, passed_on
-from gateway.surfaces.openai_chunks import ChatFrames, CompletionFrames, PairedFrames, PassedFrames
+from gateway.surfaces.choices import Called, Choice, choices_of
+from gateway.surfaces.openai_chunks import ChatFrames, CompletionFrames, PairedFrames
 from gateway.surfaces.openai_shapes import call_id, chat_logprobs, envelope, legacy_logprobs, usage_of
+from gateway.surfaces.passed import PassedFrames, passed_on
 from gateway.surfaces.wire import Frames, Whole
 
 
@@ -29,16 +30,18 @@ class ChatEncoder:
     def __init__(self, wanted: Wanted, reply_id: str) -> None:
         self._wanted = wanted
         self._reply_id = reply_id
+        self._own_id = f"chatcmpl-{reply_id}"
         self.frames: Frames | None = None
         if wanted.streamed:
             chunks = ChatFrames(reply_id, include_usage=wanted.include_usage)
-            self.frames = PassedFrames(wanted.kind, PairedFrames(chunks) if wanted.logprobs else chunks)
+            inner = PairedFrames(chunks) if wanted.logprobs else chunks
+            self.frames = PassedFrames(wanted.kind, self._own_id, inner)
 
     def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
-        if (passed := passed_on(answer, self._wanted.kind)) is not None:
+        if (passed := passed_on(answer, self._wanted.kind, self._own_id)) is not None:
             return passed
-        body = envelope(f"chatcmpl-{self._reply_id}", "chat.completion", answer.head)
+        body = envelope(self._own_id, "chat.completion", answer.head)
         body["choices"] = [self._choice(index, choice) for index, choice in choices_of(answer.events).items()]
         body["usage"] = usage_of(answer.usage())
         return Whole(orjson.dumps(body))
@@ -66,17 +69,18 @@ class CompletionEncoder:
 
     def __init__(self, wanted: Wanted, reply_id: str) -> None:
         self._wanted = wanted
-        self._reply_id = reply_id
+        self._own_id = f"cmpl-{reply_id}"
         self.frames: Frames | None = None
         if wanted.streamed:
             chunks = CompletionFrames(reply_id, include_usage=wanted.include_usage)
-            self.frames = PassedFrames(wanted.kind, PairedFrames(chunks) if wanted.logprobs else chunks)
+            inner = PairedFrames(chunks) if wanted.logprobs else chunks
+            self.frames = PassedFrames(wanted.kind, self._own_id, inner)
 
     def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
-        if (passed := passed_on(answer, self._wanted.kind)) is not None:
+        if (passed := passed_on(answer, self._wanted.kind, self._own_id)) is not None:
             return passed
-        body = envelope(f"cmpl-{self._reply_id}", "text_completion", answer.head)
+        body = envelope(self._own_id, "text_completion", answer.head)
         body["choices"] = [
             {
                 "index": index,

@@ -6,15 +6,15 @@ Only the model's name is read. Knows no cache and no pool.
 import hashlib
 from collections.abc import Mapping
 
-from backends.contract import Event, Frame, Job, Task, Verbatim
+from backends.contract import Event, Job, Task, Verbatim
 from gateway.answer import Answer, Head
 from gateway.errors import Fault, InvalidRequest
 from gateway.fields import flag, parse_object, refuse, text
 from gateway.request import Request
-from gateway.surfaces.choices import passed_on
 from gateway.surfaces.multipart import fields_of
 from gateway.surfaces.openai import error_of
 from gateway.surfaces.openai_fields import WIRE
+from gateway.surfaces.passed import PassedFrames, passed_on
 from gateway.surfaces.wire import JSON, Call, Encoder, Failure, Frames, Whole
 
 _FORM = "multipart/form-data"
@@ -93,7 +93,7 @@ class RelayEncoder:
 
     def __init__(self, verbatim: Verbatim) -> None:
         self._kind = verbatim.kind
-        self.frames: Frames | None = RelayFrames() if verbatim.streamed else None
+        self.frames: Frames | None = PassedFrames(verbatim.kind, "", RelayFrames()) if verbatim.streamed else None
 
     def whole(self, answer: Answer) -> Whole:
         """Return the upstream's body."""
@@ -103,7 +103,7 @@ class RelayEncoder:
 
 
 class RelayFrames:
-    """The upstream's bytes as they come."""
+    """What there is beside the upstream's bytes: nothing."""
 
     def content_type(self, head: Head) -> str:
         """Name what the upstream sends."""
@@ -115,8 +115,9 @@ class RelayFrames:
         return b""
 
     def frame(self, event: Event) -> bytes:
-        """Pass on what is bytes."""
-        return event.data if type(event) is Frame else b""
+        """Say nothing of our own."""
+        del event
+        return b""
 
     def closing(self) -> bytes:
         """End with nothing of our own."""
