@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from gateway.errors import InvalidRequest
+from gateway.names_once import check_names_once
 
 _SHOWN_CHARS = 80
 # orjson reads about a thousand levels of nesting and writes about 250: what cannot be written again is not taken.
@@ -32,6 +33,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         _check_nesting(value)
     if type(value) is not dict:
         raise InvalidRequest(f"the body must be a JSON object, got {shown(value)}")
+    check_names_once(body, value)
     return value
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -10,6 +11,8 @@ from gateway.request import Request
 
 _SEPARATOR = b"\x00"
 _ANY_TEXT = "\x00any text"
+_WHOLE_FLOAT = re.compile(rb"\.0[,\]}]")
+_MOST_EXACT = 2**53
 
 PARTITION_EPOCH = "1"
 """A release whose rules of what may match differ in more than strictness raises it: older entries match no more."""
@@ -18,15 +21,33 @@ PARTITION_EPOCH = "1"
 def fingerprint(request: Request) -> bytes:
     """Digest all that an answer depends on: SHA-256 of JSON with sorted keys, so that their order does not matter.
 
-    What we know of a request is no neighbour of the client's own fields, which may have any name.
+    What we know of a request is no neighbour of the client's own fields, which may have any name. 1 and 1.0 are the
+    same number, as in RFC 8785 §3.2.2.3; no text is changed, since a model may read it otherwise in another form.
     """
     asked = [request.job.task, request.beside, request.fields]
-    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
+    written = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
+    if _WHOLE_FLOAT.search(written) is not None:
+        written = orjson.dumps(_with_whole_numbers(asked), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(written).digest()
+
+
+def _with_whole_numbers(value: object) -> object:
+    """Return a JSON value with each number that is a whole one written so; beyond 2⁵³ floats are what they are."""
+    match value:
+        case float() if value.is_integer() and abs(value) < _MOST_EXACT:
+            return int(value)
+        case Mapping():
+            return {name: _with_whole_numbers(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_with_whole_numbers(inner) for inner in value]
+    return value
 
 
 def compatibility(request: Request) -> bytes:
-    """Digest a chat request with its last user text blanked: only requests equal in this may match by meaning."""
-    messages = request.fields["messages"]
+    """Digest a request with its last user text, or its only one, blanked: such as are equal may match by meaning."""
+    messages = request.fields.get("messages")
+    if messages is None:
+        return fingerprint(dataclasses.replace(request, fields={**request.fields, "input": _ANY_TEXT}))
     assert isinstance(messages, Sequence)
     blanked = [*messages[:-1], {**messages[-1], "content": _ANY_TEXT}]
     return fingerprint(dataclasses.replace(request, fields={**request.fields, "messages": blanked}))

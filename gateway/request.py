@@ -14,7 +14,8 @@ class Request:
     `fields` is everything that the answer depends on, as JSON values: a field that a surface does not know is in it,
     what only shapes the reply (`stream`, `user`) is not. `beside` is what the answer depends on that is no field of the
     body, as a path: kept apart, since a client may give a field of its own any name. `asked` is the last user text
-    where the request ends with one: the only part that a match by meaning may vary.
+    where the request ends with one, or the only text that is to be classified: the only part that a match by meaning
+    may vary. An embedding has none, since a near vector is not the vector.
     """
 
     model: str

@@ -261,7 +261,7 @@ def test_request_travels_as_it_came():
     assert verbatim.headers == {"anthropic-version": "2026-10-21", "anthropic-beta": "b1"}
     assert verbatim.streamed
     assert encoder.frames is not None
-    assert request.beside == {"anthropic-beta": "b1"}
+    assert request.beside == {"anthropic-version": "2026-10-21", "anthropic-beta": "b1", "query": "beta=true"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from gateway.request import Request
 from gateway.surfaces import anthropic_messages
 from gateway.surfaces.anthropic_unsaid import unsaid
 from gateway.surfaces.openai_fields import check_one_choice, check_words
+from gateway.surfaces.roles import MESSAGES, outside_key
 
 WIRE = "anthropic"
 
@@ -20,10 +21,8 @@ _MAX_TOKENS = 2**20
 _MAX_STOPS = 256
 _MAX_TOP_K = 2**31 - 1
 
-# These shape the reply or describe the client, never the answer.
-_NOT_IDENTITY = frozenset({"model", "stream", "metadata", "service_tier", "cache_control"})
 # Read into the job, or under another name in OpenAI's vocabulary; every other field goes on to the backend.
-_INTERPRETED = _NOT_IDENTITY | {
+_INTERPRETED = outside_key(MESSAGES) | {
     "messages", "system", "max_tokens", "temperature", "top_p", "stop_sequences", "tools", "tool_choice",
     "output_config",
 }  # fmt: skip
@@ -36,7 +35,8 @@ _WORDS: Mapping[str, str] = {
     "reasoning_effort": "'output_config.effort'",
     "parallel_tool_calls": "'tool_choice.disable_parallel_tool_use'",
 }
-_BETA = "anthropic-beta"
+# What a header says that is there or not without a difference: the only version of the wire that there is.
+_MEANT = {"anthropic-version": "2023-06-01"}
 _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -85,7 +85,9 @@ def _identity(body: Mapping[str, Any], messages: object, extra: Mapping[str, obj
 
 def _beside(body: Mapping[str, Any], asked: Asked) -> dict[str, object]:
     """Return what another wire cannot say."""
-    beside: dict[str, object] = {name: value for name, value in asked.headers if name == _BETA}
+    beside: dict[str, object] = {name: value for name, value in asked.headers if _MEANT.get(name) != value}
+    if query := asked.path.partition("?")[2]:
+        beside["query"] = query
     more = unsaid(body)
     return {**beside, "unsaid": more} if more else beside
 

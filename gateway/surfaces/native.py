@@ -15,6 +15,7 @@ from gateway.fields import cut, parse_object, refuse, text, whole
 from gateway.request import Request
 from gateway.surfaces.native_reply import EmbeddingEncoder, GenerationEncoder, PredictionEncoder
 from gateway.surfaces.openai_fields import identity, sampling
+from gateway.surfaces.roles import CHAT, EMBED, GENERATE, PREDICT
 from gateway.surfaces.wire import Call, Encoder, Failure
 
 _ROLES = ("system", "developer", "user", "assistant")
@@ -60,19 +61,21 @@ def only(body: Mapping[str, Any], *known: str) -> None:
 
 
 def _predict(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
-    only(body, "model", "input")
-    job = Job(Task.PREDICT, inputs=(text(body, "input"),))
-    return Request(text(body, "model"), job, {"input": body["input"]}), PredictionEncoder()
+    only(body, *PREDICT)
+    asked = text(body, "input")
+    job = Job(Task.PREDICT, inputs=(asked,))
+    return Request(text(body, "model"), job, {"input": asked}, asked), PredictionEncoder()
 
 
 def _embed(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
-    only(body, "model", "inputs")
-    job = Job(Task.EMBED, inputs=_inputs(body.get("inputs")))
-    return Request(text(body, "model"), job, {"input": body["inputs"]}), EmbeddingEncoder()
+    only(body, *EMBED)
+    inputs = _inputs(body.get("inputs"))
+    job = Job(Task.EMBED, inputs=inputs)
+    return Request(text(body, "model"), job, {"input": inputs[0] if len(inputs) == 1 else inputs}), EmbeddingEncoder()
 
 
 def _generate(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
-    only(body, "model", "prompt", "messages", *SAMPLING, "stream")
+    only(body, *GENERATE)
     streamed = body.get("stream", True)
     if not isinstance(streamed, bool):
         raise refuse("stream", streamed, "true or false")
@@ -80,7 +83,7 @@ def _generate(body: Mapping[str, Any]) -> tuple[Request, Encoder]:
     messages = _asked(body)
     job = Job(Task.CHAT, messages=messages, sampling=sampling(body), stream=streamed)
     spoken = [{"role": message.role, "content": message.content} for message in messages]
-    fields = identity({"messages": spoken, **{name: body.get(name) for name in SAMPLING}})
+    fields = identity({"messages": spoken, **{name: body.get(name) for name in SAMPLING}}, CHAT)
     last = messages[-1]
     request = Request(text(body, "model"), job, fields, asked=last.content if last.role == "user" else None)
     return request, GenerationEncoder(streamed=streamed)

@@ -12,6 +12,7 @@ from gateway.fields import flag, mapping, refuse, said, text
 from gateway.request import Request
 from gateway.surfaces import openai_fields as fields
 from gateway.surfaces.openai_reply import ChatEncoder, Wanted
+from gateway.surfaces.roles import CHAT
 from gateway.surfaces.wire import Encoder
 
 Decoded = tuple[Request, Callable[[str], Encoder]]
@@ -46,16 +47,16 @@ def decode(body: Mapping[str, Any], raw: bytes) -> Decoded:
     fields.check(body, _CHECKS)
     messages = read_messages(body.get("messages"))
     streamed = flag(body, "stream")
-    verbatim = fields.verbatim("/chat/completions", raw, body, streamed=streamed)
+    verbatim = fields.verbatim("/chat/completions", raw, body, CHAT, streamed=streamed)
     job = Job(
         Task.CHAT,
         messages=messages,
         sampling=fields.sampling(body),
-        extra=fields.others(body),
+        extra=fields.others(body, CHAT),
         verbatim=verbatim,
         stream=streamed,
     )
-    identity = fields.identity(body)
+    identity = fields.identity(body, CHAT)
     if not all(type(message["content"]) is str for message in body["messages"] if "content" in message):
         identity["messages"] = [_plain(message) for message in body["messages"]]
     request = Request(text(body, "model"), job, identity, asked_of(messages))

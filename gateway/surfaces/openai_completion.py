@@ -10,6 +10,7 @@ from gateway.request import Request
 from gateway.surfaces import openai_fields as fields
 from gateway.surfaces.openai_chat import Decoded
 from gateway.surfaces.openai_reply import CompletionEncoder, EmbeddingEncoder, Wanted
+from gateway.surfaces.roles import COMPLETION, EMBEDDING
 
 _MAX_INPUTS = 2048
 _MAX_TOKEN_ID = 2**31 - 1
@@ -37,17 +38,17 @@ def decode_completion(body: Mapping[str, Any], raw: bytes) -> Decoded:
     fields.check(body, _CHECKS)
     prompts = _prompts(body.get("prompt"))
     streamed = flag(body, "stream")
-    verbatim = fields.verbatim("/completions", raw, body, streamed=streamed)
+    verbatim = fields.verbatim("/completions", raw, body, COMPLETION, streamed=streamed)
     job = Job(
         Task.COMPLETION,
         prompt=prompts[0] if len(prompts) == 1 else None,
         inputs=prompts if len(prompts) > 1 else (),
         sampling=fields.sampling(body),
-        extra=fields.others(body),
+        extra=fields.others(body, COMPLETION),
         verbatim=verbatim,
         stream=streamed,
     )
-    identity = fields.identity(body)
+    identity = fields.identity(body, COMPLETION)
     identity["prompt"] = prompts[0] if len(prompts) == 1 else prompts
     request = Request(text(body, "model"), job, identity)
     wanted = Wanted(verbatim.kind, streamed, fields.include_usage(body), body.get("logprobs") is not None)
@@ -60,9 +61,12 @@ def decode_embedding(body: Mapping[str, Any], raw: bytes) -> Decoded:
     if encoding not in (None, "float", "base64"):
         raise refuse("encoding_format", encoding, "'float' or 'base64'")
     whole(body, "dimensions", 1, _MAX_DIMENSIONS)
-    verbatim = fields.verbatim("/embeddings", raw, body)
-    job = Job(Task.EMBED, inputs=inputs(body, "input"), extra=fields.others(body), verbatim=verbatim)
-    request = Request(text(body, "model"), job, fields.identity(body))
+    verbatim = fields.verbatim("/embeddings", raw, body, EMBEDDING)
+    asked = inputs(body, "input")
+    job = Job(Task.EMBED, inputs=asked, extra=fields.others(body, EMBEDDING), verbatim=verbatim)
+    identity = fields.identity(body, EMBEDDING)
+    identity["input"] = asked[0] if len(asked) == 1 else asked  # one is the same question, whatever list it came in
+    request = Request(text(body, "model"), job, identity)
     encoder = EmbeddingEncoder(verbatim.kind, as_base64=encoding == "base64")
     return request, lambda _: encoder  # embeddings have no id
 

@@ -12,6 +12,7 @@ import orjson
 from backends.contract import Sampling, Verbatim
 from gateway.errors import InvalidRequest
 from gateway.fields import flag, mapping, number, refuse, said, whole
+from gateway.surfaces.roles import Roles, outside_key, shaping
 
 WIRE = "openai"
 
@@ -24,18 +25,10 @@ _MAX_BIASES = 2**14
 _MAX_LIST = 2**12
 _MAX_LOGPROBS = 1000
 
-# These shape the reply or describe the client, never the answer: no part of a request's identity.
-NOT_IDENTITY = frozenset(
-    {
-        "model", "stream", "stream_options", "user", "metadata", "store", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_options", "prompt_cache_retention", "service_tier", "encoding_format",
-    }
-)  # fmt: skip
-_SHAPE_THE_REPLY = NOT_IDENTITY - {"model", "stream"}
 _SAMPLING = frozenset({"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"})
 _UNSTATED = Sampling()
-# Read into the job; every other field goes on to the backend.
-_INTERPRETED = NOT_IDENTITY | _SAMPLING | {"messages", "prompt", "input"}
+# Read into the job, as is what is no part of the key; every other field goes on to the backend.
+_INTERPRETED = _SAMPLING | {"messages", "prompt", "input"}
 
 Check = Callable[[Mapping[str, Any], str], object]
 
@@ -131,9 +124,10 @@ CHECKS: Mapping[str, Check] = {
 """The checks of the fields that chats and completions share."""
 
 
-def identity(body: Mapping[str, Any]) -> dict[str, object]:
+def identity(body: Mapping[str, Any], roles: Roles) -> dict[str, object]:
     """Return everything that the answer depends on, one way to say it each."""
-    fields = {name: value for name, value in body.items() if name not in NOT_IDENTITY and value is not None}
+    outside = outside_key(roles)
+    fields = {name: value for name, value in body.items() if name not in outside and value is not None}
     if "max_completion_tokens" in fields and "max_tokens" not in fields:
         fields["max_tokens"] = fields.pop("max_completion_tokens")
     if type(stop := fields.get("stop")) is str:
@@ -158,15 +152,16 @@ def check_one_choice(body: Mapping[str, Any]) -> None:
             raise refuse(name, value, "left out: a reply has none here")
 
 
-def others(body: Mapping[str, Any]) -> dict[str, object]:
+def others(body: Mapping[str, Any], roles: Roles) -> dict[str, object]:
     """Return the fields that are not read into the job."""
-    return {name: value for name, value in body.items() if name not in _INTERPRETED and value is not None}
+    read = outside_key(roles) | _INTERPRETED
+    return {name: value for name, value in body.items() if name not in read and value is not None}
 
 
-def verbatim(path: str, raw: bytes, body: Mapping[str, Any], *, streamed: bool = False) -> Verbatim:
+def verbatim(path: str, raw: bytes, body: Mapping[str, Any], roles: Roles, *, streamed: bool = False) -> Verbatim:
     """Keep a request as it came. What shapes the reply alone is its form: two such requests may share an answer."""
-    shaping = {name: body[name] for name in _SHAPE_THE_REPLY & body.keys() if body[name] is not None}
-    return Verbatim(WIRE, path, raw, streamed=streamed, form=_digest(shaping) if shaping else "")
+    form = {name: body[name] for name in shaping(roles) & body.keys() if body[name] is not None}
+    return Verbatim(WIRE, path, raw, streamed=streamed, form=_digest(form) if form else "")
 
 
 def _digest(value: object) -> str:

@@ -18,14 +18,16 @@ from gateway.surfaces.openai import error_of
 from gateway.surfaces.openai_chat import asked_of, read_messages
 from gateway.surfaces.responses_input import messages_of
 from gateway.surfaces.responses_reply import ResponseEncoder, Wishes
+from gateway.surfaces.roles import CHAT, RESPONSES, outside_key
 from gateway.surfaces.wire import Call, Encoder, Failure
 
 _MAX_TOKENS = 2**20
 # Each needs something of an earlier request, or goes on after the reply.
 _STATEFUL = ("previous_response_id", "conversation", "background", "prompt", "context_management")
-_NOT_CHAT = fields.NOT_IDENTITY | {
-    "input", "instructions", "tools", "tool_choice", "text", "max_output_tokens", "reasoning", "include", "truncation",
-    "max_tool_calls", "top_logprobs", "parallel_tool_calls", *_STATEFUL,
+# Read under chat's names, or not at all; every other field goes on to the backend as it is.
+_NOT_CHAT = outside_key(RESPONSES) | {
+    "input", "instructions", "tools", "tool_choice", "text", "max_output_tokens", "reasoning", "include",
+    "top_logprobs", "parallel_tool_calls",
 }  # fmt: skip
 # Names of chat's fields that this wire has other words for.
 _WORDS: Mapping[str, str] = {
@@ -85,10 +87,10 @@ def _read(raw: bytes) -> _Decoded:
         Task.CHAT,
         messages=messages,
         sampling=fields.sampling(chat),
-        extra=fields.others(chat),
+        extra=fields.others(chat, CHAT),
         stream=streamed,
     )
-    request = Request(text(body, "model"), job, fields.identity(chat), asked_of(messages))
+    request = Request(text(body, "model"), job, fields.identity(chat, CHAT), asked_of(messages))
     return request, functools.partial(ResponseEncoder, Wishes(body, streamed, "logprobs" in chat))
 
 

@@ -14,11 +14,12 @@ from gateway.request import Request
 from gateway.surfaces.oip.answers import TEXT_OUTPUT, reply_head
 from gateway.surfaces.oip.json_body import id_of, parameters_of, parse
 from gateway.surfaces.oip.questions import completion, generation
+from gateway.surfaces.roles import OIP_GENERATE
 from gateway.surfaces.wire import SSE, Encoder, Whole
 
 GENERATE = "generate"
 GENERATE_STREAM = "generate_stream"
-_OWN = frozenset({"id", "text_input", "parameters"})
+_OWN = frozenset(OIP_GENERATE)
 
 
 def decode_generate(info: ModelInfo, body: bytes, *, streamed: bool) -> tuple[Request, Encoder]:

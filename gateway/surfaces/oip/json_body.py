@@ -7,6 +7,7 @@ import orjson
 
 from gateway.errors import InvalidRequest
 from gateway.fields import check_counts, parse_object, refuse
+from gateway.names_once import check_names_once
 
 _WORDS = (b"NaN", b"Infinity")
 
@@ -28,6 +29,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     if type(value) is not dict:
         raise InvalidRequest("the body must be a JSON object")
+    check_names_once(body, value)
     return value
 
 

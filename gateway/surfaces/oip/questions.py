@@ -16,6 +16,7 @@ from gateway.request import Request
 from gateway.surfaces.oip.fitting import check_fit
 from gateway.surfaces.oip.tensors import BYTES, strings
 from gateway.surfaces.openai_fields import check_one_choice, check_words
+from gateway.surfaces.roles import OIP_PARAMETERS, outside_key
 
 Lookup = Callable[[str], ModelInfo | None]
 """Finds what is known of a name that stands for a model, or None."""
@@ -26,8 +27,7 @@ _MAX_STOPS = 4
 _SAMPLING = frozenset({"max_tokens", "temperature", "top_p", "seed", "stop"})
 # What a model of texts is asked has one place.
 _WORDS: Mapping[str, str] = {"messages": "the text input", "prompt": "the text input"}
-# These shape the reply, or ask a scheduler for what no queue here does; they are no part of what is asked.
-_NOT_ASKED = frozenset({"binary_data_output", "priority", "timeout", "stream", "triton_enable_empty_final_response"})
+_NOT_ASKED = outside_key(OIP_PARAMETERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def _of_texts(question: Question, task: Task) -> Request:
     if not texts or not all(texts):
         raise InvalidRequest(f"input '{question.inputs[0].name}' must hold at least one text, and none that is empty")
     asked = texts[0] if len(texts) == 1 else list(texts)  # one text is the same question, whatever list it came in
-    return Request(question.model, Job(task, inputs=texts), {"input": asked})
+    by_meaning = asked if task is Task.PREDICT and isinstance(asked, str) else None
+    return Request(question.model, Job(task, inputs=texts), {"input": asked}, by_meaning)
 
 
 def _chat(question: Question, streamed: bool) -> Request:
