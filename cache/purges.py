@@ -135,9 +135,10 @@ class Purges:
         self._marks[mark.group] = mark
         if mark.group == ALL:
             # A new table, so that who reads meanwhile finds a whole one.
-            self._marks = {
-                group: kept for group, kept in self._marks.items() if kept == mark or kept.stamp > mark.stamp
-            }
+            later = {group: kept for group, kept in self._marks.items() if kept.stamp > mark.stamp}
+            self._marks = {ALL: mark, **later}
+            self._unsaved &= self._marks.keys()
+        self._unsaved.add(mark.group)
         self._has_keys = self._has_keys or mark.group.startswith("key:")
         self._last = max(self._last, mark.stamp)
         self.newest = max(self.newest, mark.stamp)
