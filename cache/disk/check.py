@@ -57,7 +57,7 @@ class _Row(NamedTuple):
     is_raw: int
     stored: float
     expires: float | None
-    mode: int
+    is_ours: int
     value: object
 
 
@@ -73,6 +73,7 @@ def check(directory: Path, *, repair: bool = False, clock: Callable[[], float] =
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=_TIMEOUT_S, isolation_level=None)) as base:
             base.execute("PRAGMA mmap_size = 0")
+            base.text_factory = bytes  # what somebody else wrote may be no text at all
             return _Check(base, clock(), repair=repair).run()
     except sqlite3.Error as error:
         raise CannotCheckError(f"{file} cannot be read: {error}") from error
@@ -90,7 +91,9 @@ class _Check:
     def run(self) -> Report:
         report = self._report
         report.faults += [
-            f"the file is damaged: {line}" for (line,) in self._base.execute("PRAGMA quick_check(5)") if line != "ok"
+            f"the file is damaged: {line.decode(errors='replace')}"
+            for (line,) in self._base.execute("PRAGMA quick_check(5)")
+            if line != b"ok"
         ]
         if report.faults:
             report.left = len(report.faults)
@@ -123,9 +126,9 @@ class _Check:
         last = -1
         while True:
             found = self._base.execute(
-                "SELECT rowid, key, raw, store_time, expire_time, mode, value FROM Cache"
+                "SELECT rowid, key, raw, store_time, expire_time, typeof(value) = 'blob' AND mode = ?, value FROM Cache"
                 " WHERE rowid > ? ORDER BY rowid LIMIT ?",
-                (last, _ROWS_AT_ONCE),
+                (_MODE_RAW, last, _ROWS_AT_ONCE),
             )
             rows = [_Row(*row) for row in found]
             if not rows:
@@ -136,7 +139,7 @@ class _Check:
     def _what_is_wrong(self, row: _Row) -> str | None:
         if not isinstance(row.key, bytes) or not row.is_raw or len(row.key) != _KEY_BYTES:
             return "under no key of ours"
-        if row.mode != _MODE_RAW:
+        if not row.is_ours:
             return "of a foreign kind"
         try:
             entry = unpack_row(row.value)
