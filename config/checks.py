@@ -9,6 +9,7 @@ from config.problems import Path, suggestion
 from config.settings import BatchSettings, ModelSettings, PoolSettings, RouteSettings, ServerSettings, Settings
 
 ENGINES = ("onnx", "command", "http")
+_MOST_WRONG_HITS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _of_server(settings.server)
     yield from _of_keys(settings)
     yield from _of_embedder(settings)
+    yield from _of_audit(settings)
     for name, model in settings.models.items():
         yield from _of_model(("models", name), model)
     for name, route in settings.routes.items():
@@ -96,6 +98,27 @@ def _of_embedder(settings: Settings) -> Iterator[Conflict]:
         yield _unknown(path, name, embedders, "a model of task embed")
     elif name not in embedders:
         yield Conflict(path, name, f"has the task {settings.models[name].task}: the embedder needs one of task embed")
+
+
+def _of_audit(settings: Settings) -> Iterator[Conflict]:
+    if settings.cache is None or settings.cache.semantic is None:
+        return
+    path: Path = ("cache", "semantic", "audit")
+    audit = settings.cache.semantic.audit
+    judges = {name for name, model in settings.models.items() if model.task == "chat"}
+    wrong = settings.cache.semantic.max_wrong_hits
+    if wrong is not None and not 0 < wrong <= _MOST_WRONG_HITS:
+        place = ("cache", "semantic", "max_wrong_hits")
+        yield Conflict(place, wrong, "is not above 0% and at most 50%: to serve no other wording leave semantic out")
+    if not audit.share:
+        yield Conflict((*path, "share"), audit.share, "is 0%: what nobody checks cannot be promised")
+    if audit.start_share < audit.share:
+        message = f"is less than audit.share, which is {audit.share:g}"
+        yield Conflict((*path, "start_share"), audit.start_share, message, ((*path, "share"),))
+    if audit.compare == "judge" and audit.judge is None:
+        yield Conflict((*path, "compare"), audit.compare, "needs audit.judge: name a model of task chat", (path,))
+    elif audit.judge is not None and audit.judge not in judges:
+        yield _unknown((*path, "judge"), audit.judge, judges, "a model of task chat")
 
 
 def _of_model(path: Path, model: ModelSettings) -> Iterator[Conflict]:

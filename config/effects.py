@@ -74,6 +74,8 @@ _RULES = (
     _Rule("cache.semantic.embedder", Effect.MEANINGS, "opens the semantic cache anew, for other vectors"),
     _Rule("cache.semantic.ttl", Effect.CACHE, "takes effect at once, for new answers"),
     _Rule("cache.semantic.threshold", Effect.CACHE, _AT_ONCE),
+    _Rule("cache.semantic.max_wrong_hits", Effect.CACHE, "takes effect at once; what was learned stays"),
+    _Rule("cache.semantic.audit.**", Effect.CACHE, "takes effect at once; what was learned stays"),
     _Rule("cache.semantic.budget", Effect.CACHE, _AT_ONCE),
     _Rule(
         "cache.semantic.memory", Effect.CACHE, "takes effect at once; the oldest vectors that do not fit are dropped"

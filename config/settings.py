@@ -43,6 +43,7 @@ from config.units import Allowance
 
 Task = Literal["chat", "completion", "embed", "predict", "infer", "relay"]
 Api = Literal["openai", "anthropic"]
+Compare = Literal["exact", "judge", "embedding"]
 CachePolicy = Literal["store", "bypass"]
 
 MIB = 2**20
@@ -145,6 +146,32 @@ class SharedSettings(Section):
     )
 
 
+class AuditSettings(Section):
+    """How served answers are checked against the model's own, off the request's path."""
+
+    share: Share = Field(
+        default=0.05, description="How many of the answers found by meaning are checked once there is a certificate."
+    )
+    start_share: Share = Field(
+        default=0.5, description="How many are checked before, and again as soon as one of late was wrong."
+    )
+    max_per_minute: Annotated[int, whole(1)] = Field(
+        default=60,
+        description="Checks in a minute. Without a certificate no more is served than these allow to watch over.",
+    )
+    compare: Annotated[Compare, one_of(*get_args(Compare))] = Field(
+        default="exact",
+        description="How texts are compared: `exact`, but for spaces and case; `judge`, asking a chat model; or "
+        "`embedding`, by their vectors.",
+    )
+    judge: Name | None = Field(
+        default=None, description="The chat model that is asked whether two answers say the same."
+    )
+    similarity: Threshold = Field(
+        default=0.95, description="The least cosine of two answers that say the same, where they are compared by it."
+    )
+
+
 class SemanticSettings(Section):
     """The cache of questions that mean the same."""
 
@@ -162,6 +189,14 @@ class SemanticSettings(Section):
     )
     memory_bytes: Annotated[Size, size_from("1MiB")] = Field(
         default=256 * MIB, alias="memory", description="What the vectors of questions may take in memory."
+    )
+    max_wrong_hits: Share | None = Field(
+        default=None,
+        description="How many of the answers found by meaning may be wrong; what is served is learned from checks, and "
+        "begins at `threshold`. Left out: what reaches `threshold` is served.",
+    )
+    audit: AuditSettings = Field(
+        default=AuditSettings(), description="How served answers are checked, where `max_wrong_hits` is written."
     )
 
 
