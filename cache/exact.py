@@ -5,7 +5,7 @@ Knows nothing of what a key stands for.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,10 @@ class Shared(Store, Protocol):
 
     def keep(self, entry: Entry) -> None:
         """Queue the entry; never waits."""
+        ...
+
+    def stats(self) -> Mapping[str, int]:
+        """Return its counters by name; `up` is 1 where its server answers."""
         ...
 
 

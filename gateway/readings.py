@@ -49,7 +49,13 @@ def of_cache(exact: ExactCache, semantic: SemanticCache | None) -> Iterable[Read
         tiers["disk"] = exact.disk.counters
     if semantic is not None:
         tiers["semantic"] = semantic.counters
-    for tier, counters in tiers.items():
-        for event, count in dataclasses.asdict(counters).items():  # type: ignore[call-overload]
+    counted = {tier: dataclasses.asdict(counters) for tier, counters in tiers.items()}  # type: ignore[call-overload]
+    if exact.shared is not None:
+        counted["shared"] = dict(exact.shared.stats())
+        yield Reading(
+            "warmgate_cache_shared_up", "1 where the shared tier answers.", (), (), counted["shared"].pop("up")
+        )
+    for tier, events in counted.items():
+        for event, count in events.items():
             what = "What happened in a tier of the cache."
             yield Reading("warmgate_cache_events", what, ("tier", "event"), (tier, event), count, counter=True)

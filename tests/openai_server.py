@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+ASKED = web.AppKey("asked", list[str])
 TOP_LOGPROB = -0.25
 SECONDS_PER_WORD = 0.02
 ODD_BYTES = 7
@@ -224,6 +225,7 @@ async def complete(request: web.Request) -> web.StreamResponse:
     """Answer a chat or a completion, whole or as a stream."""
     body = orjson.loads(await request.read())
     prompt = prompts_of(body)[0]
+    request.app[ASKED].append(prompt)
     if (refusal := refused(prompt)) is not None:
         return refusal
     choices = choices_of(body)
@@ -354,8 +356,8 @@ async def draw(request: web.Request) -> web.Response:
 
 
 async def models(request: web.Request) -> web.Response:
-    """List the one model; also the answer to whether it is up."""
-    return web.json_response({"object": "list", "data": [{"id": "echo", "object": "model"}]})
+    """List the one model; also the answer to whether it is up, and to how often it was asked to complete."""
+    return web.json_response({"object": "list", "data": [{"id": "echo"}], "asked": len(request.app[ASKED])})
 
 
 ROUTES = {
@@ -368,6 +370,7 @@ ROUTES = {
 def application() -> web.Application:
     """Build the server."""
     app = web.Application(client_max_size=2**26)
+    app[ASKED] = []
     for path, handler in ROUTES.items():
         app.router.add_post(f"/v1/{path}", handler)
     app.router.add_get("/v1/models", models)

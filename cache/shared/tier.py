@@ -119,11 +119,11 @@ class SharedTier:
             return False
         return True
 
-    def stats(self) -> Mapping[str, object]:
-        """Return its counters by name, and whether the server is up."""
+    def stats(self) -> Mapping[str, int]:
+        """Return its counters by name; `up` is 1 where its server answers."""
         reader, marks, breaker = self.store.reader, self._marks, self._link.breaker
         return {
-            "up": self._link.up,
+            "up": int(self._link.up),
             "openings": breaker.openings,
             **asdict(self.store.counters),
             "timeouts": reader.timeouts,
