@@ -19,8 +19,11 @@ _MARK = b"\x00"
 _LEVEL = 1
 # How far deflate looks back.
 _WINDOW_BYTES = 2**15
+# What is longer takes too long to keep while others wait.
+_MOST_BYTES = 2**20
 _DATA = b"data:"
 _NAME = b'"id"'
+_ID = re.compile(rb'"id"\s*+:\s*+(?:"((?:[^"\\]|\\.)*+)"|[^"\s])', re.DOTALL)
 
 
 @value
@@ -66,22 +69,34 @@ def kept(data: bytes, dictionary: bytes) -> KeptWording | None:
 
 def _marked(data: bytes) -> bytes | None:
     """Return the bytes with a mark for each place of the reply's id."""
-    if _MARK in data:
+    if _MARK in data or len(data) > _MOST_BYTES:
         return None
-    members: set[bytes] = set()
-    for payload in _payloads(data):
-        if _NAME not in payload or any(member in payload for member in members):
-            continue
-        for own in _ids(payload):
-            if not isinstance(own, str):
-                return None
-            pattern = rb'("id"\s*+:\s*+")' + re.escape(own.encode()) + b'"'
-            data, count = re.subn(pattern, rb'\1\x00"', data)
-            found = re.search(pattern, payload)
-            if not count or found is None:
-                return None
-            members.add(found[0])
+    said = _ID.findall(data)
+    own = _own_ids(data, set(said)) if said else set[bytes]()
+    if own is None:
+        return None
+    for each in own:
+        usual, count = b'"id":"' + each + b'"', said.count(each)
+        if data.count(usual) == count:
+            data = data.replace(usual, b'"id":"' + _MARK + b'"')
+        else:
+            data = re.sub(rb'("id"\s*+:\s*+")' + re.escape(each) + b'"', b"\\1" + _MARK + b'"', data)
     return data
+
+
+def _own_ids(data: bytes, said: set[bytes]) -> set[bytes] | None:
+    """Return which of the ids that are said in the bytes are the reply's; None where one of its is not said plainly."""
+    own = set[bytes]()
+    for payload in _payloads(data):
+        if _NAME not in payload or own.issuperset(_ID.findall(payload)):
+            continue
+        for each in _ids(payload):
+            if not isinstance(each, str) or each.encode() not in said:
+                return None
+            own.add(each.encode())
+        if own == said:  # there is nothing more to find
+            break
+    return own
 
 
 def _payloads(data: bytes) -> Iterator[bytes]:
@@ -89,7 +104,7 @@ def _payloads(data: bytes) -> Iterator[bytes]:
     if data.lstrip()[:1] == b"{":
         yield data
         return
-    for line in re.split(rb"[\r\n]+", data):
+    for line in data.splitlines():
         if line.startswith(_DATA):
             yield line.removeprefix(_DATA)
 

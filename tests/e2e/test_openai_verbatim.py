@@ -130,13 +130,29 @@ def test_a_streamed_exchange_passes_byte_for_byte(house: RunningGateway, recordi
     assert answered.headers["content-type"] == "text/event-stream"
 
 
-def test_what_is_cached_says_the_same(house: RunningGateway, recording: Recording) -> None:
-    """A repeat is answered from the cache in our own words: the same text and usage, streamed and whole."""
+def test_what_is_cached_is_told_again_byte_for_byte(house: RunningGateway, recording: Recording) -> None:
+    """A repeat in the same form is what the upstream sent, comments and all, with an id of its own."""
+    for streamed, sent in (("true", STREAM), ("false", WHOLE)):
+        call(house.url, "POST", "/v1/chat/completions", request_of(streamed, f"again {streamed}"))
+        asked = len(recording.seen)
+
+        again = call(house.url, "POST", "/v1/chat/completions", request_of(streamed, f"again {streamed}"))
+
+        assert len(recording.seen) == asked
+        assert outcome_of(again.headers["cache-status"]) == "exact"
+        own = f"chatcmpl-{again.headers['x-request-id']}".encode()
+        assert again.body == sent.replace(b"chatcmpl-9", own) != sent
+        assert again.headers["content-type"] == ("text/event-stream" if streamed == "true" else "application/json; v=1")
+
+
+def test_what_is_cached_says_the_same_in_another_form(house: RunningGateway, recording: Recording) -> None:
+    """A repeat in another form is in our own words: the same text and usage, whole, streamed, and in another wire."""
     call(house.url, "POST", "/v1/chat/completions", request_of("true", "kept"))
+    call(house.url, "POST", "/v1/chat/completions", request_of("false", "kept whole"))
     asked = len(recording.seen)
 
     whole = call(house.url, "POST", "/v1/chat/completions", request_of("false", "kept"))
-    streamed = call(house.url, "POST", "/v1/chat/completions", request_of("true", "kept"))
+    streamed = call(house.url, "POST", "/v1/chat/completions", request_of("true", "kept whole"))
 
     assert len(recording.seen) == asked
     assert outcome_of(whole.headers["cache-status"]) == outcome_of(streamed.headers["cache-status"]) == "exact"
