@@ -69,6 +69,7 @@ class LiveTrust:
         self._filled_at = clock()
         self._states: dict[tuple[str, str], State] = {}
         self._dirty: set[tuple[str, str]] = set()
+        self._pending: dict[str, int] = {}
         self._refused: dict[Pair, None] = {}
         self._bars: dict[bytes, float] = {}
         self._load(kept or Kept())
@@ -85,6 +86,7 @@ class LiveTrust:
             counted.audits += decision.audit
             if self.policy.target is not None:
                 self._left -= decision.share
+                self._pending[namespace] = self._pending.get(namespace, 0) + decision.audit
                 self._keep(namespace, state)
         elif decision.explore:
             self._left -= self._budget.exploration
@@ -94,8 +96,15 @@ class LiveTrust:
         """Tell what would be decided, and count nothing."""
         return self._decide(namespace, pair, confidence)[0]
 
+    def unanswered(self, namespace: str) -> None:
+        """Note that a served answer that was to be audited could not be."""
+        self._pending[namespace] = max(0, self._pending.get(namespace, 0) - 1)
+        self._keep(namespace, rules.lose(self._state(namespace)))
+
     def learn(self, label: Label) -> None:
         """Take a label into account; a wrong pair is refused from now on."""
+        if label.source == "audit":
+            self._pending[label.namespace] = max(0, self._pending.get(label.namespace, 0) - 1)
         self.counters.labels += 1
         if not label.same:
             self.counters.wrong += 1
@@ -154,7 +163,8 @@ class LiveTrust:
         if bar is not None and confidence <= bar:
             # Its answer was wrong for another question that seemed as near.
             return Decision(False, "below-threshold", confidence, bar), state
-        return rules.decide(state, self.policy, confidence, self._chance(), self._fill())
+        pending = self._pending.get(namespace, 0)
+        return rules.decide(state, self.policy, confidence, self._chance(), self._fill(), pending)
 
     def _fill(self) -> float:
         """Return which part of a minute's audits is left."""

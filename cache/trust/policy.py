@@ -21,6 +21,9 @@ _START_PART = 0.8
 # The wrong shares that the bets are made for, in multiples of the target, and at most one half.
 _DRIFTS = (2.0, 5.0, 20.0)
 _ALARM = 200.0
+# Audits that may be under way, or may have failed one after the other, before what has no certificate is not served.
+_MOST_PENDING = 32
+_MOST_LOST = 16
 
 
 def fresh(policy: Policy, now: float, pooled: Sample | None = None) -> State:
@@ -33,8 +36,12 @@ def fresh(policy: Policy, now: float, pooled: Sample | None = None) -> State:
     return state
 
 
-def decide(state: State, policy: Policy, confidence: float, chance: float, budget: float) -> tuple[Decision, State]:
+def decide(
+    state: State, policy: Policy, confidence: float, chance: float, budget: float, pending: int = 0
+) -> tuple[Decision, State]:
     """Decide on a candidate. `chance` in [0, 1) is drawn anew each time; `budget` is what is left of audits, 0 to 1.
+
+    `pending` is how many audits are under way: without a certificate nothing is served that is not watched over.
 
     The state that is returned has the hit counted, where it is one.
     """
@@ -53,6 +60,8 @@ def decide(state: State, policy: Policy, confidence: float, chance: float, budge
     if state.status == "certified":
         # Audits that the budget does not allow are spread over all hits, so that each still has its chance.
         share *= min(1.0, 2 * budget)
+    elif pending >= _MOST_PENDING or state.lost >= _MOST_LOST:
+        return Decision(False, "unaudited", confidence, threshold, explore=explore), state
     if budget <= 0 or share <= 0:
         return Decision(False, "unaudited", confidence, threshold), state
     older, younger = state.ledgers
@@ -74,6 +83,11 @@ def audit_share(state: State, policy: Policy) -> float:
     if allowed <= 0:
         return policy.start_share
     return min(policy.start_share, max(policy.share, math.log(1 / policy.delta) / allowed))
+
+
+def lose(state: State) -> State:
+    """Note an audit that came to no label."""
+    return replace(state, lost=state.lost + 1)
 
 
 def learn(state: State, policy: Policy, label: Label) -> State:
@@ -131,7 +145,7 @@ def _begin(policy: Policy, now: float) -> State:
 def _count(state: State, label: Label) -> State:
     place = SOURCES.index(label.source)
     counts = (*state.labels[:place], state.labels[place] + 1, *state.labels[place + 1 :])
-    return replace(state, labels=counts, labelled_at=label.at)
+    return replace(state, labels=counts, labelled_at=label.at, lost=0)
 
 
 def _close(state: State, policy: Policy, now: float, reason: str) -> State:

@@ -38,7 +38,8 @@ class State:
     """What may be served and why, and the evidence for it.
 
     `base` is the level that is served down to without evidence of its own for what is below; `place` the level that is
-    served down to now. `wealth` has what bets against the target have won of late. Samples and ledgers: older, younger.
+    served down to now. `wealth` has what bets against the target have won of late; `lost` is how many audits in a row
+    came to no label. Samples and ledgers: older, younger.
     """
 
     status: Status
@@ -51,6 +52,7 @@ class State:
     wealth: tuple[float, ...] = (0.0,) * BETS
     labels: tuple[int, ...] = (0,) * len(SOURCES)
     labelled_at: float | None = None
+    lost: int = 0
 
     @property
     def threshold(self) -> float:
