@@ -1,7 +1,7 @@
 """Runs a job on the models of a route, one after the other until one answers. Knows no cache and no accounts."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -79,7 +79,7 @@ class Runner:
         answer = answer_of(self._head(model, dispatched, first_s, events[0]), events)
         return answer, usage.prompt_tokens + usage.completion_tokens
 
-    async def run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncIterator[Item]:
+    async def run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncGenerator[Item, None]:
         """Run a job on the first candidate that begins to answer: its head, then what it makes."""
         for place, model in enumerate(models):
             begun, asked_at = False, self._clock()

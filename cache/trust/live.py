@@ -164,7 +164,8 @@ class LiveTrust:
             # Its answer was wrong for another question that seemed as near.
             return Decision(False, "below-threshold", confidence, bar), state
         pending = self._pending.get(namespace, 0)
-        return rules.decide(state, self.policy, confidence, self._chance(), self._fill(), pending)
+        watch = rules.Watch(self._chance(), self._fill(), pending)
+        return rules.decide(state, self.policy, confidence, watch)
 
     def _fill(self) -> float:
         """Return which part of a minute's audits is left."""

@@ -10,6 +10,7 @@ have won too much of late (an e-detector: Shin, Ramdas and Rinaldo, 2023). It op
 
 import math
 from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from cache.trust.bounds import is_below, lower_mean
 from cache.trust.contract import Decision, Label
@@ -36,37 +37,46 @@ def fresh(policy: Policy, now: float, pooled: Sample | None = None) -> State:
     return state
 
 
-def decide(
-    state: State, policy: Policy, confidence: float, chance: float, budget: float, pending: int = 0
-) -> tuple[Decision, State]:
-    """Decide on a candidate. `chance` in [0, 1) is drawn anew each time; `budget` is what is left of audits, 0 to 1.
+class Watch(NamedTuple):
+    """What watches over hits now: a `chance` in [0, 1), drawn anew for each, and what is left of audits, 0 to 1.
 
-    `pending` is how many audits are under way: without a certificate nothing is served that is not watched over.
-
-    The state that is returned has the hit counted, where it is one.
+    `pending` is how many audits are under way.
     """
-    threshold = state.threshold
-    level = level_of(confidence)
+
+    chance: float
+    budget: float = 1.0
+    pending: int = 0
+
+
+def decide(state: State, policy: Policy, confidence: float, watch: Watch) -> tuple[Decision, State]:
+    """Decide on a candidate. The state that is returned has the hit counted, where it is one."""
     if policy.target is None:
-        if confidence >= policy.start_threshold:
-            return Decision(True, "fixed", confidence, policy.start_threshold), state
-        return Decision(False, "below-threshold", confidence, policy.start_threshold), state
-    explore = level is not None and budget > 0
-    if state.status == "exact-only":
-        return Decision(False, "exact-only", confidence, threshold, explore=explore), state
-    if confidence < threshold:
-        return Decision(False, "below-threshold", confidence, threshold, explore=explore), state
-    share = audit_share(state, policy)
-    if state.status == "certified":
-        # Audits that the budget does not allow are spread over all hits, so that each still has its chance.
-        share *= min(1.0, 2 * budget)
-    elif pending >= _MOST_PENDING or state.lost >= _MOST_LOST:
+        reached = confidence >= policy.start_threshold
+        return Decision(reached, "fixed" if reached else "below-threshold", confidence, policy.start_threshold), state
+    threshold = state.threshold
+    explore = level_of(confidence) is not None and watch.budget > 0
+    if state.status == "exact-only" or confidence < threshold:
+        reason: Literal["exact-only", "below-threshold"]
+        reason = "exact-only" if state.status == "exact-only" else "below-threshold"
+        return Decision(False, reason, confidence, threshold, explore=explore), state
+    share = _share_now(state, policy, watch)
+    if share <= 0:
         return Decision(False, "unaudited", confidence, threshold, explore=explore), state
-    if budget <= 0 or share <= 0:
-        return Decision(False, "unaudited", confidence, threshold), state
     older, younger = state.ledgers
     served = replace(state, ledgers=(older.serve(share), younger.serve(share)))
-    return Decision(True, state.status, confidence, threshold, audit=chance < share, share=share), served
+    return Decision(True, state.status, confidence, threshold, audit=watch.chance < share, share=share), served
+
+
+def _share_now(state: State, policy: Policy, watch: Watch) -> float:
+    """Return with which probability a hit is audited; 0 where it must not be served, since nothing watches over it."""
+    if watch.budget <= 0:
+        return 0.0
+    if state.status == "certified":
+        # Audits that the budget does not allow are spread over all hits, so that each still has its chance.
+        return audit_share(state, policy) * min(1.0, 2 * watch.budget)
+    if watch.pending >= _MOST_PENDING or state.lost >= _MOST_LOST:
+        return 0.0
+    return policy.start_share
 
 
 def audit_share(state: State, policy: Policy) -> float:
