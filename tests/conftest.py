@@ -5,8 +5,10 @@ And what many tests ask for: a Redis server.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -21,11 +23,20 @@ settings.load_profile("warmgate")
 
 
 @pytest.fixture
-def redis_server() -> Iterator[RedisServer]:
-    """Run a Redis server for one test."""
-    with tempfile.TemporaryDirectory(prefix="wg-redis-") as directory:
-        server = RedisServer(Path(directory))
-        try:
-            yield server
-        finally:
-            server.kill()
+def make_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Start Redis servers for one test; the options are those of `RedisServer`."""
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> RedisServer:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wg-redis-"))
+            server = RedisServer(Path(directory), **options)
+            stack.callback(server.kill)
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def redis_server(make_redis: Callable[..., RedisServer]) -> RedisServer:
+    """Start a Redis server on a socket for one test."""
+    return make_redis()

@@ -7,35 +7,40 @@ import subprocess
 import time
 from pathlib import Path
 
+import trustme
+
 from scripts.benchmarks.programs import find, free_port
 
 _DEADLINE_S = 20.0
 
 
 class RedisServer:
-    """A server that keeps nothing on disk. What it held is gone after `kill`."""
+    """A server that keeps nothing on disk: what it held is gone after `kill`. With `tls` its port is for TLS alone."""
 
-    def __init__(self, directory: Path, *, tcp: bool = False, password: str | None = None) -> None:
+    def __init__(self, directory: Path, *, tcp: bool = False, tls: bool = False, password: str | None = None) -> None:
         self._directory = directory
-        self.port = free_port() if tcp else 0
-        # A path of a socket may have about a hundred bytes.
+        # A path of a socket may have about a hundred bytes. It is there beside any port.
         self._socket = directory / "s"
-        self.password = password
+        self._password = password
+        self._options: list[str] = []
+        query = f"?password={password}" if password else ""
+        self.url = f"unix://{self._socket}{query}"
+        """Where it is, with the password."""
+        if tcp or tls:
+            port = free_port()
+            self._options = ["--tls-port" if tls else "--port", str(port), "--bind", "127.0.0.1"]
+            user = f":{password}@" if password else ""
+            self.url = f"redis{'s' if tls else ''}://{user}127.0.0.1:{port}/0"
+        if tls:
+            self._encrypt()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    @property
-    def url(self) -> str:
-        """Where it is, with the password."""
-        if self.port:
-            return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
-        return f"unix://{self._socket}{f'?password={self.password}' if self.password else ''}"
-
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = ["--save", "", "--appendonly", "no", "--dir", str(self._directory), "--port", str(self.port)]
-        options += ["--bind", "127.0.0.1"] if self.port else ["--unixsocket", str(self._socket)]
-        options += ["--requirepass", self.password] if self.password else []
+        options = ["--save", "", "--appendonly", "no", "--dir", str(self._directory), "--unixsocket", str(self._socket)]
+        options += self._options if "--port" in self._options else ["--port", "0", *self._options]
+        options += ["--requirepass", self._password] if self._password else []
         with (self._directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen([find("redis-server"), *options], stdout=log, stderr=log)
         deadline = time.monotonic() + _DEADLINE_S
@@ -61,28 +66,34 @@ class RedisServer:
 
     def command(self, *words: str | bytes | int) -> bytes:
         """Run a command over a connection of its own; return the raw reply, which is to be small."""
-        with self._connected() as connection:
-            if self.password:
-                connection.sendall(_encoded("AUTH", self.password))
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_DEADLINE_S)
+            connection.connect(str(self._socket))
+            if self._password:
+                connection.sendall(_encoded("AUTH", self._password))
                 assert connection.recv(1024) == b"+OK\r\n"
             connection.sendall(_encoded(*words))
             return connection.recv(1 << 16)
 
+    def reads(self) -> int:
+        """Return how many commands have read entries so far."""
+        told = self.command("INFO", "commandstats").decode()
+        return sum(int(line.partition("calls=")[2].partition(",")[0]) for line in told.splitlines() if "_mget:" in line)
+
+    def _encrypt(self) -> None:
+        authority = trustme.CA()
+        ours = authority.issue_cert("127.0.0.1")
+        ca, certificate, key = (self._directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
+        authority.cert_pem.write_to_path(str(ca))
+        ours.cert_chain_pems[0].write_to_path(str(certificate))
+        ours.private_key_pem.write_to_path(str(key))
+        self._options += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+        self._options += ["--tls-ca-cert-file", str(ca), "--tls-auth-clients", "no"]
+        self.url += f"?ssl_ca_certs={ca}"
+
     def _signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
-
-    def _connected(self) -> socket.socket:
-        if self.port:
-            return socket.create_connection(("127.0.0.1", self.port), timeout=_DEADLINE_S)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(_DEADLINE_S)
-        try:
-            connection.connect(str(self._socket))
-        except OSError:
-            connection.close()
-            raise
-        return connection
 
     def _answers(self) -> bool:
         try:

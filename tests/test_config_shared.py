@@ -36,9 +36,8 @@ def test_a_password_in_the_url_is_escaped_and_a_whole_url_taken_as_it_is(written
 def test_the_url_is_shown_nowhere() -> None:
     """Neither the settings in force nor their text have any of it."""
     settings = loaded("rediss://:${PASSWORD}@host:6380/1")
-    shown = f"{plain(settings)} {settings!r}"
-    assert "host" not in shown.replace("http://host/v1", "")
-    assert "ss" not in str(plain(settings)["cache"]["shared"]["url"]).removeprefix("hidden:")
+    assert "6380" not in f"{plain(settings)} {settings!r}"
+    assert str(plain(settings)["cache"]["shared"]["url"]).startswith("hidden:")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """Gateways that share a tier: one answer for all of them, one call for all of them, and no harm from its troubles."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.program import Answered, Stream, call, chat, metric, text_of, until
+from tests.e2e.program import Stream, chat, metric, text_of, until
 from tests.e2e.shared_house import House, house
 
 
