@@ -6,15 +6,18 @@ Knows nothing of how trust decides. What cannot be told, since the model or the 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from backends.contract import BackendError, Job
-from cache.semantic.evidence import Evidence, Match
+from cache.contract import Meaning
+from cache.semantic.evidence import Evidence, Match, Miss
 from cache.trust.contract import Label, Source
 from gateway.answer import Answer, Head, UnreadableAnswerError, answer_of, unpack
+from gateway.meaning import Meanings
+from gateway.recall import Hit
 from gateway.running import Item, Runner
 
 _log = logging.getLogger(__name__)
@@ -89,21 +92,38 @@ class Auditor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(_AT_A_TIME)
 
-    def audit(self, namespace: str, asked: str, job: Job, match: Match, models: Sequence[str]) -> None:
-        """Have a served answer checked against what the model says itself; never waits."""
+    def looked(self, meanings: Meanings, job: Job, hit: Hit | None) -> None:
+        """Note what a search came to: a hit that is to be audited is checked against the model itself; never waits."""
+        match = meanings.sought
+        if not isinstance(match, Match) or not match.decision.audit:
+            return
+        if hit is None:  # it was too old for this client
+            self._give_up(meanings.namespace, "audit")
+            return
+        model = hit.answer.head.model
 
         async def made() -> Answer:
-            return await self._ask(replace(job, background=True), models)
+            return await self._ask(replace(job, background=True), [model])
 
-        self._begin(namespace, asked, match.best, "audit", made)
+        self._begin(meanings, match.best, "audit", made)
 
-    def explore(self, namespace: str, asked: str, best: Evidence, answer: Answer) -> None:
-        """Have the answer that a model gave compared with one that was near and not served; never waits."""
+    def answered(self, meanings: Mapping[str, Meaning], answer: Answer) -> None:
+        """Compare an answer that a model made with one that was near and not served, where that is wanted; never waits.
+
+        Only an answer of the same version of the same model is one to compare with.
+        """
+        if not isinstance(meanings, Meanings) or not isinstance(meanings.sought, Miss) or not meanings.sought.explore:
+            return
+        best, meaning = meanings.sought.best, meanings.get(answer.head.version)
+        if best is None or best.entry.meaning is None or meaning is None:
+            return
+        if best.entry.meaning.partition != meaning.partition:
+            return
 
         async def made() -> Answer:
             return answer
 
-        self._begin(namespace, asked, best, "exploration", made)
+        self._begin(meanings, best, "exploration", made)
 
     async def close(self) -> None:
         """Cancel what is under way, and wait for its end."""
@@ -113,24 +133,23 @@ class Auditor:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _begin(
-        self, namespace: str, asked: str, best: Evidence, source: Source, made: Callable[[], Awaitable[Answer]]
-    ) -> None:
+    def _begin(self, meanings: Meanings, best: Evidence, source: Source, made: Callable[[], Awaitable[Answer]]) -> None:
         if len(self._tasks) >= self._most_waiting:
             self.counters.dropped += 1
-            self._give_up(namespace, source)
+            self._give_up(meanings.namespace, source)
             return
-        task = asyncio.create_task(self._run(namespace, asked, best, source, made), name=source)
+        work = self._run(meanings.namespace, Question(meanings.text, best.text), best, source, made)
+        task = asyncio.create_task(work, name=source)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _run(
-        self, namespace: str, asked: str, best: Evidence, source: Source, made: Callable[[], Awaitable[Answer]]
+        self, namespace: str, question: Question, best: Evidence, source: Source, made: Callable[[], Awaitable[Answer]]
     ) -> None:
         label = None
         try:
             async with asyncio.timeout(self._deadline_s), self._places:
-                label = await self._label(namespace, asked, best, source, made)
+                label = await self._label(namespace, question, best, source, made)
         except (BackendError, TimeoutError, UnreadableAnswerError) as error:
             self.counters.failed += 1
             _log.debug("an audit has no result: %s", type(error).__name__)
@@ -148,12 +167,12 @@ class Auditor:
             self._trust.unanswered(namespace)
 
     async def _label(
-        self, namespace: str, asked: str, best: Evidence, source: Source, made: Callable[[], Awaitable[Answer]]
+        self, namespace: str, question: Question, best: Evidence, source: Source, made: Callable[[], Awaitable[Answer]]
     ) -> Label | None:
         decision = best.decision
         assert decision is not None, "what trust asked for was decided on"
         answer = await made()
-        same = await self._comparison.same(Question(asked, best.text), unpack(best.entry.value), answer)
+        same = await self._comparison.same(question, unpack(best.entry.value), answer)
         if same is None:
             self.counters.untold += 1
             return None

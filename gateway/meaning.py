@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from backends.contract import BackendError
 from cache.contract import Meaning
+from cache.semantic.evidence import Match, Miss
 
 _REMEMBERED = 4096
 # Texts whose vectors are waited for by nobody any more count too.
@@ -92,6 +93,8 @@ class Meanings(Mapping[str, Meaning]):
         self.text = text
         self.until = until
         """The moment (monotonic seconds) from which the request goes on without it."""
+        self.sought: Match | Miss | None = None
+        """What the search by meaning came to, once there was one."""
         self._partitions = partitions
         self._embedded: Embedded | None = None
         self._coming: asyncio.Task[Embedded] | None = None

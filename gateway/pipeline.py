@@ -1,22 +1,25 @@
 """The request's path, and the only code that knows the whole of it: analyse, look up, route, run, remember."""
 
-import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.contract import BackendError, Event, Frame, Job, Made, Text, Usage
+from backends.contract import BackendError, Event, Finish, Frame, Job, Made, Text, Usage
 from backends.pool import Pool
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
+from gateway.accounts import Accounts
 from gateway.analyze import Features, analyze, counted, tokens_made
 from gateway.answer import Answer, Head, answer_of
+from gateway.audit import Auditor
+from gateway.by_item import ByItem
 from gateway.cache_control import CacheStatus, Forward
 from gateway.catalog import Catalog
 from gateway.errors import NotCached
-from gateway.limits import Limiter, Permit
+from gateway.items import Parted, digest, parted
+from gateway.limits import Limiter
 from gateway.meaning import NO_MEANINGS
 from gateway.model_statistics import ModelStatistics
 from gateway.query import Kept, Looked, Outcome, Query
@@ -44,6 +47,7 @@ class Pipeline:
         statistics: ModelStatistics,
         catalog: Catalog,
         deadline_s: float,
+        auditor: Auditor | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -51,14 +55,13 @@ class Pipeline:
         self.runner = Runner(pools, telemetry, clock, wall_clock)
         self._recall = recall
         self._flights = flights
+        self._by_item = None if recall is None else ByItem(recall, self.runner, flights, clock, deadline_s)
         self._renewals = Renewals(telemetry, deadline_s)
-        self._limiter = limiter
-        self._statistics = statistics
+        self._auditor = auditor
+        self.accounts = Accounts(limiter, statistics, clock)
         self._catalog = catalog
         self._deadline_s = deadline_s
         self._clock = clock
-        self._answering = 0
-        self._idle: asyncio.Event | None = None
 
     async def answer(
         self, request: Request, caller: Caller, directives: Directives, timeout_s: float | None = None
@@ -72,7 +75,7 @@ class Pipeline:
         self._catalog.check(request.model)
         limit_s = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         features = analyze(request, caller, directives, route.policy, arrived + limit_s)
-        permit = self.begin(caller, features, background=request.job.background)
+        permit = self.accounts.begin(caller, features, background=request.job.background)
         try:
             targets = route.targets(features.fingerprint)
             served = (*targets, *route.fallback) if route.policy.fallback else targets
@@ -81,56 +84,33 @@ class Pipeline:
                 Query(request, caller, directives, route, features, permit, arrived, targets, versions)
             )
         except BaseException as error:
-            self.failed(error, route.candidates[0], request.job, permit, arrived)
+            self.accounts.failed(error, route.candidates[0], request.job, permit, arrived)
             raise
         finally:
-            self.ended()
+            self.accounts.ended()
 
     def forwarded(self, request: Request, caller: Caller, directives: Directives) -> CacheStatus:
         """Return why a request goes on to a model whose answer no cache has; for telling of one that failed."""
         policy = self._routes.resolve(request.model, caller).policy
         return _missed(analyze(request, caller, directives, policy, 0.0), "request" if directives.no_cache else "miss")
 
-    def begin(self, caller: Caller, features: Features, *, background: bool = False) -> Permit:
-        """Let a request begin, also past `answer`; it is to be `ended`. Raises as the limits do."""
-        tokens = features.tokens_in + (features.max_tokens_out or 0)
-        permit = self._limiter.admit(caller, tokens, background=background)
-        self._answering += 1
-        return permit
-
-    def failed(self, error: BaseException, model: str, job: Job, permit: Permit, arrived: float) -> None:
-        """Close the accounts of a request that has no answer."""
-        permit.settle(0)
-        if isinstance(error, BackendError):
-            self._statistics.record(model, job, total_s=self._clock() - arrived, failed=True)
-
-    def ended(self) -> None:
-        """Note that a request looks for its answer no more."""
-        self._answering -= 1
-        if not self._answering and self._idle is not None:
-            self._idle.set()
-
-    def limit_headers(self, caller: Caller) -> Mapping[str, str]:
-        """Return what a caller's limits leave it, as headers; empty where it has none."""
-        return self._limiter.headers(caller)
-
-    async def until_idle(self) -> None:
-        """Wait until no request looks for its answer any more; one whose answer has begun holds what it needs."""
-        if self._answering:
-            self._idle = asyncio.Event()
-            await self._idle.wait()
-
     async def close(self) -> None:
-        """End what is renewed in the background."""
+        """End what is renewed and audited in the background."""
         await self._renewals.close()
+        if self._auditor is not None:
+            await self._auditor.close()
 
     async def _answer(self, query: Query) -> Outcome:
         """Look in the caches, then ask the models; where these fail, what is stale may do."""
+        if self._by_item is not None and query.reusable and query.route.policy.items:
+            parts = parted(query.request)
+            if parts is not None:
+                return await self._in_parts(self._by_item, query, parts)
         looked = await self._look(query)
         if looked.hit is not None:
             if looked.hit.renew:
                 self._renew(query, looked.hit)
-            return self._found(query, looked.hit.answer, looked.hit.status)
+            return replace(self._found(query, looked.hit.answer, looked.hit.status), sought=looked.sought)
         if query.directives.only_if_cached:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
         looked_up = self._clock()
@@ -142,6 +122,18 @@ class Pipeline:
             if looked.spare is None or (status := in_place_of(error, looked.spare)) is None:
                 raise
             return self._found(query, looked.spare.answer, status)
+
+    async def _in_parts(self, by_item: ByItem, query: Query, parts: Parted) -> Outcome:
+        """Answer input by input."""
+        outcome, tokens, stale = await by_item.answer(query, parts)
+        if stale:
+            models = (outcome.head.model,)
+            yielding = replace(query, request=replace(query.request, job=replace(query.request.job, background=True)))
+            key = digest([parts.keys[place] for place in stale])
+            take = functools.partial(by_item.seat, yielding, parts, stale, models)
+            self._renewals.begin(key, functools.partial(self._made_anew, query, take))
+        self.accounts.settle(outcome, tokens)
+        return outcome
 
     async def _look(self, query: Query) -> Looked:
         """Look for the same request, then for one that means the same."""
@@ -157,6 +149,8 @@ class Pipeline:
                 meanings = await recall.meanings(query.request, features, versions)
                 # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
                 hit = await recall.alike(meanings, directives)
+                if self._auditor is not None:
+                    self._auditor.looked(meanings, query.request.job, hit)
                 found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
                 if found.hit is None and not directives.only_if_cached:
                     found = Found(await self._elsewhere(recall, query), found.forward)
@@ -176,8 +170,8 @@ class Pipeline:
         answer, spent = await self.runner.whole(job, features.deadline_s, models)
         status = _missed(features, looked.forward, stored=self._keep(features, answer, looked.meanings, stamp))
         outcome = Outcome(answer.head, status, looked_up - arrived, features, query.permit, job, arrived, answer=answer)
-        self.settle(outcome, spent)
-        return outcome
+        self.accounts.settle(outcome, spent)
+        return replace(outcome, sought=looked.sought)
 
     async def _joined(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Take part in the work for the same request, or begin it."""
@@ -201,6 +195,7 @@ class Pipeline:
             seat=seat,
             kept=kept,
             spare=looked.spare,
+            sought=looked.sought,
         )
 
     def _seat(
@@ -223,24 +218,24 @@ class Pipeline:
         """Have what is served stale made anew, unless that is under way."""
         key = self._shared(query, background=True)
         if not self._flights.waiters(key) and not self._flights.waiters(self._shared(query, background=False)):
-            self._renewals.begin(key, functools.partial(self._made_anew, query, hit, key))
-
-    async def _made_anew(self, query: Query, hit: Hit, key: bytes) -> None:
-        """Make an answer that nobody waits for, on the account of who was served the stale one."""
-        until = self._clock() + self._deadline_s
-        permit = self.begin(query.caller, query.features, background=True)
-        spent = 0
-        try:
             meanings = {} if hit.meaning is None else {hit.answer.head.version: hit.meaning}
             job = replace(query.request.job, background=True)
-            seat, _ = self._seat(query, meanings, key, job, until)
+            take = functools.partial(self._seat, query, meanings, key, job, self._clock() + self._deadline_s)
+            self._renewals.begin(key, functools.partial(self._made_anew, query, take))
+
+    async def _made_anew(self, query: Query, take: Callable[[], tuple[Seat[Item], Kept]]) -> None:
+        """Make an answer that nobody waits for, on the account of who was served the stale one."""
+        permit = self.accounts.begin(query.caller, query.features, background=True)
+        spent = 0
+        try:
+            seat, _ = take()
             async with seat:
                 async for item in seat:
                     if type(item) is Usage:
                         spent = item.prompt_tokens + item.completion_tokens
         finally:
             permit.settle(spent)
-            self.ended()
+            self.accounts.ended()
 
     async def events(self, outcome: Outcome) -> AsyncGenerator[Event, None]:
         """Yield an outcome's events as they come, and settle its accounts at the end, whatever the end is."""
@@ -259,8 +254,10 @@ class Pipeline:
     async def items(self, outcome: Outcome) -> AsyncGenerator[Made, None]:
         """Yield what a flight makes as it comes, events and the bytes that say them; settle the accounts at the end."""
         assert outcome.seat is not None
-        # Until the model tells, the pieces that came are counted: who leaves early has used those.
-        spent, told = outcome.features.tokens_in, False
+        # Until the model tells, the pieces that came are counted: who leaves early has used those. Where it never does,
+        # the client is told that guess, as it is when the answer is told again.
+        read = spent = outcome.features.tokens_in
+        told = False
         failed: bool | None = None
         try:
             async with outcome.seat as seat:
@@ -269,6 +266,9 @@ class Pipeline:
                         spent, told = item.prompt_tokens + item.completion_tokens, True
                     elif not told:
                         spent += tokens_made(item)
+                        if type(item) is Finish and spent > read:
+                            told = True
+                            yield Usage(read, spent - read)
                     if type(item) is not Head:
                         yield item
             failed = False
@@ -276,7 +276,7 @@ class Pipeline:
             failed = True
             raise
         finally:
-            self.settle(outcome, spent, failed=failed)
+            self.accounts.settle(outcome, spent, failed=failed)
 
     async def collect(self, outcome: Outcome) -> Outcome:
         """Read an outcome's flight to its end: the same outcome with its complete answer."""
@@ -294,29 +294,12 @@ class Pipeline:
         status = replace(outcome.status, stored=stored)
         return replace(outcome, answer=_counted(answer, outcome.features), seat=None, status=status)
 
-    def settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
-        """Close the accounts of a request that has ended; `failed` is None where its client left before."""
-        outcome.permit.settle(spent)
-        if failed is None:
-            return
-        head = outcome.head
-        self._statistics.record(
-            head.model,
-            outcome.job,
-            total_s=self._clock() - outcome.arrived,
-            hit=outcome.status.hit,
-            failed=failed,
-            lookup_s=outcome.lookup_s,
-            wait_s=head.queue_s + head.start_s,
-            infer_s=head.infer_s,
-        )
-
     def _found(self, query: Query, answer: Answer, status: CacheStatus) -> Outcome:
         """Return what was remembered."""
         arrived, job = query.arrived, query.request.job
         lookup_s = self._clock() - arrived
         outcome = Outcome(answer.head, status, lookup_s, query.features, query.permit, job, arrived, answer=answer)
-        self.settle(outcome, 0)
+        self.accounts.settle(outcome, 0)
         return outcome
 
     def _shared(self, query: Query, *, background: bool) -> bytes:
@@ -339,7 +322,10 @@ class Pipeline:
         """Remember an answer, where there are caches and it may be."""
         if self._recall is None or not features.cacheable:
             return False
-        return self._recall.keep(features, _counted(answer, features), meanings, stamp)
+        kept = self._recall.keep(features, _counted(answer, features), meanings, stamp)
+        if kept and self._auditor is not None:
+            self._auditor.answered(meanings, answer)
+        return kept
 
 
 def _counted(answer: Answer, features: Features) -> Answer:

@@ -7,11 +7,13 @@ from backends.contract import Job
 from backends.value import value
 from cache.contract import Meaning
 from cache.flight import Seat
+from cache.semantic.evidence import Match, Miss
 from gateway.analyze import Features
 from gateway.answer import Answer, Head
 from gateway.cache_control import CacheStatus, Forward
 from gateway.identity import scoped
 from gateway.limits import Permit
+from gateway.meaning import Meanings
 from gateway.recall import Hit
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route
@@ -50,6 +52,13 @@ class Query:
         return scoped(self.features.fingerprint, self.features.scope, *self.versions, *pace, *since)
 
 
+class Sought(NamedTuple):
+    """What a search by meaning came to, and under which name trust learns of it."""
+
+    namespace: str
+    found: Match | Miss
+
+
 class Looked(NamedTuple):
     """What the caches had: a hit, or why the request goes on, and the meanings that its answer is to be found by."""
 
@@ -57,6 +66,14 @@ class Looked(NamedTuple):
     forward: Forward = "miss"
     meanings: Mapping[str, Meaning] = {}
     spare: Hit | None = None
+
+    @property
+    def sought(self) -> "Sought | None":
+        """What the search by meaning came to, where there was one."""
+        meanings = self.meanings
+        if not isinstance(meanings, Meanings) or meanings.sought is None:
+            return None
+        return Sought(meanings.namespace, meanings.sought)
 
 
 class Kept:
@@ -74,7 +91,7 @@ class Outcome:
 
     `lookup_s` is the time that the caches took. `permit` is settled where the answer is complete, else by who reads the
     outcome to its end. `job` is what was asked, at `arrived` (monotonic seconds). `spare` is served where the flight
-    fails before its answer has begun to go out.
+    fails before its answer has begun to go out. `sought` is what the search by meaning came to, where there was one.
     """
 
     head: Head
@@ -88,3 +105,4 @@ class Outcome:
     seat: Seat[Item] | None = None
     kept: Kept | None = None
     spare: Hit | None = None
+    sought: Sought | None = None

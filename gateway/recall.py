@@ -3,6 +3,7 @@
 A trouble here is a miss and a counter, never a failed request.
 """
 
+import asyncio
 import functools
 import math
 import time
@@ -32,6 +33,8 @@ T = TypeVar("T")
 # Answers that stay unpacked beside their bytes: the most recent ones, and none that is large.
 _UNPACKED_ANSWERS = 1024
 _UNPACKED_MAX_BYTES = 64 * 2**10
+# Of the inputs of one request.
+_READ_AT_ONCE = 64
 
 
 # What a stale answer may stand in for (RFC 5861 §4).
@@ -126,6 +129,20 @@ class Recall:
             found = Found(None, "stale" if entry.fresh_until <= now else "request")
         return found
 
+    async def several(
+        self, features: Features, fingerprints: Sequence[bytes], directives: Directives, version: str
+    ) -> list[Hit | None]:
+        """Return the answer of one model version to each of several requests of one caller."""
+        keys = [scoped(fingerprint, features.scope, version) for fingerprint in fingerprints]
+        entries = [self._exact.peek(key) for key in keys]
+        missing = [place for place, entry in enumerate(entries) if entry is None]
+        for start in range(0, len(missing), _READ_AT_ONCE):
+            places = missing[start : start + _READ_AT_ONCE]
+            read = await asyncio.gather(*[self._exact.get(keys[place]) for place in places])
+            for place, entry in zip(places, read, strict=True):
+                entries[place] = entry
+        return [None if entry is None else self._hit(entry, directives, "exact") for entry in entries]
+
     def in_memory(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
         """Return the answer to the same request if it is in memory; never waits."""
         for version in versions:
@@ -174,7 +191,8 @@ class Recall:
         partitions = {
             version: scoped(shape, features.scope, version, embedder, PARTITION_EPOCH) for version in versions
         }
-        meanings = Meanings(request.model, request.asked, partitions, time.monotonic() + self._budget_s)
+        namespace = f"{features.task}/{request.model}/{features.scope}"
+        meanings = Meanings(namespace, request.asked, partitions, time.monotonic() + self._budget_s)
         try:
             await meanings.arrive(self._embeddings)
         except EMBEDDING_TROUBLES as error:
@@ -184,7 +202,7 @@ class Recall:
     async def alike(self, meanings: Meanings, directives: Directives) -> Hit | None:
         """Return the answer to a request that means the same."""
         for meaning in meanings.values():
-            found = await self.search(meanings.namespace, meaning, meanings.left_s)
+            meanings.sought = found = await self.search(meanings.namespace, meaning, meanings.left_s)
             if not isinstance(found, Match):
                 self._telemetry.semantic(found.reason)
             elif (hit := self._hit(found.entry, directives, "semantic", found.matched_text)) is not None:
