@@ -150,13 +150,15 @@ class Database:
         """Return the keys, oldest row first, for `read_next`."""
         return iter(self._opened())
 
-    def read_next(self, keys: Iterator[bytes]) -> list[Entry] | None:
-        """Read the next rows, leaving out the unreadable; None when there are no more."""
+    def read_next(self, keys: Iterator[bytes], skip: Callable[[bytes], bool]) -> list[Entry] | None:
+        """Read the next rows, leaving out the unreadable and those to skip; None when there are no more."""
         batch = list(itertools.islice(keys, _SCAN_ENTRIES))
         if not batch:
             return None
         entries = []
         for key in batch:
+            if skip(key):
+                continue
             try:
                 entry = self.read(key)
             except RowError:

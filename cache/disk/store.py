@@ -20,6 +20,10 @@ _BATCH_ENTRIES = 64
 _BATCH_BYTES = 1 << 20
 
 
+def _skip_none(_: bytes) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class DiskCounters:
     """What happened since the start. `dropped`: writes lost to a full queue; `errors`: every trouble of the disk.
@@ -168,18 +172,21 @@ class DiskStore:
         self._pending_bytes = 0
         await self._attempt("clear", self._database.clear)
 
-    async def meanings(self) -> AsyncIterator[list[Entry]]:
-        """Yield the live entries that have a meaning, oldest row first, in batches; reads go on between batches."""
-        async for batch in self.entries():
+    async def meanings(self, skip: Callable[[bytes], bool] = _skip_none) -> AsyncIterator[list[Entry]]:
+        """Yield the live entries that have a meaning, oldest row first, in batches; reads go on between batches.
+
+        `skip` is asked for each key, on the disk's thread, and spares the reading of its row.
+        """
+        async for batch in self.entries(skip):
             yield [entry for entry in batch if entry.meaning is not None]
 
-    async def entries(self) -> AsyncIterator[list[Entry]]:
+    async def entries(self, skip: Callable[[bytes], bool] = _skip_none) -> AsyncIterator[list[Entry]]:
         """Yield the live entries, oldest row first, in batches; reads go on between batches."""
         keys = await self._attempt("scan", self._database.keys)
         if keys is None:
             return
         while True:
-            batch = await self._attempt("scan", self._database.read_next, keys)
+            batch = await self._attempt("scan", self._database.read_next, keys, skip)
             if batch is None:
                 return
             now = self._clock()

@@ -17,8 +17,8 @@ from cache.semantic.vectors import Row
 # Measured with scripts/bench_index.py: of two-byte components none is off by more than 5e-5, and that is not what is
 # served by; with fewer links or a shorter search more of the nearest are overlooked.
 _LINKS = 16
-_BUILD_WIDTH = 40
-_SEARCH_WIDTH = 64
+_BUILD_WIDTH = 64
+_SEARCH_WIDTH = 192
 # From this share of struck-out rows on, the next generation is built without them instead of on top of them.
 _DEAD_SHARE = 0.25
 _PORTION = 4096
@@ -48,6 +48,10 @@ class Generation:
         self.dead[at >> 3] |= 1 << (at & 7)
         return True
 
+    def revive(self, at: int) -> None:
+        """Let the row at this place be found again."""
+        self.dead[at >> 3] &= ~(1 << (at & 7)) & 0xFF
+
     def nearest(self, query: Row, count: int) -> list[Found]:
         """Return about the nearest rows that are not struck out, the nearest first; on any thread."""
         # The selector holds a bare pointer: what it points to must live as long as the search.
@@ -63,6 +67,12 @@ class Generation:
             for score, at in zip(scores[0].tolist(), places[0].tolist(), strict=True)
             if at >= 0
         ]
+
+
+def struck_out(graph: Any, first: int) -> Generation:
+    """Return a generation of a graph that was read from a file: its numbers begin at `first`, all rows struck out."""
+    rows = graph.ntotal
+    return Generation(graph, np.arange(first, first + rows), np.packbits(np.ones(rows, bool), bitorder="little"))
 
 
 def build(before: Generation | None, numbers: NDArray[np.int64], rows: NDArray[np.float32]) -> Generation:

@@ -5,12 +5,12 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 
 from cache.semantic.index import VectorIndex
+from cache.semantic.loading import Keeper
 
 _log = logging.getLogger(__name__)
 _NICENESS = 10
@@ -19,10 +19,10 @@ _NICENESS = 10
 class Grower:
     """One task that works off what is due in an index, and the thread that it uses. `look` after each addition."""
 
-    def __init__(self, index: VectorIndex, done: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, index: VectorIndex, keeper: Keeper) -> None:
         self._index = index
-        self._done = done
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-generations", initializer=_yield_to_others)
+        self._keeper = keeper
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-generations", initializer=yield_to_others)
         self._task: asyncio.Task[None] | None = None
 
     def look(self) -> None:
@@ -48,15 +48,15 @@ class Grower:
             generation = None
             try:
                 generation = await loop.run_in_executor(self._thread, due.growth.make)
-                self._done()
             except (RuntimeError, MemoryError):  # what faiss raises, and numpy: it is compared row by row as before
                 _log.exception("the next generation of a partition could not be made")
                 return
             finally:
                 self._index.settle(due, generation)
+        await self._keeper.keep(self._thread)
 
 
-def _yield_to_others() -> None:
+def yield_to_others() -> None:
     """Leave the cores to who answers requests; OpenMP, and Linux, hold both settings by thread."""
     faiss.omp_set_num_threads(1)
     if sys.platform == "linux":

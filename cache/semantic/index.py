@@ -4,16 +4,17 @@ The store has the truth: whatever is found here is read there and scored again. 
 generation may be built or loaded beside it, but no answer can be wrong by it.
 """
 
-import struct
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import NamedTuple
 
 from cache.contract import Entry
-from cache.semantic.generation import Generation
+from cache.semantic.generation import Generation, struck_out
 from cache.semantic.partition import EXACT_ROWS, Growth, Partition, Survey
+from cache.semantic.record import KEY_BYTES, STRUCK_OUT, Record, text_digest, unpack
+from cache.semantic.snapshot import Saved
 from cache.semantic.vectors import read_vector, require_dims
 
 # What one vector costs beside its components, rounded up: its record, the slots of three tables, its links in a graph.
@@ -21,10 +22,10 @@ RECORD_OVERHEAD_BYTES = 640
 # What an otherwise empty partition costs: its objects, tables and the smallest block.
 PARTITION_OVERHEAD_BYTES = 2048
 
-KEY_BYTES = 32
-_RECORD = struct.Struct(f"<{KEY_BYTES}sQQdd")
 # How many of the oldest are looked at with each addition, whether their time is over.
 _SWEPT = 2
+# Rows of a snapshot are older than all that is added: their numbers begin here, those of the others at 0.
+_FIRST = -(1 << 40)
 
 
 class Candidate(NamedTuple):
@@ -32,16 +33,6 @@ class Candidate(NamedTuple):
 
     key: bytes
     similarity: float
-
-
-class Record(NamedTuple):
-    """What is known of one row: its key, a digest of its text, its partition's number and its times."""
-
-    key: bytes
-    digest: int
-    place: int
-    stored_at: float
-    expires_at: float
 
 
 @dataclass(slots=True)
@@ -52,6 +43,29 @@ class Named:
     place: int
     rows: Partition
     texts: dict[int, int] = field(default_factory=dict)
+
+
+class Keepable(NamedTuple):
+    """A generation, and the records of its rows among all others."""
+
+    name: bytes
+    dims: int
+    generation: Generation
+    records: Mapping[int, bytes]
+
+    def save(self) -> Saved:
+        """Return what a snapshot keeps; on any thread, since a generation changes only in what is struck out."""
+        numbers = self.generation.numbers.tolist()
+        records = b"".join([self.records.get(number, STRUCK_OUT) for number in numbers])
+        return Saved(self.name, self.dims, records, self.generation.graph)
+
+
+class Adopted(NamedTuple):
+    """A generation of a snapshot that is being taken over, by which partition, and the number of its first row."""
+
+    of: Named
+    saved: Saved
+    first: int
 
 
 class Due(NamedTuple):
@@ -77,9 +91,11 @@ class VectorIndex:
         self._records: dict[int, bytes] = {}
         self._numbers: dict[bytes, int] = {}
         self._large: dict[bytes, Named] = {}
-        self._oldest = 0
+        self._oldest = _FIRST
+        self._next_adopted = _FIRST
         self._next = 0
         self._next_place = 0
+        self._adopting: Named | None = None
 
     def __len__(self) -> int:
         return len(self._records)
@@ -104,14 +120,15 @@ class VectorIndex:
         found = self._partitions.get(meaning.partition)
         twin = None if found is None else found.texts.get(digest)
         if twin is not None:
-            if self._record(twin).stored_at > entry.stored_at:
+            if unpack(self._records[twin]).stored_at > entry.stored_at:
                 return 0
             self._forget(twin)
         found = self._partition(meaning.partition, len(row))
         found.rows.add(self._next, row)
         if found.rows.is_large:
             self._large[found.name] = found
-        self._note(found, Record(entry.key, digest, found.place, entry.stored_at, entry.expires_at))
+        self._note(self._next, found, Record(entry.key, digest, found.place, entry.stored_at, entry.expires_at))
+        self._next += 1
         return self._evict()
 
     def remove(self, key: bytes) -> None:
@@ -124,6 +141,7 @@ class VectorIndex:
         """Forget everything."""
         for table in (self._partitions, self._by_place, self._records, self._numbers, self._large):
             table.clear()
+        self._adopting = None
         self._oldest = self._next
         self.used_bytes = 0
 
@@ -150,11 +168,11 @@ class VectorIndex:
     @property
     def is_due(self) -> bool:
         """Whether some partition is large enough for its next generation."""
-        return bool(self._large)
+        return bool(self._large) and self._adopting is None
 
     def due(self) -> Due | None:
         """Set a large block aside and return what makes a generation of it, for a thread; None where nothing is due."""
-        while self._large:
+        while self.is_due:
             name, found = self._large.popitem()
             growth = found.rows.grow() if self._partitions.get(name) is found else None
             if growth is not None:
@@ -172,6 +190,53 @@ class VectorIndex:
         if due.of.rows.is_large:
             self._large[due.of.name] = due.of
 
+    def generations(self) -> list[Keepable]:
+        """Return what is worth a snapshot."""
+        return [
+            Keepable(found.name, found.rows.dims, generation, self._records)
+            for found in self._partitions.values()
+            if (generation := found.rows.generation) is not None
+        ]
+
+    def adopt(self, saved: Saved) -> Adopted | None:
+        """Take over a generation with all rows struck out; None where its partition has one. `revive` its rows next.
+
+        Until `adopted` no other is taken over, nothing is evicted and nothing is due.
+        """
+        found = self._partition(saved.name, saved.dims)
+        if found.rows.dims != saved.dims or not found.rows.is_new or self._adopting is not None:
+            return None
+        first, self._next_adopted = self._next_adopted, self._next_adopted + saved.count
+        found.rows.adopt(struck_out(saved.graph, first))
+        self._adopting = found
+        return Adopted(found, saved, first)
+
+    def revive(self, adopted: Adopted, rows: range) -> None:
+        """Let rows of a generation that was taken over be found, unless something newer is in their place."""
+        found, now = adopted.of, self._clock()
+        for at in rows if found is self._adopting else ():
+            packed = adopted.saved.record(at)
+            record = unpack(packed)
+            # What was to end by now may have been stored anew since: the store will tell, and for the others too.
+            if packed == STRUCK_OUT or record.expires_at <= now:
+                continue
+            if record.key in self._numbers or record.digest in found.texts:
+                continue
+            found.rows.revive(at)
+            self._note(adopted.first + at, found, record._replace(place=found.place, expires_at=math.inf))
+
+    def adopted(self, adopted: Adopted) -> int:
+        """End the take-over; return how many were evicted for it."""
+        found = adopted.of
+        if found is not self._adopting:
+            return 0
+        self._adopting, self._oldest = None, _FIRST
+        if not found.texts:
+            self._drop(found)
+        elif found.rows.is_large:
+            self._large[found.name] = found
+        return self._evict()
+
     def _partition(self, name: bytes, dims: int) -> Named:
         found = self._partitions.get(name)
         if found is None:
@@ -181,36 +246,34 @@ class VectorIndex:
             self.used_bytes += PARTITION_OVERHEAD_BYTES
         return found
 
-    def _note(self, found: Named, record: Record) -> None:
-        number = self._next
-        self._next += 1
-        self._records[number] = _RECORD.pack(*record)
+    def _note(self, number: int, found: Named, record: Record) -> None:
+        self._records[number] = record.pack()
         self._numbers[record.key] = found.texts[record.digest] = number
         self.used_bytes += cost_bytes(found.rows.dims)
 
-    def _record(self, number: int) -> Record:
-        return Record(*_RECORD.unpack(self._records[number]))
-
     def _forget(self, number: int) -> None:
-        record = Record(*_RECORD.unpack(self._records.pop(number)))
+        record = unpack(self._records.pop(number))
         del self._numbers[record.key]
         found = self._by_place[record.place]
         del found.texts[record.digest]
         self.used_bytes -= cost_bytes(found.rows.dims)
-        if found.texts:
+        if found.texts or found is self._adopting:
             found.rows.remove(number)
         else:
-            del self._partitions[found.name], self._by_place[found.place]
-            self.used_bytes -= PARTITION_OVERHEAD_BYTES
+            self._drop(found)
+
+    def _drop(self, found: Named) -> None:
+        del self._partitions[found.name], self._by_place[found.place]
+        self.used_bytes -= PARTITION_OVERHEAD_BYTES
 
     def _evict(self) -> int:
         """Make room; beside that the oldest go whose time is over."""
         evicted, now, looked_at = 0, self._clock(), 0
-        while self._records:
+        while self._records and self._adopting is None:
             number = self._first()
             if self.used_bytes > self.max_bytes:
                 evicted += 1
-            elif looked_at == _SWEPT or self._record(number).expires_at > now:
+            elif looked_at == _SWEPT or unpack(self._records[number]).expires_at > now:
                 break
             else:
                 looked_at += 1
@@ -219,13 +282,8 @@ class VectorIndex:
 
     def _first(self) -> int:
         while self._oldest not in self._records:
-            self._oldest += 1
+            self._oldest = 0 if self._oldest == self._next_adopted else self._oldest + 1
         return self._oldest
-
-
-def text_digest(text: str) -> int:
-    """Return what two texts have in common only where they are the same, as a number of 64 bits."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def cost_bytes(dims: int) -> int:

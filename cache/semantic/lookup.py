@@ -7,10 +7,10 @@ the vector kept there, and judged by the text kept there. One whose entry is gon
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 
 from cache.contract import Entry, Meaning, Store
 from cache.semantic.contract import Verifier
@@ -19,6 +19,7 @@ from cache.semantic.fixed import FixedThreshold
 from cache.semantic.growing import Grower
 from cache.semantic.index import VectorIndex
 from cache.semantic.judging import Judge, nominate
+from cache.semantic.loading import Keeper, Loader, Readable
 from cache.semantic.vectors import read_vector, require_dims
 from cache.trust.contract import Trust
 
@@ -50,7 +51,8 @@ class SemanticCounters:
 class SemanticCache:
     """Finds entries of `store` by meaning, within one partition.
 
-    `trust` decides what may be served: a fixed threshold where none is given.
+    `trust` decides what may be served: a fixed threshold where none is given. `snapshot` is
+    the file that generations are kept in over a restart, for vectors of this `embedder` alone.
     The event loop's thread owns the index; large partitions are searched, and their next generations made, on others.
     """
 
@@ -61,6 +63,8 @@ class SemanticCache:
         trust: Trust | None = None,
         verifier: Verifier | None = None,
         max_bytes: int = 256 << 20,
+        snapshot: Path | None = None,
+        embedder: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = SemanticCounters()
@@ -69,7 +73,8 @@ class SemanticCache:
         self._clock = clock
         self._index = VectorIndex(max_bytes, clock)
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="cache-semantic")
-        self._grower = Grower(self._index)
+        self._keeper = Keeper(self._index, snapshot, embedder)
+        self._grower = Grower(self._index, self._keeper)
         self._loading: asyncio.Task[None] | None = None
 
     @property
@@ -136,9 +141,13 @@ class SemanticCache:
         """Stop finding anything; never waits."""
         self._index.clear()
 
-    def load(self, batches: AsyncIterator[list[Entry]]) -> None:
-        """Index what the disk remembers, batch by batch, while others ask and are answered; never waits."""
-        self._loading = asyncio.create_task(self._load(batches), name="the index of the semantic cache")
+    def load(self, disk: Readable) -> None:
+        """Index what the disk remembers while others ask and are answered; never waits.
+
+        What the last snapshot holds is taken over from there, the rest is read from the disk.
+        """
+        work = Loader(self._index, self._keeper, disk, self.add).load()
+        self._loading = asyncio.create_task(work, name="the index of the semantic cache")
 
     async def loaded(self) -> None:
         """Wait until what the disk remembers can be found."""
@@ -152,21 +161,6 @@ class SemanticCache:
             await asyncio.wait([self._loading])
         self._searches.shutdown(wait=False)
         await self._grower.close()
-
-    async def _load(self, batches: AsyncIterator[list[Entry]]) -> None:
-        count = 0
-        try:
-            async with aclosing(batches) as loading:  # type: ignore[type-var]
-                async for batch in loading:
-                    for entry in batch:
-                        self.add(entry)
-                        count += 1
-                    await asyncio.sleep(0)
-        except Exception:  # noqa: BLE001 - the store may have any trouble, and the log has it
-            # Whatever it is, it is found by its own words alone: that is no reason to serve nothing.
-            _log.exception("after %d answers the rest on disk cannot be found by meaning", count)
-        else:
-            _log.info("%d answers can be found by meaning", count)
 
     async def _find(self, namespace: str, asked: Meaning, *, thoroughly: bool) -> Match | Miss:
         count, dead = _CANDIDATES, 0

@@ -91,6 +91,21 @@ class Partition:
         if self.generation is not None:
             self.generation.strike(number)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether all rows are compared one by one as yet, and no generation is being made."""
+        return self.generation is None and self._aside is None
+
+    def adopt(self, generation: Generation) -> None:
+        """Take over a generation whose numbers are lower than all here, with all of its rows struck out."""
+        self.generation = generation
+
+    def revive(self, at: int) -> None:
+        """Let a row that was taken over be found."""
+        assert self.generation is not None, "it was taken over"
+        self.generation.revive(at)
+        self.count += 1
+
     def survey(self) -> Survey:
         """Return what a search may read."""
         blocks = (self._fresh,) if self._aside is None else (self._fresh, self._aside)

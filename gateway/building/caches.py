@@ -70,9 +70,11 @@ async def open_caches(settings: CacheSettings, embedder_version: str | None, for
             exact,
             trust=FixedThreshold(settings.semantic.threshold or DEFAULT_THRESHOLD),
             max_bytes=settings.semantic.memory_bytes,
+            snapshot=settings.directory / "vectors.snapshot",
+            embedder=embedder_version or "",
         )
         if disk is not None:
-            semantic.load(disk.meanings())
+            semantic.load(disk)
     return replace(opened, semantic=semantic)
 
 
