@@ -53,8 +53,8 @@ class Ledger:
     """The hits that were served since `begun`, and what the audits say of their sum.
 
     `found` estimates how many were wrong: each that an audit found counts for all those like it that none looked at
-    (Horvitz and Thompson). `heaviest` is the most that one of them counts for. `floor` is the audit share that the
-    bound is made for: a hit that was audited more rarely weighs less in `weight`.
+    (Horvitz and Thompson). `floor` is the audit share that the bound is made for: a hit that was audited more rarely
+    weighs less in `weight`.
     """
 
     begun: float
@@ -64,7 +64,6 @@ class Ledger:
     audited: int = 0
     wrong: int = 0
     found: float = 0.0
-    heaviest: float = 0.0
     spent: tuple[float, ...] = (0.0,) * len(MIXTURE)
 
     def serve(self, share: float) -> "Ledger":
@@ -81,7 +80,6 @@ class Ledger:
             audited=self.audited + 1,
             wrong=self.wrong + 1,
             found=self.found + 1.0 / share,
-            heaviest=max(self.heaviest, 1.0 / share),
             spent=tuple(spent + cost for spent, cost in zip(self.spent, costs, strict=True)),
         )
 
