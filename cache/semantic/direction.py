@@ -9,7 +9,7 @@ from cache.semantic.reading import Reading
 
 def direction(a: Reading, b: Reading) -> str | None:
     """Veto where both texts have the same parts in exchanged roles: A to B, B to A."""
-    return _crossed_edges(a, b) or _swapped_pair(a, b) or _other_voice(a, b)
+    return crossed_edges(a, b) or _swapped_pair(a, b) or other_voice(a, b)
 
 
 def _edges(reading: Reading) -> set[tuple[str, str]]:
@@ -41,7 +41,8 @@ def _side(reading: Reading, at: int, step: int) -> list[str]:
     return run
 
 
-def _crossed_edges(a: Reading, b: Reading) -> str | None:
+def crossed_edges(a: Reading, b: Reading) -> str | None:
+    """Veto where what goes from one part to another goes the other way in the other text."""
     edges_a, edges_b = _edges(a), _edges(b)
     for x, y in sorted(edges_a):
         if x != y and (y, x) in edges_b and (x, y) not in edges_b:
@@ -75,7 +76,7 @@ def _swapped_among(wanted: frozenset[str], a: Reading, b: Reading) -> str | None
     return None
 
 
-def _other_voice(a: Reading, b: Reading) -> str | None:
+def other_voice(a: Reading, b: Reading) -> str | None:
     """Veto where one text is passive and the other is not, and yet the same word comes first."""
     if is_passive(a) == is_passive(b):
         return None

@@ -1,7 +1,8 @@
 """The guards: small differences that make another question of one that looks the same. Pure functions of two texts.
 
 Similarity cannot tell "5 km" from "50 km", nor "km to miles" from "miles to km". Each guard looks for one kind of such
-a difference and vetoes with its reason; no guard can approve. The strictest are `content`, for which two texts whose
+a difference and vetoes with its reason; no guard can approve. Where a verifier judges what they leave open, only the
+sure guards veto. Where there is none, the strict ones do: the strictest are `content`, for which two texts whose
 content words differ are different questions, and `wording`, for which a question about words is only like itself.
 """
 
@@ -24,6 +25,7 @@ from cache.semantic.lexicon import (
 )
 from cache.semantic.order import order
 from cache.semantic.reading import Reading, read
+from cache.semantic.sure import entities, exchanged, is_prefixed, marks, polarity, sure_numbers, units
 from cache.semantic.tokens import Token
 from cache.semantic.wording import find_wording, is_same_wording
 
@@ -40,14 +42,26 @@ class Veto:
     reason: str
 
 
-def find_veto(a: str, b: str) -> Veto | None:
-    """Return the first veto of the guards, in their order; None where all let the pair pass. a and b are equals."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one guard says of a pair: why it would veto, or None. A sure one vetoes also where a verifier judges."""
+
+    guard: str
+    reason: str | None
+    sure: bool
+
+
+def find_veto(a: str, b: str, *, only_sure: bool = False) -> Veto | None:
+    """Return the first veto of the guards, in their order; None where all let the pair pass. a and b are equals.
+
+    `only_sure` asks the sure guards alone, and leaves the rest to a verifier.
+    """
     if a.split() == b.split():
         return None
     if max(len(a), len(b)) > MAX_TEXT_CHARS:
         return Veto("length", f"more than {MAX_TEXT_CHARS} characters, where only equal texts match")
     first, second = read(a), read(b)
-    for guard, judge in GUARDS:
+    for guard, judge in SURE_GUARDS if only_sure else GUARDS:
         reason = judge(first, second)
         if reason is not None:
             return Veto(guard, reason)
@@ -62,6 +76,19 @@ def find_vetoes(a: str, b: str) -> tuple[Veto, ...]:
     first, second = read(a), read(b)
     reasons = [(guard, judge(first, second)) for guard, judge in GUARDS]
     return tuple(Veto(guard, reason) for guard, reason in reasons if reason is not None)
+
+
+def judge_all(a: str, b: str) -> tuple[Verdict, ...]:
+    """Return what every guard says, the sure ones first, for who wants to know it all."""
+    veto = find_veto(a, b)
+    if veto is None and find_veto(a, b, only_sure=True) is None:
+        return ()
+    if veto is not None and veto.guard == "length":
+        return (Verdict(veto.guard, veto.reason, sure=True),)
+    first, second = read(a), read(b)
+    sure = (Verdict(guard, judge(first, second), sure=True) for guard, judge in SURE_GUARDS)
+    strict = (Verdict(guard, judge(first, second), sure=False) for guard, judge in GUARDS)
+    return (*sure, *strict)
 
 
 def numbers(a: Reading, b: Reading) -> str | None:
@@ -120,7 +147,7 @@ def opposites(a: Reading, b: Reading) -> str | None:
             return f"{x} against {y}"
     for x in only_a:
         for y in only_b:
-            if _is_prefixed(x, y) or _is_prefixed(y, x):
+            if is_prefixed(x, y) or is_prefixed(y, x):
                 return f"{x} against {y}"
     return None
 
@@ -162,6 +189,14 @@ def wording(a: Reading, b: Reading) -> str | None:
     return None if about is None or is_same_wording(a.text, b.text) else f"asks about words: {about!r}"
 
 
+SURE_GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
+    ("numbers", sure_numbers),
+    ("units", units),
+    ("polarity", polarity),
+    ("marks", marks),
+    ("entities", entities),
+    ("direction", exchanged),
+)
 GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
     ("numbers", numbers),
     ("negation", negation),
@@ -225,11 +260,6 @@ def _quantities(counts: Counter[tuple[str, str | None]]) -> str:
 def _only(a: Reading, b: Reading) -> tuple[set[str], set[str]]:
     words_a, words_b = {token.word for token in a.tokens}, {token.word for token in b.tokens}
     return words_a - words_b, words_b - words_a
-
-
-def _is_prefixed(x: str, y: str) -> bool:
-    """Whether y is x turned into its opposite by a prefix."""
-    return len(x) > 3 and any(y == prefix + x for prefix in ("un", "in", "im", "ir", "dis", "non", "anti", "de", "mis"))  # noqa: PLR2004
 
 
 def _unmatched(a: Iterable[str], b: Iterable[str]) -> tuple[list[str], list[str]]:

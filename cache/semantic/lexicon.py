@@ -259,7 +259,7 @@ SYMMETRIC_WORDS = frozenset(
     read_words("""
     and or vs versus between both difference differ differs different compare compared comparison plus times
     multiply multiplied product sum add added + x * x border borders neighbour neighbours neighbor neighbors
-    married related connected similar same equal distance nor together
+    married related connected similar same equal distance nor together engaged friends dating siblings cousins
     """)
 )
 # Where one of these stands among the content words, the order of the others says nothing.

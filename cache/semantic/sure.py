@@ -1,0 +1,133 @@
+"""The sure guards: differences that make another question of a text whatever the rest of it says.
+
+They leave open whatever may be the same in other words, which is for a verifier of pairs to judge; where there is none
+the strict guards judge it too. Pure functions of two readings.
+"""
+
+from collections import Counter
+
+from cache.semantic.direction import crossed_edges, other_voice
+from cache.semantic.entities import find_exchange
+from cache.semantic.lexicon import FUNCTION_WORDS, NEGATIONS, OPPOSITES, QUESTION_WORDS, SYMMETRIC_WORDS
+from cache.semantic.marks import find_mark
+from cache.semantic.reading import Reading
+from cache.semantic.tokens import Token
+from cache.semantic.units import UNITS
+
+# Words that are numbers only now and then: one does not know, a first time, half of it, in a second.
+_UNSURE_VALUES = frozenset({"1", "1th", "2th", "0.5"})
+# Pairs that stand against each other in one sentence pattern, and by chance in others.
+_CHANCE_OPPOSITES = frozenset(
+    {"in", "out", "on", "off", "over", "up", "main", "these", "this", "they", "them", "their", "first", "long", "last"}
+)
+_NOT_AFTER = frozenset({"or", "why", "whether"})
+_NOT_BEFORE = frozenset({"only", "just", "matter"})
+_COMMON_UNITS = frozenset({"second", "minute", "foot", "stone", "pound", "yard", "cup", "day", "year", "hour"})
+
+
+def sure_numbers(a: Reading, b: Reading) -> str | None:
+    """Veto where a number of one text, with its unit, is not in the other; words such as "one" may be no numbers."""
+    for one, other in ((a, b), (b, a)):
+        missing = _numbers(one, sure=True) - _numbers(other, sure=False)
+        if missing:
+            value, unit = min(missing, key=str)
+            return f"{value} {unit}" if unit else f"{value} is in one text only"
+    return None
+
+
+def units(a: Reading, b: Reading) -> str | None:
+    """Veto where each text names a unit that the other does not."""
+    first, second = _units(a), _units(b)
+    only_a, only_b = first - second, second - first
+    return f"{min(only_a)} against {min(only_b)}" if only_a and only_b else None
+
+
+def polarity(a: Reading, b: Reading) -> str | None:
+    """Veto where negations and opposites together turn the sense round; two turns may cancel each other."""
+    turns = [f"{x} against {y}" for x, y in _opposites(a, b)]
+    times_a, times_b = _negations(a), _negations(b)
+    if times_a != times_b:
+        turns.append(f"{times_a} negations against {times_b}")
+    return turns[0] if len(turns) % 2 else None
+
+
+def marks(a: Reading, b: Reading) -> str | None:
+    """Veto where only one text gives a quotation, an address, code or an identifier."""
+    found = find_mark(a.text, b.text)
+    return None if found is None else f"the {found[0]} {found[1]!r} is in one text only"
+
+
+def entities(a: Reading, b: Reading) -> str | None:
+    """Veto where each text names one of a kind that the other does not: a country, a month, a language."""
+    return find_exchange(a.text, b.text)
+
+
+def exchanged(a: Reading, b: Reading) -> str | None:
+    """Veto where the parts are in exchanged roles, and all else is the same: A to B, B to A."""
+    edges = None if _only_sounds_like_conversion(a) else crossed_edges(a, b)
+    roles = edges or other_voice(a, b)
+    if roles is not None:
+        return roles
+    first, second = [t.word for t in a.tokens], [t.word for t in b.tokens]
+    if len(first) != len(second) or not SYMMETRIC_WORDS.isdisjoint(first):
+        return None
+    places = [at for at, (x, y) in enumerate(zip(first, second, strict=True)) if x != y]
+    if len(places) != 2 or places[1] - places[0] == 1:  # noqa: PLR2004 - neighbours are often one thing
+        return None
+    x, y = (first[at] for at in places)
+    if {x, y} & (FUNCTION_WORDS | QUESTION_WORDS.keys()) or [x, y] != [second[places[1]], second[places[0]]]:
+        return None
+    return f"{x} … {y} against {y} … {x}"
+
+
+def _only_sounds_like_conversion(reading: Reading) -> bool:
+    """Whether a quantity stands beside "in" and yet nothing is converted: three days in Vienna."""
+    measured = {token.unit for token in reading.tokens if token.unit is not None} | _units(reading)
+    return reading.is_conversion and len(measured) < 2  # noqa: PLR2004 - from one unit into another
+
+
+def _numbers(reading: Reading, *, sure: bool) -> set[tuple[str, str | None]]:
+    return {
+        (token.value, token.unit)
+        for token in reading.tokens
+        if token.value is not None and not (sure and _is_unsure(token))
+    }
+
+
+def _is_unsure(token: Token) -> bool:
+    return token.value in _UNSURE_VALUES and not token.text[:1].isdigit()
+
+
+def _units(reading: Reading) -> set[str]:
+    """Return the units that are named without a number; those that are also plain words count only as measures."""
+    words = (UNITS.get(token.word) for token in reading.tokens if token.value is None)
+    return {unit for unit in words if unit is not None and unit not in _COMMON_UNITS}
+
+
+def _negations(reading: Reading) -> int:
+    words = [token.word for token in reading.tokens]
+    count = 0
+    for at, word in enumerate(words):
+        if word not in NEGATIONS:
+            continue
+        before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
+        count += word != "not" or (before not in _NOT_AFTER and after not in _NOT_BEFORE)
+    return count
+
+
+def _opposites(a: Reading, b: Reading) -> list[tuple[str, str]]:
+    first, second = Counter(t.word for t in a.tokens), Counter(t.word for t in b.tokens)
+    only_a, only_b = first.keys() - second.keys(), second.keys() - first.keys()
+    found = []
+    for x, y in OPPOSITES:
+        if x in _CHANCE_OPPOSITES and len(only_a | only_b) > 2:  # noqa: PLR2004 - then much else differs
+            continue
+        if (x in only_a and y in only_b) or (y in only_a and x in only_b):
+            found.append((x, y))
+    found += [(x, y) for x in sorted(only_a) for y in sorted(only_b) if is_prefixed(x, y) or is_prefixed(y, x)]
+    return found
+
+
+def is_prefixed(x: str, y: str) -> bool:
+    """Whether y is x turned into its opposite by a prefix."""
+    return len(x) > 3 and any(y == prefix + x for prefix in ("un", "in", "im", "ir", "dis", "non", "anti", "de", "mis"))  # noqa: PLR2004
