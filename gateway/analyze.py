@@ -82,8 +82,9 @@ def analyze(
     request: Request, caller: Caller, directives: Directives, policy: CachePolicy, deadline_s: float
 ) -> Features:
     """Describe a request. `deadline_s` is the moment (monotonic seconds) by which it must be answered."""
-    sampling = determinism(request.job)
-    cacheable, reason = _cacheability(request.job.task, sampling, directives, policy)
+    sampling: Determinism = "pinned" if request.is_function else determinism(request.job)
+    is_relay = request.job.task is Task.RELAY and not request.is_function
+    cacheable, reason = _cacheability(sampling, directives, policy, is_relay=is_relay)
     return Features(
         task=request.job.task,
         tokens_in=estimate_tokens(request.job),
@@ -118,10 +119,12 @@ def determinism(job: Job) -> Determinism:
     return "unstated" if job.sampling.temperature is None else "sampled"
 
 
-def _cacheability(task: Task, sampling: Determinism, directives: Directives, policy: CachePolicy) -> tuple[bool, str]:
+def _cacheability(
+    sampling: Determinism, directives: Directives, policy: CachePolicy, *, is_relay: bool
+) -> tuple[bool, str]:
     if directives.no_store:
         return False, "no-store"
-    if task is Task.RELAY:
+    if is_relay:
         return False, "relay"
     if not policy.enabled:
         return False, "route"

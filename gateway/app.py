@@ -210,7 +210,7 @@ class Gateway:
         async with asyncio.TaskGroup() as ends:
             if former.parts.batches is not None and former.parts.batches is not coming.parts.batches:
                 ends.create_task(self._close_queue(former.parts.batches, former.settings.server.shutdown_timeout_s))
-            await former.pipeline.until_idle()
+            await former.pipeline.accounts.until_idle()
             deadline = time.monotonic() + former.settings.server.request_timeout_s
             for pool in leaving:
                 ends.create_task(self._close_pool(pool, deadline))

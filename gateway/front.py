@@ -111,7 +111,7 @@ class Front:
         """Make the reply that tells of an error, and of what the caller's limits leave it."""
         reply = self.refuse(error, surface, reply_id)
         if caller is not None:
-            reply.headers.update({**self.pipeline.limit_headers(caller), **reply.headers})
+            reply.headers.update({**self.pipeline.accounts.limit_headers(caller), **reply.headers})
         return reply
 
     def refuse(self, error: Exception, surface: Surface | None = None, reply_id: str | None = None) -> Reply:

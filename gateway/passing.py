@@ -44,7 +44,7 @@ class Passing(NamedTuple):
         if answered is None:
             return None
         outcome = self._outcome(answered)
-        self.pipeline.ended()
+        self.pipeline.accounts.ended()
         return outcome
 
     async def go_on(self, deadline: float) -> Outcome:
@@ -53,16 +53,16 @@ class Passing(NamedTuple):
         try:
             return self._outcome(await asked.pool.go_on(self.begun, asked.job, deadline))
         except BaseException as error:
-            self.pipeline.failed(error, asked.pool.model, asked.job, self.permit, self.arrived)
+            self.pipeline.accounts.failed(error, asked.pool.model, asked.job, self.permit, self.arrived)
             raise
         finally:
-            self.pipeline.ended()
+            self.pipeline.accounts.ended()
 
     def cancel(self) -> None:
         """End what nobody wants any more."""
         self.asked.pool.cancel(self.begun)
         self.permit.settle(0)
-        self.pipeline.ended()
+        self.pipeline.accounts.ended()
 
     def _outcome(self, answered: Answered) -> Outcome:
         asked, pipeline = self.asked, self.pipeline
@@ -71,7 +71,7 @@ class Passing(NamedTuple):
         outcome = Outcome(
             answer.head, asked.status, lookup_s, asked.features, self.permit, asked.job, self.arrived, answer=answer
         )
-        pipeline.settle(outcome, spent)
+        pipeline.accounts.settle(outcome, spent)
         return outcome
 
 
@@ -82,5 +82,5 @@ def send_on(
 
     Raises what refuses it for the caller's limits.
     """
-    permit = pipeline.begin(caller, asked.features)
+    permit = pipeline.accounts.begin(caller, asked.features)
     return Passing(asked, pipeline, permit, arrived, asked.pool.begin(replica, asked.job, *sends))

@@ -16,6 +16,7 @@ class Request:
     body, as a path: kept apart, since a client may give a field of its own any name. `asked` is the last user text
     where the request ends with one, or the only text that is to be classified: the only part that a match by meaning
     may vary. An embedding has none, since a near vector is not the vector.
+    `is_function` says of a relay that the same request has the same answer.
     """
 
     model: str
@@ -23,6 +24,7 @@ class Request:
     fields: Mapping[str, object]
     asked: str | None = None
     beside: Mapping[str, object] = field(default_factory=dict)
+    is_function: bool = False
 
 
 @value

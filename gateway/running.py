@@ -17,8 +17,8 @@ _log = logging.getLogger(__name__)
 
 Item = Head | Made
 
-# No other model could do better.
-_FINAL = (BadJob, DeadlineExceeded)
+FINAL = (BadJob, DeadlineExceeded)
+"""No other model could do better."""
 
 
 class Runner:
@@ -64,7 +64,7 @@ class Runner:
             try:
                 answered = await self._pools[model].answer(job, deadline_s)
             except BackendError as error:
-                if isinstance(error, _FINAL) or place + 1 == len(models):
+                if isinstance(error, FINAL) or place + 1 == len(models):
                     raise
                 self._fall_back(model, error)
             else:
@@ -96,7 +96,7 @@ class Runner:
                             self._count(model, item)
                         yield item
             except BackendError as error:
-                if begun or isinstance(error, _FINAL) or place + 1 == len(models):
+                if begun or isinstance(error, FINAL) or place + 1 == len(models):
                     raise
                 self._fall_back(model, error)
             else:

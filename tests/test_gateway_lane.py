@@ -233,7 +233,7 @@ async def test_replies_and_accounts_are_those_of_the_usual_way(case):
             streams[1].close()
             seen.append((got, built.accounts()))
             assert built.taken == begin  # the first had no connection to go on
-            await built.pipeline.until_idle()
+            await built.pipeline.accounts.until_idle()
     assert seen[0] == seen[1]
 
 
@@ -294,7 +294,7 @@ async def test_it_needs_a_slot_a_connection_and_leave():
         statuses = [(await ask(streams, post(chat())))[9:12] for _ in range(60)]
         assert statuses == [b"200"] * 59 + [b"429"]
         assert built.taken == 58
-        await built.pipeline.until_idle()
+        await built.pipeline.accounts.until_idle()
 
 
 class Held:
@@ -343,7 +343,7 @@ async def test_who_leaves_ends_its_request():
     async with holding() as (held, built, streams):
         streams[1].transport.abort()
         await until(lambda: held.gone == 1)
-        await built.pipeline.until_idle()
+        await built.pipeline.accounts.until_idle()
         assert built.accounts()[9:11] == (0, 0)
         assert built.accounts()[-1] == 0
 
@@ -351,7 +351,7 @@ async def test_who_leaves_ends_its_request():
 async def test_until_idle_waits_for_it():
     """A generation that retires is not idle while a request of its lane is under way."""
     async with holding() as (held, built, streams):
-        idle = asyncio.ensure_future(built.pipeline.until_idle())
+        idle = asyncio.ensure_future(built.pipeline.accounts.until_idle())
         await asyncio.sleep(0)
         assert not idle.done()
         held.go_on.set()

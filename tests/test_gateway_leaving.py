@@ -76,7 +76,7 @@ async def test_last_deadline_ends_the_work():
         for _ in range(2):
             with pytest.raises(DeadlineExceeded, match=r"not complete within 7\.00 s"):
                 await get(built, 7.0)
-            await built.pipeline.until_idle()
+            await built.pipeline.accounts.until_idle()
             await asyncio.sleep(0)
             assert engine.backends[0].running == 0
         assert built.flights.seats == 0

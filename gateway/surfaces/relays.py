@@ -5,6 +5,7 @@ Only the model's name is read. Knows no cache and no pool.
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 from backends.contract import Event, Job, Task, Verbatim
 from gateway.answer import Answer, Head
@@ -15,17 +16,19 @@ from gateway.surfaces.multipart import fields_of
 from gateway.surfaces.openai import error_of
 from gateway.surfaces.openai_fields import WIRE
 from gateway.surfaces.passed import PassedFrames, passed_on
+from gateway.surfaces.roles import RERANK, outside_key
 from gateway.surfaces.wire import JSON, Call, Encoder, Failure, Frames, Whole
 
 _FORM = "multipart/form-data"
 _SPEECH = "/audio/speech"
+_RERANK = "/rerank"
 
 # Ours, and the upstream's below its base URL. Clients of rerankers call three paths for one thing.
 _UPSTREAM_PATHS: Mapping[str, str] = {
     "/v1/moderations": "/moderations",
-    "/v1/rerank": "/rerank",
-    "/v2/rerank": "/rerank",
-    "/rerank": "/rerank",
+    "/v1/rerank": _RERANK,
+    "/v2/rerank": _RERANK,
+    "/rerank": _RERANK,
     "/v1/audio/speech": _SPEECH,
     "/v1/audio/transcriptions": "/audio/transcriptions",
     "/v1/audio/translations": "/audio/translations",
@@ -50,16 +53,21 @@ class RelaySurface:
 
     def decode(self, call: Call, reply_id: str) -> tuple[Request, Encoder]:
         """Find the model; sound goes out as it is made, and so does what the client wants streamed."""
-        del reply_id  # a reply has the upstream's id
         content_type = call.headers.get("content-type", JSON)
         path = _UPSTREAM_PATHS[call.path]
         read = _of_form if content_type.lower().startswith(_FORM) else _of_object
-        model, streamed = read(content_type, call.body, _UNNAMED.get(path))
+        model, streamed, fields = read(content_type, call.body, _UNNAMED.get(path))
         streamed = streamed or path == _SPEECH
         verbatim = Verbatim(WIRE, path, call.body, content_type, streamed=streamed)
-        fields = {"sha256": hashlib.sha256(call.body).hexdigest()}
         job = Job(Task.RELAY, verbatim=verbatim, stream=streamed)
-        return Request(model, job, fields, beside={"path": path}), RelayEncoder(verbatim)
+        is_function = path == _RERANK and not streamed and bool(fields)
+        if is_function:
+            outside = outside_key(RERANK) - {"top_n"}
+            fields = {name: value for name, value in fields.items() if name not in outside and value is not None}
+        else:
+            fields = {"sha256": hashlib.sha256(call.body).hexdigest()}
+        request = Request(model, job, fields, beside={"path": path}, is_function=is_function)
+        return request, RelayEncoder(verbatim, reply_id)
 
     def failure(self, fault: Fault) -> Failure:
         """Encode an error as a status and a body."""
@@ -70,14 +78,18 @@ class RelaySurface:
         raise ConnectionAbortedError(fault.message)
 
 
-def _of_object(content_type: str, body: bytes, unnamed: str | None) -> tuple[str, bool]:
+_Read = tuple[str, bool, Mapping[str, Any]]
+"""A model, whether its reply is wanted as a stream, and the fields where they are JSON."""
+
+
+def _of_object(content_type: str, body: bytes, unnamed: str | None) -> _Read:
     del content_type  # many clients name none, or a wrong one
     value = parse_object(body)
     model = unnamed if unnamed is not None and value.get("model") is None else text(value, "model")
-    return model, flag(value, "stream")
+    return model, flag(value, "stream"), value
 
 
-def _of_form(content_type: str, body: bytes, unnamed: str | None) -> tuple[str, bool]:
+def _of_form(content_type: str, body: bytes, unnamed: str | None) -> _Read:
     fields = fields_of(content_type, body)
     model = fields.get("model") or unnamed
     if not model:
@@ -85,20 +97,21 @@ def _of_form(content_type: str, body: bytes, unnamed: str | None) -> tuple[str, 
     stream = fields.get("stream", "false").lower()
     if stream not in ("true", "false"):
         raise refuse("stream", stream, "true or false")
-    return model, stream == "true"
+    return model, stream == "true", {}
 
 
 class RelayEncoder:
     """Passes the upstream's reply on."""
 
-    def __init__(self, verbatim: Verbatim) -> None:
+    def __init__(self, verbatim: Verbatim, reply_id: str) -> None:
         self._kind = verbatim.kind
+        self._reply_id = reply_id
         self.frames: Frames | None = PassedFrames(verbatim.kind, "", RelayFrames()) if verbatim.streamed else None
 
     def whole(self, answer: Answer) -> Whole:
         """Return the upstream's body."""
-        passed = passed_on(answer, self._kind)
-        assert passed is not None, "a relay is answered in the upstream's own bytes, and never from a cache"
+        passed = passed_on(answer, self._kind, self._reply_id)
+        assert passed is not None, "a relay is answered in the upstream's own bytes, or in such as were put together"
         return passed
 
 

@@ -1,0 +1,71 @@
+"""The accounts of the requests under way: what their callers' limits allow, and what models are said to do.
+
+Knows no cache and no pool.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from backends.contract import BackendError, Job
+from gateway.analyze import Features
+from gateway.limits import Limiter, Permit
+from gateway.model_statistics import ModelStatistics
+from gateway.query import Outcome
+from gateway.request import Caller
+
+
+class Accounts:
+    """Counts the requests that look for an answer, and settles what each of them took."""
+
+    def __init__(self, limiter: Limiter, statistics: ModelStatistics, clock: Callable[[], float]) -> None:
+        self._limiter = limiter
+        self._statistics = statistics
+        self._clock = clock
+        self._answering = 0
+        self._idle: asyncio.Event | None = None
+
+    def begin(self, caller: Caller, features: Features, *, background: bool = False) -> Permit:
+        """Let a request begin, also past `answer`; it is to be `ended`. Raises as the limits do."""
+        tokens = features.tokens_in + (features.max_tokens_out or 0)
+        permit = self._limiter.admit(caller, tokens, background=background)
+        self._answering += 1
+        return permit
+
+    def failed(self, error: BaseException, model: str, job: Job, permit: Permit, arrived: float) -> None:
+        """Close the accounts of a request that has no answer."""
+        permit.settle(0)
+        if isinstance(error, BackendError):
+            self._statistics.record(model, job, total_s=self._clock() - arrived, failed=True)
+
+    def ended(self) -> None:
+        """Note that a request looks for its answer no more."""
+        self._answering -= 1
+        if not self._answering and self._idle is not None:
+            self._idle.set()
+
+    def limit_headers(self, caller: Caller) -> Mapping[str, str]:
+        """Return what a caller's limits leave it, as headers; empty where it has none."""
+        return self._limiter.headers(caller)
+
+    async def until_idle(self) -> None:
+        """Wait until no request looks for its answer any more; one whose answer has begun holds what it needs."""
+        if self._answering:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    def settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
+        """Close the accounts of a request that has ended; `failed` is None where its client left before."""
+        outcome.permit.settle(spent)
+        if failed is None:
+            return
+        head = outcome.head
+        self._statistics.record(
+            head.model,
+            outcome.job,
+            total_s=self._clock() - outcome.arrived,
+            hit=outcome.status.hit,
+            failed=failed,
+            lookup_s=outcome.lookup_s,
+            wait_s=head.queue_s + head.start_s,
+            infer_s=head.infer_s,
+        )
