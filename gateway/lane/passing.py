@@ -218,7 +218,8 @@ class Errand:
             reply = whole_reply(encoder.whole(outcome.answer), outcome, reply_id)
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - as in the front: whatever went wrong becomes one clear answer
-            reply = lane.front.failed(error, lane.surface, reply_id, self._found.caller)
+            status = self._found.way.asked.status
+            reply = lane.front.failed(error, lane.surface, reply_id, self._found.caller, status)
         self._count(model, reply.status, label)
         return reply
 
