@@ -16,6 +16,7 @@ from gateway.answer import Head
 from gateway.auth import Gatekeeper
 from gateway.cache_control import CacheStatus
 from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, fault
+from gateway.explaining import line
 from gateway.fields import cut
 from gateway.paths import Paths
 from gateway.pipeline import Pipeline
@@ -70,6 +71,7 @@ class Front:
         self.telemetry = telemetry
         self._ids = fresh_ids()
         self.on_hit: Callable[[Answered], None] | None = None
+        self.on_outcome: Callable[[str, Outcome], None] | None = None
 
     async def serve(self, call: Call) -> Reply:
         """Answer one call."""
@@ -95,23 +97,36 @@ class Front:
                 reply = _unchanged(outcome, reply_id)
             else:
                 reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
+            if self.on_outcome is not None:
+                self.on_outcome(reply_id, outcome)
             if self.on_hit is not None and outcome.status.hit:
                 self.on_hit(Answered(call, caller, surface.name, request.model, outcome, reply, reply_id))
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
             surface = surface or self._like(call.path)
-            reply = self.failed(error, surface, reply_id, caller)
-            if asked is not None and isinstance(error, BackendError):
-                reply.headers["Cache-Status"] = _gone_on(self.pipeline.forwarded(*asked), error)
+            status = self.pipeline.forwarded(*asked) if asked and isinstance(error, BackendError) else None
+            reply = self.failed(error, surface, reply_id, caller, status)
         name = self._default_surface.name if surface is None else surface.name
         self.telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
         return reply
 
-    def failed(self, error: Exception, surface: Surface | None, reply_id: str, caller: Caller | None) -> Reply:
-        """Make the reply that tells of an error, and of what the caller's limits leave it."""
+    def failed(
+        self,
+        error: Exception,
+        surface: Surface | None,
+        reply_id: str,
+        caller: Caller | None,
+        status: CacheStatus | None = None,
+    ) -> Reply:
+        """Make the reply that tells of an error, and of what the caller's limits leave it.
+
+        `status` is that of the request where it was read; where a model failed it says how the request came there.
+        """
         reply = self.refuse(error, surface, reply_id)
         if caller is not None:
             reply.headers.update({**self.pipeline.accounts.limit_headers(caller), **reply.headers})
+        if status is not None and isinstance(error, BackendError):
+            reply.headers["Cache-Status"] = _gone_on(status, error)
         return reply
 
     def refuse(self, error: Exception, surface: Surface | None = None, reply_id: str | None = None) -> Reply:
@@ -277,6 +292,8 @@ def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, st
         headers["Age"] = str(status.age_s)
     if outcome.features.cacheable:
         headers["ETag"] = _tag(outcome)
+    if outcome.sought is not None:
+        headers["X-Warmgate-Cache"] = line(outcome.sought)
     return headers
 
 
