@@ -253,6 +253,8 @@ class Gateway:
         yield from readings.of_flights(self._lasting.flights)
         if generation.parts.caches is not None:
             yield from readings.of_cache(generation.parts.caches.exact, generation.parts.caches.semantic)
+            if (trusting := generation.parts.caches.trusting) is not None:
+                yield from readings.of_trust(trusting.trust, trusting.audits, time.time)
         if generation.parts.batches is not None:
             yield from generation.parts.batches.readings()
 

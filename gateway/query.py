@@ -53,9 +53,10 @@ class Query:
 
 
 class Sought(NamedTuple):
-    """What a search by meaning came to, and under which name trust learns of it."""
+    """What a search for the text `asked` came to, and under which name trust learns of it."""
 
     namespace: str
+    asked: str
     found: Match | Miss
 
 
@@ -73,7 +74,7 @@ class Looked(NamedTuple):
         meanings = self.meanings
         if not isinstance(meanings, Meanings) or meanings.sought is None:
             return None
-        return Sought(meanings.namespace, meanings.sought)
+        return Sought(meanings.namespace, meanings.text, meanings.sought)
 
 
 class Kept:

@@ -1,13 +1,16 @@
 """Readings of pools and caches for Prometheus, taken when it asks. Pure; knows no registry."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot, ReplicaState
 from cache.exact import ExactCache
 from cache.flight import SingleFlight
 from cache.semantic.lookup import SemanticCache
+from cache.trust.certificate import certificate
+from cache.trust.live import LiveTrust
+from gateway.audit import AuditCounters
 from gateway.running import Item
 from gateway.telemetry import Reading
 
@@ -38,6 +41,29 @@ def _of_pool(pool: PoolSnapshot) -> Iterable[Reading]:
 def of_flights(flights: SingleFlight[Item]) -> Iterable[Reading]:
     """Read how many are in shared work."""
     yield Reading("warmgate_flight_seats", "Requests in work that others may join.", (), (), flights.seats)
+
+
+def of_trust(trust: LiveTrust, audits: AuditCounters, clock: Callable[[], float]) -> Iterable[Reading]:
+    """Read what is served by meaning, and what is known of it."""
+    for decision, count in trust.counters.decided.items():
+        what = "Candidates by what was decided on them."
+        yield Reading("warmgate_cache_decisions", what, ("decision",), (decision,), count, counter=True)
+    for result, count in dataclasses.asdict(audits).items():
+        what = "Audits of served answers, and near ones compared, by their result."
+        yield Reading("warmgate_cache_audits", what, ("result",), (result,), count, counter=True)
+    yield Reading("warmgate_cache_refused_pairs", "Pairs of questions that are never served.", (), (), trust.refused)
+    if trust.policy.target is None:
+        return
+    for namespace, state in trust.states():
+        said = certificate(namespace, state, trust.policy, clock())
+        figures = {
+            "warmgate_cache_wrong_bound": ("Upper bound on the share of wrong hits.", said.upper_bound),
+            "warmgate_cache_certified": ("1 where the bound is within the target.", said.status == "certified"),
+            "warmgate_cache_degraded": ("1 where only exact answers are served.", said.status == "exact-only"),
+            "warmgate_cache_threshold": ("Least confidence that is served by meaning.", said.threshold),
+        }
+        for metric, (what, value) in figures.items():
+            yield Reading(metric, what, ("namespace",), (namespace,), value)
 
 
 def of_cache(exact: ExactCache, semantic: SemanticCache | None) -> Iterable[Reading]:

@@ -13,9 +13,9 @@ from cache.disk.store import DiskStore
 from cache.exact import ExactCache
 from cache.memory import MemoryStore
 from cache.purges import Purges
-from cache.semantic.fixed import FixedThreshold
-from cache.semantic.lookup import DEFAULT_THRESHOLD, SemanticCache
+from cache.semantic.lookup import SemanticCache
 from config.settings import CacheSettings
+from gateway.building.trusting import Trusting, open_trust, trust_table
 from gateway.cache_pages import CachePages
 from gateway.front import Page
 from gateway.meaning import Embedded, Embedder
@@ -36,11 +36,14 @@ class Caches:
     exact: ExactCache
     semantic: SemanticCache | None
     embedder_version: str | None
+    trusting: Trusting | None = None
 
     async def close(self, successor: "Caches | None") -> None:
         """Close what the successor has not taken over."""
         if self.semantic is not None and (successor is None or successor.semantic is not self.semantic):
             await self.semantic.close()
+        if self.trusting is not None and (successor is None or successor.trusting is not self.trusting):
+            await self.trusting.close()
         if self.shared is not None and (successor is None or successor.shared is not self.shared):
             await self.shared.close()
         if self.disk is not None and (successor is None or successor.disk is not self.disk):
@@ -61,6 +64,10 @@ async def open_caches(settings: CacheSettings, embedder_version: str | None, for
     opened = Caches(settings, disk, shared, exact, None, embedder_version)
     if settings.semantic is None:
         return opened
+    confidences = f"cosine of {embedder_version}"
+    former_trust = None if former is None else former.trusting
+    trusting = await open_trust(settings.directory, settings.semantic, confidences, former_trust)
+    opened = replace(opened, trusting=trusting)
     if former is not None and exact is former.exact and embedder_version == former.embedder_version:
         semantic = former.semantic
     else:
@@ -68,7 +75,7 @@ async def open_caches(settings: CacheSettings, embedder_version: str | None, for
     if semantic is None:
         semantic = SemanticCache(
             exact,
-            trust=FixedThreshold(settings.semantic.threshold or DEFAULT_THRESHOLD),
+            trust=trusting.trust,
             max_bytes=settings.semantic.memory_bytes,
             snapshot=settings.directory / "vectors.snapshot",
             embedder=embedder_version or "",
@@ -88,7 +95,9 @@ async def adjust(caches: Caches) -> None:
     if caches.shared is not None and settings.shared is not None:
         caches.shared.adjust(deadline_s=settings.shared.timeout_s, single_flight=settings.shared.single_flight)
     if caches.semantic is not None and settings.semantic is not None:
-        caches.semantic.trust = FixedThreshold(settings.semantic.threshold or DEFAULT_THRESHOLD)
+        if caches.trusting is not None:
+            caches.trusting.adopt(settings.semantic, f"cosine of {caches.embedder_version}")
+            caches.semantic.trust = caches.trusting.trust
         caches.semantic.resize(settings.semantic.memory_bytes)
 
 
@@ -119,7 +128,14 @@ def cache_table(caches: Caches | None) -> Mapping[tuple[str, str], Page]:
         told: dict[str, object] = {} if semantic is None else {"semantic": dataclasses.asdict(semantic.counters)}
         return told if shared is None else {**told, "shared": shared.stats()}
 
-    return CachePages(None if caches is None else caches.exact, more, clock=time.time).table()
+    async def forget(key: bytes) -> None:
+        assert caches is not None, "hits come from caches"
+        await caches.exact.remove(key)
+        if caches.semantic is not None:
+            caches.semantic.remove(key)
+
+    pages = CachePages(None if caches is None else caches.exact, more, clock=time.time).table()
+    return {**pages, **trust_table(None if caches is None else caches.trusting, forget)}
 
 
 def _purges(former: Caches | None) -> Purges:

@@ -12,10 +12,12 @@ from backends.pool import Pool
 from cache.flight import SingleFlight
 from config.settings import KeySettings, RouteSettings, Settings
 from gateway.analyze import CachePolicy
+from gateway.audit import Auditor
 from gateway.auth import Gatekeeper, Key
 from gateway.batch.service import Batches
 from gateway.building.batches import batch_table
 from gateway.building.caches import Caches, cache_table, recall_of
+from gateway.building.trusting import auditor_of
 from gateway.catalog import Catalog
 from gateway.explain import Explainer
 from gateway.front import Front
@@ -97,6 +99,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         statistics=lasting.statistics,
         catalog=catalog,
         deadline_s=deadline_s,
+        auditor=_auditor(settings, parts, lasting),
     )
     gatekeeper = _gatekeeper(settings.server.keys)
     anthropic, oip = AnthropicSurface(), OipSurface(catalog.find)
@@ -133,9 +136,18 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         ("GET", "/openapi.json"): _described,
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
+    if caches is not None and caches.trusting is not None:
+        front.on_outcome = caches.trusting.recent.note
     lane = Lane(openai, routes, pools, front, deadline_s=deadline_s)
     hits = None if caches is None else _hits(caches, routes, front, parts, lasting)
     return Generation(settings, parts, gatekeeper, catalog, pipeline, front, lane, hits)
+
+
+def _auditor(settings: Settings, parts: Parts, lasting: Lasting) -> Auditor | None:
+    trusting = None if parts.caches is None else parts.caches.trusting
+    if trusting is None or settings.cache is None or settings.cache.semantic is None:
+        return None
+    return auditor_of(trusting, settings.cache.semantic, parts.pools, lasting.telemetry)
 
 
 def _hits(caches: Caches, routes: Routes, front: Front, parts: Parts, lasting: Lasting) -> Hits:
