@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cache.contract import Entry
+from cache.ghosts import Ghosts
 
 # What the interpreter spends beside the payload, measured with tracemalloc and rounded up: the entry, its numbers, the
 # headers of its byte strings, its slot and the place in the queue; then the meaning, its text and three byte strings.
-ENTRY_OVERHEAD_BYTES = 512
-MEANING_OVERHEAD_BYTES = 288
+ENTRY_OVERHEAD_BYTES = 464
+MEANING_OVERHEAD_BYTES = 272
 GROUP_OVERHEAD_BYTES = 64
-# What it costs to remember that an entry was here: its key, without the answer.
-GHOST_BYTES = 224
 
 # The share of the budget in which newcomers prove themselves, as in S3-FIFO.
 _SMALL_SHARE = 0.1
+# The most of it that may be spent on remembering who has left.
+_GHOST_SHARE = 0.05
 # Being asked for more often than this says nothing more.
 _MOST_USES = 3
 # Entries in use that one eviction may pass over; each step is paid for by an earlier hit, but not all at once.
@@ -77,16 +78,20 @@ class MemoryStore:
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = time.time) -> None:
         self.counters = MemoryCounters()
-        self.used_bytes = 0
         self._max_bytes = max_bytes
         self._clock = clock
         self._main: OrderedDict[bytes, _Slot] = OrderedDict()
         self._small: OrderedDict[bytes, _Slot] = OrderedDict()
-        self._small_bytes = 0
-        self._ghosts: OrderedDict[bytes, None] = OrderedDict()
+        self._bytes = self._small_bytes = 0
+        self._ghosts = Ghosts()
 
     def __len__(self) -> int:
         return len(self._main) + len(self._small)
+
+    @property
+    def used_bytes(self) -> int:
+        """What is spent of the budget."""
+        return self._bytes + self._ghosts.used_bytes
 
     @property
     def max_bytes(self) -> int:
@@ -126,18 +131,17 @@ class MemoryStore:
             return
         if former is not None:
             self._replace(former, entry, size)
-        elif key in self._ghosts:
-            self._forget_ghost(key)
+        elif self._ghosts.take(key, len(self)):
             self._main[key] = _Slot(entry, size)
-            self.used_bytes += size
+            self._bytes += size
         elif size > self._max_bytes * _SMALL_SHARE and self.used_bytes + size > self._max_bytes:
             # It would push out all other newcomers and then itself.
-            self._remember_ghost(key)
+            self._remember(key)
             counters.refused += 1
         else:
             self._small[key] = _Slot(entry, size)
             self._small_bytes += size
-            self.used_bytes += size
+            self._bytes += size
         self._evict()
 
     def discard(self, key: bytes) -> None:
@@ -151,7 +155,7 @@ class MemoryStore:
         self._main.clear()
         self._small.clear()
         self._ghosts.clear()
-        self.used_bytes = self._small_bytes = 0
+        self._bytes = self._small_bytes = 0
 
     def entries(self) -> Iterator[list[Entry]]:
         """Yield what is here and alive, in batches, as it was when it was asked for first."""
@@ -176,7 +180,7 @@ class MemoryStore:
         self.discard(key)
 
     def _replace(self, slot: _Slot, entry: Entry, size: int) -> None:
-        self.used_bytes += size - slot.size
+        self._bytes += size - slot.size
         if entry.key in self._small:
             self._small_bytes += size - slot.size
         slot.entry, slot.size = entry, size
@@ -188,36 +192,34 @@ class MemoryStore:
             if slot is None:
                 return False
             self._small_bytes -= slot.size
-        self.used_bytes -= slot.size
+        self._bytes -= slot.size
         return True
 
     def _evict(self) -> None:
         if self.used_bytes <= self._max_bytes:
             return
         now = self._clock()
-        while self.used_bytes > self._max_bytes:
-            if self._small and (self._small_bytes > self._max_bytes * _SMALL_SHARE or not self._main):
+        while self.used_bytes > self._max_bytes and (self._small or self._main):
+            if self._small_bytes > self._max_bytes * _SMALL_SHARE or not self._main:
                 self._evict_newcomer(now)
-            elif self._main:
-                self._evict_from_main(now)
             else:
-                self._forget_oldest_ghost()
-        while len(self._ghosts) > len(self):
-            self._forget_oldest_ghost()
+                self._evict_from_main(now)
+        if self.used_bytes > self._max_bytes:
+            self._ghosts.clear()
 
     def _evict_newcomer(self, now: float) -> None:
         key, slot = self._small.popitem(last=False)
         self._small_bytes -= slot.size
         if slot.entry.expires_at <= now:
-            self.used_bytes -= slot.size
+            self._bytes -= slot.size
             self.counters.expired += 1
         elif slot.uses:
             slot.uses = 0
             self._main[key] = slot
         else:
-            self.used_bytes -= slot.size
+            self._bytes -= slot.size
             self.counters.evictions += 1
-            self._remember_ghost(key)
+            self._remember(key)
 
     def _evict_from_main(self, now: float) -> None:
         for _ in range(_MOST_PASSED_OVER):
@@ -227,20 +229,11 @@ class MemoryStore:
             slot.uses -= 1
             self._main.move_to_end(slot.entry.key)
         _, slot = self._main.popitem(last=False)
-        self.used_bytes -= slot.size
+        self._bytes -= slot.size
         if slot.entry.expires_at <= now:
             self.counters.expired += 1
         else:
             self.counters.evictions += 1
 
-    def _remember_ghost(self, key: bytes) -> None:
-        self._ghosts[key] = None
-        self.used_bytes += GHOST_BYTES
-
-    def _forget_ghost(self, key: bytes) -> None:
-        del self._ghosts[key]
-        self.used_bytes -= GHOST_BYTES
-
-    def _forget_oldest_ghost(self) -> None:
-        self._ghosts.popitem(last=False)
-        self.used_bytes -= GHOST_BYTES
+    def _remember(self, key: bytes) -> None:
+        self._ghosts.put(key, len(self), int(self._max_bytes * _GHOST_SHARE))
