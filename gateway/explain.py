@@ -7,6 +7,7 @@ from typing import Any
 from cache.semantic.evidence import Match, Miss
 from gateway.analyze import Features, analyze
 from gateway.catalog import Catalog
+from gateway.explaining import in_full, weighed
 from gateway.pipeline import Pipeline
 from gateway.recall import Recall
 from gateway.request import Caller, Directives, Request
@@ -62,7 +63,10 @@ class Explainer:
         return {
             "exact": same and dataclasses.asdict(same.status),
             "semantic": {
-                version: _found(await self._recall.search(meanings.namespace, meaning, _PATIENCE_S, thoroughly=True))
+                version: _found(
+                    meaning.text,
+                    await self._recall.search(meanings.namespace, meaning, _PATIENCE_S, thoroughly=True),
+                )
                 for version, meaning in meanings.items()
             },
         }
@@ -75,11 +79,14 @@ def _features(features: Features, now: float) -> dict[str, Any]:
     return shown
 
 
-def _found(found: Match | Miss) -> dict[str, Any]:
+def _found(asked: str, found: Match | Miss) -> dict[str, Any]:
+    candidates = [in_full(asked, weighed(each)) for each in found.candidates]
     if isinstance(found, Match):
-        return {"hit": True, "similarity": found.similarity, "matched": found.matched_text}
-    veto = found.veto and dataclasses.asdict(found.veto)
-    return {"hit": False, "reason": found.reason, "best_similarity": found.best_similarity, "veto": veto}
+        told = {"hit": True, "similarity": found.similarity, "matched": found.matched_text}
+    else:
+        veto = found.veto and dataclasses.asdict(found.veto)
+        told = {"hit": False, "reason": found.reason, "best_similarity": found.best_similarity, "veto": veto}
+    return {**told, "candidates": candidates}
 
 
 def _choice(choice: Choice) -> dict[str, Any]:

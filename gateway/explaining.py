@@ -7,6 +7,7 @@ from typing import Any
 
 from cache.semantic.evidence import Evidence, Match
 from cache.semantic.guards import judge_all
+from cache.semantic.judging import LEAST_SIMILARITY
 from cache.trust.contract import Decision
 from gateway.query import Sought
 
@@ -59,7 +60,7 @@ def counterfactual(candidate: Weighed) -> str:
         return "; ".join(f"blocked by {guard}: {reason}" for guard, reason in candidate.vetoes)
     decision = candidate.decision
     if decision is None or candidate.confidence is None:
-        return "was not judged: an earlier one was served" if candidate.similarity else "is too far"
+        return "is another question" if candidate.similarity < LEAST_SIMILARITY else "was not judged"
     if decision.reason == "below-threshold":
         return f"would hit at tau<={_figure(candidate.confidence)}"
     return _IN_THE_WAY.get(decision.reason, "")
