@@ -1,4 +1,4 @@
-"""How often a model is asked for: a time-decayed rate over several memories, updated in constant time.
+"""How often a model is asked for, and how long it is idle between: updated in constant time.
 
 Knows no clock: every call brings `now`.
 """
@@ -6,20 +6,28 @@ Knows no clock: every call brings `now`.
 import math
 from collections.abc import Sequence
 
+from backends.warmth.keeping import Habits, Keeping
+
 MEMORIES_S = (300.0, 3600.0, 86400.0)
 
 # A model that has been watched for a second is treated as if it had been watched for this much longer, so that
 # the first request of all does not read as one request a second.
 PRIOR_AGE_S = 60.0
 
+LEAST_IDLE_S = 1.0
+"""A shorter pause between jobs is none: nobody would let a replica go for it."""
+
 
 class Demand:
     """The arrival rate of one model: the mean of decayed rates with time constants `memories_s` (seconds).
 
-    `now` must not run backwards between calls; where it does, it counts as no time passed.
+    `keeping` learns from its idle times; without one it has a keeping, and habits, of its own. `now` must not run
+    backwards between calls; where it does, it counts as no time passed.
     """
 
-    def __init__(self, now: float, memories_s: Sequence[float] = MEMORIES_S) -> None:
+    def __init__(self, now: float, keeping: Keeping | None = None, memories_s: Sequence[float] = MEMORIES_S) -> None:
+        self.keeping = keeping or Keeping(Habits())
+        self._idle_since: float | None = None
         self._memories_s = tuple(memories_s)
         self._counts = [0.0] * len(self._memories_s)
         self._born = now
@@ -27,12 +35,21 @@ class Demand:
         self._last_arrival: float | None = None
 
     @property
+    def idle_since(self) -> float | None:
+        """When the last job ended; `None` while one is here, and before the first."""
+        return self._idle_since
+
+    @property
     def last_arrival(self) -> float | None:
         """The time of the latest arrival; `None` before the first."""
         return self._last_arrival
 
     def record(self, now: float) -> None:
-        """Count one arrival."""
+        """Count one arrival, which ends the idle time before it."""
+        if self._idle_since is not None:
+            if now - self._idle_since >= LEAST_IDLE_S:
+                self.keeping.ended(now - self._idle_since, now)
+            self._idle_since = None
         passed = max(0.0, now - self._updated)
         self._counts = [
             count * math.exp(-passed / memory) + 1.0
@@ -40,6 +57,11 @@ class Demand:
         ]
         self._updated = max(now, self._updated)
         self._last_arrival = self._updated
+
+    def rest(self, now: float) -> None:
+        """Note that no job is here any more."""
+        if self._last_arrival is not None:
+            self._idle_since = now
 
     def rate_per_s(self, now: float) -> float:
         """Return the arrivals expected per second from now on."""

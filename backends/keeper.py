@@ -14,6 +14,7 @@ from backends.contract import StartFailed
 from backends.planning import Action, Refuse, Start, Stop, Wait, next_retry, over_budget, plan
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot
+from backends.warmth.keeping import Habits
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class Keeper:
         self._cut = False
         """Whether the budget has become smaller, and what was up since before may not fit yet."""
         self._clock = clock
+        self.habits = Habits()
+        """What idle times all models have in common."""
         self._pools: dict[str, Pool] = {}
         self._beside: set[Pool] = set()
         self._stirs: list[asyncio.Future[None]] = []

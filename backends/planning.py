@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
+from backends.warmth.giving_way import Resident, first_to_go
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,15 @@ Action = Start | Stop | Wait | Refuse
 class Policy:
     """What the operator's time and memory are worth.
 
-    `wait_value`: one second that a request waits is worth this many seconds of an idle replica.
-    `idle_floor_s`, `idle_cap_s`: an idle replica is kept at least and at most so long, whatever the forecast says.
-    `start_margin`: a start without a request needs a forecast this much above break-even, so that it does not flap.
+    `idle_floor_s`: an idle replica is kept at least so long, whatever its course says.
+    `load_lasts_s`: expected load counts for so long after the last job; the longest memory of demand fades slowly.
     `utilisation`: the share of slots that expected load may take before one more replica is worth having;
-    an extra one is stopped only when load would take less than `utilisation / start_margin` without it.
+    an extra one is stopped only when load would take less than `utilisation / stop_margin` without it.
     """
 
-    wait_value: float = 100.0
     idle_floor_s: float = 60.0
-    idle_cap_s: float = 4 * 3600.0
-    start_margin: float = 2.0
+    load_lasts_s: float = 4 * 3600.0
+    stop_margin: float = 2.0
     utilisation: float = 0.7
 
 
@@ -128,7 +127,7 @@ def _want(now: float, pool: PoolSnapshot, policy: Policy) -> _Want | None:
         why = f"{pool.queued} queued for up to {pool.oldest_wait_s:.1f} s, {alive} up, start-up {pool.start_s:.1f} s"
         return _Want(pool, min(room, count), True, (1, -pool.oldest_wait_s), why)
     if room > 0 and (count := _for_forecast(now, pool, policy)):
-        why = f"{_forecast_words(pool, policy)}, {_load_words(pool)}, {alive} up"
+        why = f"{_course_words(now, pool)}, {_load_words(pool)}, {alive} up"
         return _Want(pool, min(room, count), False, (2, -value_per_byte(pool)), why)
     return None
 
@@ -153,11 +152,11 @@ def _for_queue(pool: PoolSnapshot) -> int:
 
 def _for_forecast(now: float, pool: PoolSnapshot, policy: Policy) -> int:
     """Count the replicas that the expected demand is worth before anybody asked."""
-    if pool.closing or pool.keep_warm_s is not None or not _recent(now, pool, policy):
+    if pool.closing or pool.keep_warm_s is not None:
         return 0
-    by_load = math.ceil(_offered(pool) / policy.utilisation) if _offered(pool) > policy.utilisation else 0
-    wanted = max(by_load, 1 if _worth(pool, policy) > policy.start_margin else 0)
-    return max(0, wanted - len(pool.alive))
+    offered = _offered(now, pool, policy)
+    by_load = math.ceil(offered / policy.utilisation) if offered > policy.utilisation else 0
+    return max(0, max(by_load, int(pool.is_wanted(now))) - len(pool.alive))
 
 
 def _surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop]:
@@ -174,7 +173,7 @@ def _surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop]:
         (now - r.idle_since, r.name) for r in pool.ready if r.idle_since is not None and now - r.idle_since >= keep_s
     )
     return [
-        Stop(pool.model, name, f"idle for {idle_s:.0f} s, {_keep_words(pool, policy)}")
+        Stop(pool.model, name, f"idle for {idle_s:.0f} s, {_keep_words(now, pool)}")
         for idle_s, name in idle[::-1][: max(0, spare)]
     ]
 
@@ -183,13 +182,8 @@ def _expected(now: float, pool: PoolSnapshot, policy: Policy) -> int:
     """Count the replicas that are worth keeping though nobody asks just now."""
     if pool.keep_warm_s is not None:
         return 0
-    by_load = math.ceil(_offered(pool) * policy.start_margin / policy.utilisation)
-    kept = 1 if _recent(now, pool, policy) and _worth(pool, policy) >= 1.0 else 0
-    return by_load if by_load > 1 else kept
-
-
-def _recent(now: float, pool: PoolSnapshot, policy: Policy) -> bool:
-    return pool.last_arrival is not None and now - pool.last_arrival < policy.idle_cap_s
+    by_load = math.ceil(_offered(now, pool, policy) * policy.stop_margin / policy.utilisation)
+    return by_load if by_load > 1 else int(pool.is_wanted(now))
 
 
 def _residency_s(pool: PoolSnapshot, policy: Policy) -> float:
@@ -197,13 +191,10 @@ def _residency_s(pool: PoolSnapshot, policy: Policy) -> float:
     return max(policy.idle_floor_s, pool.start_s)
 
 
-def _worth(pool: PoolSnapshot, policy: Policy) -> float:
-    """Return the waiting that one warm replica spares, in units of what keeping it costs; above 1 it pays."""
-    return pool.rate_per_s * pool.start_s * policy.wait_value
-
-
-def _offered(pool: PoolSnapshot) -> float:
+def _offered(now: float, pool: PoolSnapshot, policy: Policy) -> float:
     """Return the expected load in replicas: arrivals times service time over slots."""
+    if pool.last_arrival is None or now - pool.last_arrival >= policy.load_lasts_s:
+        return 0.0
     return pool.rate_per_s * pool.service_s / pool.slots_per_replica
 
 
@@ -212,17 +203,19 @@ def value_per_byte(pool: PoolSnapshot) -> float:
     return pool.rate_per_s * pool.start_s / max(1, pool.replica_bytes)
 
 
-def _forecast_words(pool: PoolSnapshot, policy: Policy) -> str:
-    return (
-        f"{pool.rate_per_s * 3600:.2g} requests an hour times {pool.start_s:.2g} s start-up is"
-        f" {_worth(pool, policy):.2g} of break-even"
-    )
+def _course_words(now: float, pool: PoolSnapshot) -> str:
+    if pool.idle_since is None:
+        return "jobs are here"
+    idle_s = now - pool.idle_since
+    change_s = pool.course.next_change_s(idle_s)
+    until = "" if change_s is None else f" until {change_s:.0f} s"
+    return f"asked {idle_s:.0f} s ago, {'up' if pool.is_wanted(now) else 'down'}{until} by {pool.course_words}"
 
 
-def _keep_words(pool: PoolSnapshot, policy: Policy) -> str:
+def _keep_words(now: float, pool: PoolSnapshot) -> str:
     if pool.keep_warm_s is not None:
         return f"kept for {pool.keep_warm_s:g} s"
-    return f"{_forecast_words(pool, policy)}, {_load_words(pool)}"
+    return f"{_course_words(now, pool)}, {_load_words(pool)}"
 
 
 def _idle_words(pool: PoolSnapshot) -> str:
@@ -230,7 +223,7 @@ def _idle_words(pool: PoolSnapshot) -> str:
 
 
 def _load_words(pool: PoolSnapshot) -> str:
-    return f"load {_offered(pool):.2g} replicas"
+    return f"load {pool.rate_per_s * pool.service_s / pool.slots_per_replica:.2g} replicas"
 
 
 def _fulfil(now: float, want: _Want, room: "_Room") -> list[Action]:
@@ -265,7 +258,7 @@ class _Room:
         self._free = (budget_bytes or 0) - sum(r.memory_bytes for r in replicas) - leaving_bytes
         self._freeing = sum(r.memory_bytes for r in replicas if r.name in stopping or r.state in _LEAVING)
         self._freeing += leaving_bytes
-        self._idle = _by_value([(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)])
+        self._idle = [(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)]
         self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
 
     def make(self, want: _Want) -> list[Action]:
@@ -303,12 +296,13 @@ class _Room:
         return sum(size for model, size in self._lasting.items() if model != pool.model)
 
     def _victims(self, wanting: PoolSnapshot, missing: int) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
-        """Pick the idle replicas of least value per byte that free `missing` bytes; none where all cannot."""
+        """Pick the idle replicas that give way first until they free `missing` bytes; none where all cannot."""
+        left = {item[1].name: item for item in self._idle if item[0].model != wanting.model}
         chosen: list[tuple[PoolSnapshot, ReplicaSnapshot]] = []
-        for item in self._idle:
-            if missing > 0 and item[0].model != wanting.model:
-                chosen.append(item)
-                missing -= item[1].memory_bytes
+        while missing > 0 and left:
+            residents = [Resident(name, value_per_byte(p), r.since) for name, (p, r) in left.items()]
+            chosen.append(left.pop(first_to_go(residents).name))
+            missing -= chosen[-1][1].memory_bytes
         if missing > 0:
             return []
         self._idle = [item for item in self._idle if item not in chosen]

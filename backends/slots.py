@@ -16,6 +16,7 @@ from backends.failures import LEAST_RETRY_S, Failures
 from backends.line import Line
 from backends.replica import Replica, bring_up, watch
 from backends.snapshot import PoolSnapshot, ReplicaState
+from backends.warmth.ladder import two_rungs
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ class Slots:
         self.resting = False
         self._calm = asyncio.Event()
         self._empty = asyncio.Event()
+        self.price()
+
+    def price(self) -> None:
+        """Weigh keeping a replica up by what a start has been learned to take."""
+        self.demand.keeping.price(two_rungs(self.costs.start_s()))
 
     async def warm_up(self, deadline: float) -> None:
         """Return when a replica is up; ask for one as a job would. Raises what `stream` raises before an event."""
@@ -154,6 +160,9 @@ class Slots:
             replica_bytes=learned,
             least_bytes=self.costs.least_bytes,
             keep_warm_s=self.limits.keep_warm_s,
+            course=self.demand.keeping.course,
+            course_words=self.demand.keeping.words(),
+            idle_since=self.demand.idle_since,
             failures=self._failures.count,
             retry_at=self._failures.retry_at,
             last_failure=self._failures.last,
@@ -218,17 +227,29 @@ class Slots:
             waited_s = self._clock() - arrived
             words = self._failures.words()
             raise DeadlineExceeded(f"{self.model} had no free slot within {waited_s:.2f} s{words}") from None
+        except BaseException:
+            if not self._waiting():
+                self._note_rest(self._clock())
+            raise
         finally:
             self._note_calm()
+
+    def _note_rest(self, now: float) -> None:
+        """Let demand know where no job is left."""
+        if not any(r.in_flight for r in self._replicas):
+            self.demand.rest(now)
 
     def _refuse_new(self, *, again: bool) -> None:
         if (self._closing or self.resting) and not again:
             raise StartFailed(f"{self.model} is {'being shut down' if self._closing else 'unloaded'}")
 
     def _release(self, replica: Replica) -> None:
-        replica.release(self._clock())
+        now = self._clock()
+        replica.release(now)
         if self._line or self._background:
             self._dispatch()
+        elif replica.in_flight == 0:
+            self._note_rest(now)
         if self._closing:
             self._note_calm()
 
@@ -261,6 +282,7 @@ class Slots:
         now = self._clock()
         replica.up(backend, now)
         self.costs.learn_start(now - replica.started_at)
+        self.price()
         self._sample(replica, backend.memory_bytes())
         self._dispatch()
         self._wake_keeper()

@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backends.warmth.course import ALWAYS_COLD, Course
+
 BACKOFF_FIRST_S = 0.5
 BACKOFF_CAP_S = 60.0
 
@@ -38,8 +40,10 @@ class PoolSnapshot:
     """One pool: its limits, its replicas, its queue, and what is known of its demand and its costs.
 
     `replica_bytes` is what one replica is expected to hold in time, `least_bytes` what it needs to come up at all.
-    `keep_warm_s` is how long an idle replica stays; `None`: as long as the forecast is worth it. `retry_at` is when the
-    next start may be tried after `failures` failures in a row; `closing` says that it takes no new jobs.
+    `keep_warm_s` is how long an idle replica stays; `None`: as `course` says for the time since `idle_since`, which is
+    when the last job ended (None while one is here, and before the first); `course_words` tells how it came about.
+    `retry_at` is when the next start may be tried after `failures` failures in a row; `closing` says that it takes no
+    new jobs.
     """
 
     model: str
@@ -57,6 +61,9 @@ class PoolSnapshot:
     replica_bytes: int
     least_bytes: int = 0
     keep_warm_s: float | None = None
+    course: Course = ALWAYS_COLD
+    course_words: str = ""
+    idle_since: float | None = None
     failures: int = 0
     retry_at: float = 0.0
     last_failure: str = ""
@@ -71,6 +78,12 @@ class PoolSnapshot:
     def ready(self) -> tuple[ReplicaSnapshot, ...]:
         """The replicas that take jobs now."""
         return tuple(r for r in self.replicas if r.state is ReplicaState.READY)
+
+    def is_wanted(self, now: float) -> bool:
+        """Tell whether it has a job, or the next one is likely enough to come soon for a replica to wait for it."""
+        if self.idle_since is None:
+            return self.queued > 0 or self.in_flight > 0
+        return self.course.place_at(max(0.0, now - self.idle_since)) == 0
 
     @property
     def in_flight(self) -> int:

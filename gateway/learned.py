@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -47,11 +48,14 @@ async def kept(learning: Callable[[], Learned]) -> AsyncIterator[None]:
 def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
     for model, pool in pools.items():
         record = known.get(model)
-        if not isinstance(record, dict) or record.get("version") != pool.engine.version:
+        if not isinstance(record, dict):
             continue
         try:
-            pool.costs.load(record["costs"])
-        except (KeyError, ValueError) as error:
+            pool.demand.keeping.restore(record["keeping"], time.monotonic())
+            if record["version"] == pool.engine.version:
+                pool.costs.load(record["costs"])
+                pool.price()
+        except (KeyError, TypeError, ValueError) as error:
             _log.warning("what was learned of %s cannot be read, and is learned anew: %s", model, error)
 
 
@@ -65,7 +69,14 @@ async def _save(learning: Learned) -> None:
     file, pools = learning.file, learning.pools
     if file is None:
         return
-    known = {model: {"version": pool.engine.version, "costs": pool.costs.dump()} for model, pool in pools.items()}
+    known = {
+        model: {
+            "version": pool.engine.version,
+            "costs": pool.costs.dump(),
+            "keeping": pool.demand.keeping.state(),
+        }
+        for model, pool in pools.items()
+    }
     try:
         await asyncio.to_thread(_write, file, orjson.dumps(known, option=orjson.OPT_INDENT_2))
     except OSError as error:

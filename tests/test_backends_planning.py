@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backends.planning import Action, Policy, Refuse, Start, Stop, Wait, next_retry, over_budget, plan
 from backends.snapshot import BACKOFF_CAP_S, PoolSnapshot, ReplicaSnapshot, ReplicaState, backoff_s
+from backends.warmth.course import ALWAYS_COLD, Course
 
 NOW = 10_000.0
 MIB = 2**20
@@ -49,6 +50,12 @@ def pool(*replicas: ReplicaSnapshot, **changes: object) -> PoolSnapshot:
         least_bytes=100 * MIB,
     )
     return replace(calm, **changes)  # type: ignore[arg-type]
+
+
+def asked(ago_s: float, *, up_until_s: float = 1000.0) -> dict[str, object]:
+    """Return what a pool knows whose last job ended that long ago, and whose course is to be up for a time."""
+    course = Course((0.0, up_until_s), (0, 1))
+    return {"idle_since": NOW - ago_s, "last_arrival": NOW - ago_s, "course": course, "course_words": "break-even"}
 
 
 def kinds(actions: tuple[Action, ...]) -> list[str]:
@@ -92,11 +99,20 @@ def test_a_busy_replica_that_will_be_free_sooner_is_waited_for():
 
 
 def test_expected_demand_starts_a_replica_before_anybody_asks():
-    """A model asked every minute that takes ten seconds to start is brought up again after it went."""
-    (start,) = plan(NOW, [pool(rate_per_s=1 / 60, last_arrival=NOW - 30)], None)
-    assert start == Start(
-        "atlas", "60 requests an hour times 10 s start-up is 17 of break-even, load 0.0042 replicas, 0 up"
-    )
+    """A model whose course is to be up is brought up again after it went."""
+    (start,) = plan(NOW, [pool(rate_per_s=1 / 60, **asked(30))], None)
+    assert start == Start("atlas", "asked 30 s ago, up until 1000 s by break-even, load 0.0042 replicas, 0 up")
+
+
+def test_a_course_may_let_go_and_come_back():
+    """Where the next job is likely at a certain time, a replica is there then, and not before."""
+    timer = asked(100) | {"course": Course((0.0, 60.0, 3500.0, 3700.0), (0, 1, 0, 1))}
+    idle = pool(replica(idle_s=100), **timer)
+    assert kinds(plan(NOW, [idle], None)) == ["stop atlas"]
+    gone = replace(idle, replicas=())
+    assert plan(NOW, [gone], None) == ()
+    assert kinds(plan(NOW + 3405, [gone], None)) == ["start atlas"]
+    assert plan(NOW + 3700, [gone], None) == ()
 
 
 def test_expected_load_starts_more_than_one():
@@ -106,18 +122,15 @@ def test_expected_load_starts_more_than_one():
 
 
 def test_an_idle_replica_that_pays_is_kept():
-    """Half an hour of idleness is fine while the forecast is above break-even."""
-    assert plan(NOW, [pool(replica(idle_s=1800), rate_per_s=1 / 600, last_arrival=NOW - 1800)], None) == ()
+    """Half an hour of idleness is fine while the course is to be up."""
+    assert plan(NOW, [pool(replica(idle_s=1800), **asked(1800, up_until_s=1801))], None) == ()
 
 
-def test_an_idle_replica_below_break_even_is_stopped():
-    """The reason says how long it was idle and what it was worth."""
-    (stop,) = plan(NOW, [pool(replica(idle_s=1800), rate_per_s=1 / 3600, last_arrival=NOW - 1800)], None)
-    assert stop == Stop(
-        "atlas",
-        "atlas-1",
-        "idle for 1800 s, 1 requests an hour times 10 s start-up is 0.28 of break-even, load 6.9e-05 replicas",
-    )
+def test_an_idle_replica_past_its_time_is_stopped():
+    """The reason says how long it was idle, and by what."""
+    (stop,) = plan(NOW, [pool(replica(idle_s=1800), rate_per_s=1 / 3600, **asked(1800))], None)
+    why = "idle for 1800 s, asked 1800 s ago, down by break-even, load 6.9e-05 replicas"
+    assert stop == Stop("atlas", "atlas-1", why)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +149,9 @@ def test_what_is_never_stopped(kept):
     assert not [action for action in plan(NOW, [kept], None) if isinstance(action, Stop)]
 
 
-def test_the_cap_ends_what_a_forecast_would_keep_for_ever():
-    """After four idle hours it goes, and the same forecast does not bring it back."""
-    idle = pool(replica(idle_s=14_500), rate_per_s=1.0, last_arrival=NOW - 14_500)
+def test_load_is_not_expected_for_ever():
+    """Four hours after the last job its rate keeps no replica, and brings none back."""
+    idle = pool(replica(idle_s=14_500), rate_per_s=10.0, **asked(14_500))
     assert kinds(plan(NOW, [idle], None)) == ["stop atlas"]
     assert plan(NOW, [replace(idle, replicas=())], None) == ()
 
@@ -152,7 +165,7 @@ def test_a_fixed_time_stands_above_the_forecast():
 
 def test_the_longest_idle_goes_first():
     """Of two idle replicas of which one is expected to be enough, the longer idle one stops."""
-    two = pool(replica(idle_s=100), replica("atlas-2", idle_s=900), rate_per_s=1 / 60, last_arrival=NOW - 100)
+    two = pool(replica(idle_s=100), replica("atlas-2", idle_s=900), rate_per_s=1 / 60, **asked(100))
     (stop,) = plan(NOW, [two], None)
     assert isinstance(stop, Stop)
     assert stop.replica == "atlas-2"
@@ -176,8 +189,7 @@ def test_a_closing_pool_is_left_alone():
 def other(name: str, *, rate_per_s: float = 0.01, size: int = 100 * MIB, **changes: object) -> PoolSnapshot:
     """Make another model with one idle replica, which its forecast keeps."""
     idle = replica(f"{name}-1", idle_s=50, size=size)
-    last = NOW - 50
-    return pool(idle, model=name, rate_per_s=rate_per_s, last_arrival=last, replica_bytes=size, **changes)
+    return pool(idle, model=name, rate_per_s=rate_per_s, replica_bytes=size, **asked(50), **changes)
 
 
 def test_memory_makes_room_by_value_per_byte():
@@ -188,7 +200,7 @@ def test_memory_makes_room_by_value_per_byte():
     assert "100 MiB for atlas" in actions[0].why
     leaving = replace(pools[2], replicas=(replica("seldom-1", ReplicaState.DRAINING),))
     assert kinds(plan(NOW, [pools[0], pools[1], leaving, pools[3]], 250 * MIB)) == ["wait atlas", "wait seldom"]
-    gone = replace(pools[2], replicas=(), rate_per_s=0.0)
+    gone = replace(pools[2], replicas=(), course=ALWAYS_COLD)
     assert kinds(plan(NOW, [pools[0], pools[1], gone, pools[3]], 310 * MIB)) == ["start atlas"]
 
 
@@ -212,7 +224,7 @@ def test_nobody_is_pushed_out_for_nothing():
 
 def test_a_forecast_pushes_nobody_out():
     """Only waiting jobs and the minimum do."""
-    assert kinds(plan(NOW, [pool(rate_per_s=1.0, last_arrival=NOW), other("seldom")], 150 * MIB)) == ["wait atlas"]
+    assert kinds(plan(NOW, [pool(rate_per_s=1.0, **asked(0)), other("seldom")], 150 * MIB)) == ["wait atlas"]
 
 
 def test_what_can_never_fit_is_refused():
@@ -275,6 +287,8 @@ def pools_of(draw: st.DrawFn) -> list[PoolSnapshot]:
                 queued=draw(st.integers(0, 300)),
                 rate_per_s=draw(st.floats(0, 50)),
                 last_arrival=draw(st.one_of(st.none(), st.floats(0, NOW))),
+                idle_since=draw(st.one_of(st.none(), st.floats(0, NOW))),
+                course=Course((0.0, draw(st.floats(1, 20_000))), (0, 1)),
                 start_s=draw(st.floats(0.001, 600)),
                 service_s=draw(st.floats(1e-4, 60)),
                 replica_bytes=size,

@@ -15,6 +15,7 @@ from backends.onnx import OnnxEngine
 from backends.pool import Pool, PoolLimits
 from backends.upstream import HttpEngine
 from backends.upstream_wire import OpenAIWire
+from backends.warmth.keeping import Keeping
 from backends.wire import Wire
 from config.fields import Gpus
 from config.settings import Api, ModelSettings, PoolSettings, Settings
@@ -89,7 +90,7 @@ def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, forme
         engine,
         limits_of(name, settings),
         costs=former.costs if former is not None and same else ModelCosts(_seed(settings.models[name])),
-        demand=former.demand if former is not None else Demand(time.monotonic()),
+        demand=former.demand if former is not None else Demand(time.monotonic(), Keeping(keeper.habits)),
         clock=time.monotonic,
         wake_keeper=keeper.wake,
     )
