@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from backends.contract import BackendError
 from cache.contract import Meaning
+from cache.semantic.airborne import Question
 from cache.semantic.evidence import Match, Miss
 
 _REMEMBERED = 4096
@@ -87,12 +88,15 @@ class Embeddings:
 class Meanings(Mapping[str, Meaning]):
     """A request's meaning for each model version: empty until its vector has come, which may be after its budget."""
 
-    def __init__(self, namespace: str, text: str, partitions: Mapping[str, bytes], until: float) -> None:
+    def __init__(self, namespace: str, text: str, partitions: Mapping[str, bytes], budget_s: float) -> None:
         self.namespace = namespace
         """Under which trust learns what may be served."""
         self.text = text
-        self.until = until
-        """The moment (monotonic seconds) from which the request goes on without it."""
+        self.budget_s = budget_s
+        """How long it is looked for; then the request goes on without."""
+        self.question: Question | None = None
+        """What others that mean the same wait for, while this request is in flight."""
+        self._until = time.monotonic() + budget_s
         self.sought: Match | Miss | None = None
         """What the search by meaning came to, once there was one."""
         self._partitions = partitions
@@ -111,7 +115,11 @@ class Meanings(Mapping[str, Meaning]):
     @property
     def left_s(self) -> float:
         """What is left of the budget."""
-        return max(0.0, self.until - time.monotonic())
+        return max(0.0, self._until - time.monotonic())
+
+    def look_again(self) -> None:
+        """Begin another budget."""
+        self._until = time.monotonic() + self.budget_s
 
     @property
     def is_coming(self) -> bool:

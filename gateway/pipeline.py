@@ -20,10 +20,10 @@ from gateway.catalog import Catalog
 from gateway.errors import NotCached
 from gateway.items import Parted, digest, parted
 from gateway.limits import Limiter
-from gateway.meaning import NO_MEANINGS
+from gateway.meaning import NO_MEANINGS, Meanings
 from gateway.model_statistics import ModelStatistics
 from gateway.query import Kept, Looked, Outcome, Query
-from gateway.recall import Found, Hit, Recall, in_place_of
+from gateway.recall import Found, Hit, Recall, collapsed, in_place_of
 from gateway.renewing import Renewals
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Routes
@@ -56,6 +56,7 @@ class Pipeline:
         self._recall = recall
         self._flights = flights
         self._by_item = None if recall is None else ByItem(recall, self.runner, flights, clock, deadline_s)
+        self._neighbours = None if recall is None else recall.neighbours(flights)
         self._renewals = Renewals(telemetry, deadline_s)
         self._auditor = auditor
         self.accounts = Accounts(limiter, statistics, clock)
@@ -107,6 +108,14 @@ class Pipeline:
             if parts is not None:
                 return await self._in_parts(self._by_item, query, parts)
         looked = await self._look(query)
+        try:
+            return await self._with(looked, query)
+        finally:
+            if self._neighbours is not None:
+                self._neighbours.left(looked.meanings)
+
+    async def _with(self, looked: Looked, query: Query) -> Outcome:
+        """Answer with what the caches had, or ask the models."""
         if looked.hit is not None:
             if looked.hit.renew:
                 self._renew(query, looked.hit)
@@ -148,7 +157,7 @@ class Pipeline:
             ):
                 meanings = await recall.meanings(query.request, features, versions)
                 # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
-                hit = await recall.alike(meanings, directives)
+                hit = await self._alike(recall, query, meanings)
                 if self._auditor is not None:
                     self._auditor.looked(meanings, query.request.job, hit)
                 found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
@@ -156,6 +165,24 @@ class Pipeline:
                     found = Found(await self._elsewhere(recall, query), found.forward)
         spare = None if found.hit else await recall.spare(features, directives, versions)
         return Looked(found.hit, found.forward, meanings, spare)
+
+    async def _alike(self, recall: Recall, query: Query, meanings: Meanings) -> Hit | None:
+        """Look for the answer to a request that means the same: one that is kept, or that is being made."""
+        directives = query.directives
+        if query.request.job.background or directives.only_if_cached:
+            return await recall.alike(meanings, directives)
+        neighbours = self._neighbours
+        assert neighbours is not None, "there are caches"
+        neighbours.board(meanings)
+        try:
+            hit = await recall.alike(meanings, directives)
+            if hit is None and await neighbours.waited(meanings, (query.features.deadline_s - self._clock()) / 2):
+                meanings.look_again()
+                hit = collapsed(await recall.alike(meanings, directives))
+        except BaseException:
+            neighbours.left(meanings)
+            raise
+        return hit
 
     async def _elsewhere(self, recall: Recall, query: Query) -> Hit | None:
         """Wait for an answer that another gateway is making, but keep enough time to make it here."""
@@ -180,6 +207,8 @@ class Pipeline:
         # Whoever joins later may have more time than who came first: shared work has what the operator allows.
         until = features.deadline_s if shared is None else arrived + self._deadline_s
         seat, kept = self._seat(query, looked.meanings, shared, job, until)
+        if self._neighbours is not None and shared is not None:
+            self._neighbours.begun(looked.meanings, shared)
         if features.deadline_s < until:
             seat = TimedSeat(seat, features.deadline_s - looked_up)
         head = await _first(seat)
@@ -317,6 +346,8 @@ class Pipeline:
         head = items[0]
         assert type(head) is Head
         kept.stored = self._keep(features, answer_of(head, items[1:]), meanings, stamp)
+        if self._neighbours is not None:
+            self._neighbours.left(meanings, landed=True)
 
     def _keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning], stamp: int) -> bool:
         """Remember an answer, where there are caches and it may be."""

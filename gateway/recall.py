@@ -6,13 +6,13 @@ A trouble here is a miss and a counter, never a failed request.
 import asyncio
 import functools
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from cache.contract import Entry, Meaning
 from cache.exact import ExactCache
+from cache.flight import SingleFlight
 from cache.purges import of_key, of_model, of_version
 from cache.semantic.evidence import Match, Miss
 from cache.semantic.lookup import SemanticCache
@@ -24,7 +24,9 @@ from gateway.errors import fault
 from gateway.freshness import Use, age_of, jittered, use_of
 from gateway.identity import PARTITION_EPOCH, compatibility, scoped
 from gateway.meaning import EMBEDDING_TROUBLES, NO_MEANINGS, Embedder, Embeddings, Meanings
+from gateway.neighbours import Neighbours
 from gateway.request import Directives, Request
+from gateway.running import Item
 from gateway.telemetry import Telemetry
 from gateway.write_gate import write_gate
 
@@ -100,6 +102,10 @@ class Recall:
     def key(self, features: Features, version: str) -> bytes:
         """Return the exact key of a request for one model version, within its tenant."""
         return scoped(features.fingerprint, features.scope, version)
+
+    def neighbours(self, flights: SingleFlight[Item]) -> Neighbours:
+        """Return what lets requests in these flights find each other by meaning."""
+        return Neighbours(self._semantic, flights)
 
     def stamp(self) -> int:
         """Return what an answer that is asked for now is stamped with: a purge from here on ends it."""
@@ -192,7 +198,7 @@ class Recall:
             version: scoped(shape, features.scope, version, embedder, PARTITION_EPOCH) for version in versions
         }
         namespace = f"{features.task}/{request.model}/{features.scope}"
-        meanings = Meanings(namespace, request.asked, partitions, time.monotonic() + self._budget_s)
+        meanings = Meanings(namespace, request.asked, partitions, self._budget_s)
         try:
             await meanings.arrive(self._embeddings)
         except EMBEDDING_TROUBLES as error:
@@ -273,6 +279,11 @@ class Recall:
         ttl_s = math.floor(entry.fresh_until - now)
         status = CacheStatus(hit=True, detail=detail, ttl_s=ttl_s, age_s=age_of(entry, now), matched=matched)
         return Hit(answer, status, meaning=entry.meaning)
+
+
+def collapsed(hit: Hit | None) -> Hit | None:
+    """Return a hit whose answer was made for a request in flight, and waited for: by RFC 9211 that is no hit."""
+    return hit and replace(hit, status=replace(hit.status, hit=False, forward="miss", collapsed=True))
 
 
 def in_place_of(error: Exception, spare: Hit) -> CacheStatus | None:

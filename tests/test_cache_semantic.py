@@ -284,7 +284,8 @@ STEPS = st.lists(
 @given(STEPS, st.integers(1, 40), st.integers(0, 1 << 32))
 def test_the_index_agrees_with_brute_force(steps, capacity, seed):
     """After any additions, replacements, removals and evictions the nearest keys are those that a full scan finds."""
-    index, normal = VectorIndex(capacity * 4096, lambda: 0.0, exact_rows=1 << 20), np.random.default_rng(seed).standard_normal
+    index = VectorIndex(capacity * 4096, lambda: 0.0)
+    normal = np.random.default_rng(seed).standard_normal
     kept: dict[int, tuple[str, bytes, bytes]] = {}
     for what, key, text, partition in steps:
         if what == "remove":

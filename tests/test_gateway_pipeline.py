@@ -35,15 +35,15 @@ from gateway.catalog import Catalog
 from gateway.errors import NotCached, UnknownModel
 from gateway.identity import scoped
 from gateway.limits import Limiter
+from gateway.meaning import Embedded, Embedder
 from gateway.model_statistics import ModelStatistics
 from gateway.pipeline import Pipeline
 from gateway.query import Outcome
-from gateway.meaning import Embedded, Embedder
 from gateway.recall import Recall
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route, Routes
 from gateway.telemetry import Telemetry
-from tests.fakes import ANSWER, FakeEngine, run_virtual
+from tests.fakes import ANSWER, FakeEngine, VirtualClock, run_virtual
 
 ANYONE = Caller(scope="")
 PLAIN = Directives()
@@ -79,7 +79,10 @@ class House:
         self.telemetry = Telemetry()
         self.statistics = ModelStatistics(lambda _: 0)
         self.vectors: dict[str, np.ndarray] = {}
-        self.exact = ExactCache(MemoryStore(1 << 20, clock=lambda: 1000.0), None)
+        self.budget_s = 5.0
+        self.wall = VirtualClock(1000.0)
+        self.max_stale_s = 0.0
+        self.exact = ExactCache(MemoryStore(1 << 20, clock=self.wall), None)
         self.semantic: SemanticCache | None = None
         self.flights: SingleFlight[Any] = SingleFlight()
         self.routes = {name: Route(name, (name,)) for name in engines} | (routes or {})
@@ -92,10 +95,11 @@ class House:
             self.semantic,
             Embedder("e1", self.embed) if self.semantic else None,
             self.telemetry,
-            clock=lambda: 1000.0,
+            clock=self.wall,
             exact_ttl_s=60,
             semantic_ttl_s=60,
-            budget_s=5.0,
+            budget_s=self.budget_s,
+            max_stale_s=self.max_stale_s,
         )
         clock = asyncio.get_running_loop().time
         return Pipeline(
@@ -109,6 +113,7 @@ class House:
             catalog=Catalog(self.pools, {}, {}, cached=True, clock=clock),
             deadline_s=100.0,
             clock=clock,
+            wall_clock=self.wall,
         )
 
     async def embed(self, text: str) -> Embedded:

@@ -34,12 +34,18 @@ class Judge:
         self.verifier = verifier
 
     async def judge(
-        self, namespace: str, asked: Meaning, nominees: Sequence[Nominee], *, thoroughly: bool = False
+        self,
+        namespace: str,
+        asked: Meaning,
+        nominees: Sequence[Nominee],
+        *,
+        thoroughly: bool = False,
+        preview: bool = False,
     ) -> Match | Miss:
         """Return the candidate to serve, or why there is none; `nominees` are the nearest first.
 
-        `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed, for who wants to
-        know: trust counts no hit then.
+        `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed. With `preview`
+        trust counts no hit: nothing is served yet.
         """
         vetoes = [_vetoes(asked, nominee, all_of_them=thoroughly) for nominee in nominees]
         weighed = [_weigh(asked, nominees, at, vetoes[at]) for at in range(len(nominees))]
@@ -52,7 +58,7 @@ class Judge:
             return Miss("unverified", weighed[open_ones[0]], tuple(weighed))
         served: Evidence | None = None
         for confidence, at in sorted(zip(confidences, open_ones, strict=True), key=lambda each: (-each[0], each[1])):
-            decide = self.trust.preview if thoroughly else self.trust.decide
+            decide = self.trust.preview if preview else self.trust.decide
             decision = decide(namespace, weighed[at].pair, confidence)
             weighed[at] = replace(weighed[at], confidence=confidence, decision=decision)
             if decision.serve and served is None:

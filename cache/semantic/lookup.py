@@ -7,18 +7,19 @@ the vector kept there, and judged by the text kept there. One whose entry is gon
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.contract import Entry, Meaning, Store
+from cache.semantic.airborne import Airborne, Question
 from cache.semantic.contract import Verifier
 from cache.semantic.evidence import Match, Miss
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.growing import Grower
 from cache.semantic.index import VectorIndex
-from cache.semantic.judging import Judge, nominate
+from cache.semantic.judging import Judge, Nominee, nominate
 from cache.semantic.loading import Keeper, Loader, Readable
 from cache.semantic.vectors import read_vector, require_dims
 from cache.trust.contract import Trust
@@ -69,6 +70,7 @@ class SemanticCache:
     ) -> None:
         self.counters = SemanticCounters()
         self.judge = Judge(trust or FixedThreshold(DEFAULT_THRESHOLD), verifier)
+        self.airborne = Airborne()
         self._store = store
         self._clock = clock
         self._index = VectorIndex(max_bytes, clock)
@@ -117,6 +119,18 @@ class SemanticCache:
             self.counters.refused += 1
             return Miss("bad-vector")
 
+    async def earlier(self, namespace: str, question: Question, within_s: float) -> Question | None:
+        """Return a question in flight whose answer would serve this one, were it stored; None where there is none."""
+        try:
+            async with asyncio.timeout(within_s):
+                for asked in question.meanings:
+                    nominees = self.airborne.earlier(question, asked)
+                    if nominees and (found := await self._earlier(namespace, asked, nominees[:_CANDIDATES])):
+                        return found
+        except (TimeoutError, ValueError):
+            pass  # alone it is answered too, and the look-up before has counted the like
+        return None
+
     def add(self, entry: Entry) -> None:
         """Make the entry findable by its meaning, in place of one of the same text; never waits.
 
@@ -162,6 +176,12 @@ class SemanticCache:
         self._searches.shutdown(wait=False)
         await self._grower.close()
 
+    async def _earlier(self, namespace: str, asked: Meaning, nominees: Sequence[Nominee]) -> Question | None:
+        match = await self.judge.judge(namespace, asked, nominees, preview=True)
+        if not isinstance(match, Match):
+            return None
+        return self.airborne.question(next(each for each in nominees if each.entry is match.entry))
+
     async def _find(self, namespace: str, asked: Meaning, *, thoroughly: bool) -> Match | Miss:
         count, dead = _CANDIDATES, 0
         for _ in range(_ROUNDS):
@@ -173,7 +193,8 @@ class SemanticCache:
             count *= 4
         if not entries:
             return Miss("gone" if dead else "empty")
-        return await self.judge.judge(namespace, asked, nominate(asked, entries), thoroughly=thoroughly)
+        nominees = nominate(asked, entries)
+        return await self.judge.judge(namespace, asked, nominees, thoroughly=thoroughly, preview=thoroughly)
 
     async def _nearest(self, asked: Meaning, count: int) -> list[bytes]:
         row = read_vector(asked.vector)
