@@ -92,18 +92,18 @@ class ExactCache:
     def keep(self, entry: Entry) -> bool:
         """Keep the entry in memory at once, and queue it for the disk; never waits.
 
-        One that a purge has overtaken is let go; tell whether it is kept.
+        One that a purge has overtaken is let go; tell whether it is kept in this gateway's own tiers.
         """
         if self.purges.is_dead(entry):
             self.counters.late += 1
             return False
         self._note_change(entry.key)
-        self.memory.keep(entry)
+        kept = self.memory.keep(entry)
         if self.disk is not None:
-            self.disk.keep(entry)
+            kept = self.disk.keep(entry) or kept
         if self.shared is not None:
             self.shared.keep(entry)
-        return True
+        return kept
 
     def adopt(self, entry: Entry) -> bool:
         """Keep what another gateway made in this one's own tiers, unless it is purged; return whether it is alive."""

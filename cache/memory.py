@@ -118,8 +118,8 @@ class MemoryStore:
         self.counters.hits += 1
         return entry
 
-    def keep(self, entry: Entry) -> None:
-        """Keep the entry, replacing one of the same key, and evict what is over the budget."""
+    def keep(self, entry: Entry) -> bool:
+        """Keep the entry, replacing one of the same key, and evict what is over the budget; tell whether it is here."""
         counters, key, size = self.counters, entry.key, footprint_bytes(entry)
         counters.kept += 1
         former = self._main.get(key) or self._small.get(key)
@@ -128,7 +128,7 @@ class MemoryStore:
         if size > self._max_bytes:
             self._drop(key)
             counters.refused += 1
-            return
+            return False
         if former is not None:
             self._replace(former, entry, size)
         elif self._ghosts.take(key, len(self)):
@@ -143,6 +143,7 @@ class MemoryStore:
             self._small_bytes += size
             self._bytes += size
         self._evict()
+        return key in self._main or key in self._small
 
     def discard(self, key: bytes) -> None:
         """Forget the entry, if it is there."""

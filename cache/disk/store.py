@@ -143,18 +143,19 @@ class DiskStore:
         self.counters.hits += 1
         return entry
 
-    def keep(self, entry: Entry) -> None:
-        """Queue the entry for writing; a full queue, or an entry beyond the whole budget, drops it."""
+    def keep(self, entry: Entry) -> bool:
+        """Queue the entry for writing; a full queue, or an entry beyond the whole budget, drops it and says so."""
         size = len(entry.value)
         self._forget_pending(entry.key)
         full = len(self._pending) >= self._queue_entries or self._pending_bytes + size > self._queue_bytes
         if full or size > self._max_bytes or self._writer is None:
             self.counters.dropped += 1
-            return
+            return False
         self._pending[entry.key] = entry
         self._pending_bytes += size
         self._idle.clear()
         self._wake.set()
+        return True
 
     async def put(self, entry: Entry) -> None:
         """Queue the entry for writing; see `keep`."""

@@ -1,0 +1,259 @@
+"""What clients say of the caches, over the whole path: stale answers, renewals, routes' times, tags and fallbacks."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from backends.contract import BadJob, Finish, Text, UpstreamFailed, Usage
+from gateway.analyze import CachePolicy
+from gateway.cache_control import parse
+from gateway.errors import NotCached
+from gateway.identity import scoped
+from gateway.query import Outcome
+from gateway.request import Caller, Directives, Limits
+from gateway.routes import Route
+from tests.fakes import FakeEngine
+from tests.test_gateway_pipeline import House, ask, house, virtual
+
+
+def said(text: str) -> tuple[Any, ...]:
+    """Return the script of a model that says this."""
+    return (Text(text), Usage(3, 1), Finish("stop"))
+
+
+def keeping(built: House, max_stale_s: float = 50.0) -> House:
+    """Let a house keep stale answers; they are fresh for 60 seconds."""
+    built.max_stale_s = max_stale_s
+    built.pipeline = built.build()
+    return built
+
+
+def entry_of(built: House, made: Outcome) -> Any:
+    """Return what is in memory of an answer."""
+    return built.exact.peek(scoped(made.features.fingerprint, made.features.scope, made.head.version))
+
+
+def script(built: House, *steps: object) -> None:
+    """Have the model do this from now on."""
+    built.engines["a"].backends[0].script = steps
+
+
+async def settled(built: House) -> None:
+    """Wait until nothing is made any more."""
+    await built.pipeline.accounts.until_idle()
+
+
+@virtual
+async def test_stale_answer_is_served_to_who_accepts_it():
+    """Past its time an answer is a miss, which says so; with `max-stale` it is served, with a negative `ttl`."""
+    async with house({"a": FakeEngine()}) as built:
+        keeping(built)
+        await built.get(ask())
+        built.wall.advance(70)
+
+        old = await built.get(ask(), parse("max-stale=20"))
+        with pytest.raises(NotCached):
+            await built.get(ask(), parse("only-if-cached"))
+        missed = await built.get(ask())
+
+        assert old.status.header() == "warmgate; hit; ttl=-10; detail=exact"
+        assert old.status.age_s == 70
+        assert missed.status.header() == "warmgate; fwd=stale; stored"
+
+
+@virtual
+async def test_operator_sets_the_limit_of_what_is_stale():
+    """What a client accepts does not matter where the operator keeps nothing past its time, or not for so long."""
+    async with house({"a": FakeEngine()}) as built:
+        await built.get(ask())
+        built.wall.advance(61)
+        assert (await built.get(ask(), parse("max-stale"))).status.header() == "warmgate; fwd=miss; stored"
+
+        keeping(built)
+        await built.get(ask(), Directives(no_cache=True))
+        keeping(built, 5.0)
+        built.wall.advance(70)
+        assert (await built.get(ask(), parse("max-stale"))).status.header() == "warmgate; fwd=stale; stored"
+
+
+@virtual
+async def test_an_answer_that_is_too_old_for_a_client_is_told_from_none():
+    """`fwd=request` says that the client's own words kept it from a fresh answer."""
+    async with house({"a": FakeEngine()}) as built:
+        await built.get(ask())
+        built.wall.advance(10)
+        assert (await built.get(ask(), parse("max-age=5"))).status.forward == "request"
+        assert (await built.get(ask(), parse("min-fresh=70"))).status.forward == "request"
+
+
+@virtual
+async def test_stale_while_revalidate_serves_at_once_and_renews_once():
+    """The stale answer goes out without waiting for the model, which is asked once however many ask meanwhile."""
+    async with house({"a": FakeEngine(said("old"))}) as built:
+        keeping(built)
+        await built.get(ask())
+        gate = asyncio.Event()
+        script(built, gate, *said("new"))
+        built.wall.advance(70)
+
+        served = [await built.get(ask(), parse("stale-while-revalidate=20")) for _ in range(3)]
+        await asyncio.sleep(1)
+        jobs = built.engines["a"].backends[0].jobs
+        assert [each.answer.text() for each in served if each.answer] == ["old"] * 3
+        assert served[0].status.header() == "warmgate; hit; ttl=-10; detail=exact"
+        assert len(jobs) == 2
+        assert jobs[1].background
+
+        gate.set()
+        await settled(built)
+        renewed = await built.get(ask())
+        assert renewed.status.hit
+        assert renewed.answer is not None
+        assert (renewed.answer.text(), renewed.status.age_s) == ("new", 0)
+        assert built.telemetry.exposition().count(b'warmgate_cache_renewals_total{result="renewed"} 1.0') == 1
+
+
+@virtual
+async def test_renewal_that_fails_leaves_the_stale_answer():
+    """Nobody is told of its error: it is counted."""
+    async with house({"a": FakeEngine(said("old"))}) as built:
+        keeping(built)
+        await built.get(ask())
+        script(built, UpstreamFailed("down"))
+        built.wall.advance(70)
+
+        for _ in range(2):
+            outcome = await built.get(ask(), parse("stale-while-revalidate=20"))
+            assert outcome.status.hit
+            await settled(built)
+            await asyncio.sleep(0.1)
+
+        assert b'warmgate_cache_renewals_total{result="UpstreamFailed"} 2.0' in built.telemetry.exposition()
+
+
+@virtual
+async def test_renewal_is_on_the_account_of_who_was_served():
+    """A caller whose limits leave no room for it is served what is stale, and nothing is made anew."""
+    caller = Caller("key:a", limits=Limits(requests_per_minute=3))
+    async with house({"a": FakeEngine(said("old"))}) as built:
+        keeping(built)
+        await built.get(ask(), caller=caller)
+        built.wall.advance(70)
+        await built.get(ask(), parse("stale-while-revalidate=20"), caller=caller)
+        await settled(built)
+        await asyncio.sleep(0.1)
+
+        assert len(built.engines["a"].backends[0].jobs) == 1
+        assert b'warmgate_cache_renewals_total{result="RateLimited"} 1.0' in built.telemetry.exposition()
+
+
+@virtual
+async def test_renewal_that_hangs_ends_when_the_pipeline_is_closed():
+    """No task outlives its owner."""
+    async with house({"a": FakeEngine(said("old"))}) as built:
+        keeping(built)
+        await built.get(ask())
+        script(built, asyncio.Event())
+        built.wall.advance(70)
+        await built.get(ask(), parse("stale-while-revalidate=20"))
+        await asyncio.sleep(1)
+        assert built.engines["a"].backends[0].running == 1
+
+        await built.pipeline.close()
+        await settled(built)
+        await asyncio.sleep(1)
+        assert built.engines["a"].backends[0].running == 0
+
+
+@pytest.mark.parametrize("failing", [(UpstreamFailed("down"),), (Text("o"), UpstreamFailed("down", 503))])
+@pytest.mark.parametrize("words", ["stale-if-error=20", "no-cache, stale-if-error=20"])
+def test_stale_if_error_stands_in_for_an_outage(failing, words):
+    """Where no model can answer, the stale answer does; the header tells that, and which error it was."""
+
+    @virtual
+    async def run() -> None:
+        async with house({"a": FakeEngine(said("old"))}) as built:
+            keeping(built)
+            await built.get(ask())
+            script(built, *failing)
+            built.wall.advance(70)
+            with pytest.raises(UpstreamFailed):
+                await built.get(ask())
+
+            outcome = await built.get(ask(), parse(words))
+
+            assert outcome.answer is not None
+            assert outcome.answer.text() == outcome.answer.text() == "old"
+            status = failing[-1].status or 502
+            expected = f"warmgate; fwd=stale; fwd-status={status}; ttl=-10; detail=stale-if-error"
+            assert outcome.status.header() == expected
+
+    run()
+
+
+@virtual
+async def test_stale_if_error_does_not_hide_what_the_client_did_wrong():
+    """A refusal is none of the errors that RFC 5861 means."""
+    async with house({"a": FakeEngine()}) as built:
+        keeping(built)
+        await built.get(ask())
+        script(built, BadJob("too long"))
+        built.wall.advance(70)
+        with pytest.raises(BadJob):
+            await built.get(ask(), parse("stale-if-error=20"))
+
+
+@virtual
+async def test_reading_does_not_prolong():
+    """However often an answer is served, it ends when it was to end."""
+    async with house({"a": FakeEngine()}) as built:
+        await built.get(ask())
+        for _ in range(5):
+            built.wall.advance(11)
+            assert (await built.get(ask())).status.hit
+        built.wall.advance(5)
+        assert not (await built.get(ask())).status.hit
+
+
+@virtual
+async def test_route_says_for_how_long_and_in_which_groups():
+    """Its answers have its own time; they can be purged by tenant, route, model, version and every tag."""
+    policy = CachePolicy(ttl_s=10, tags=("news",))
+    async with house({"a": FakeEngine()}, {"r": Route("r", ("a",), policy=policy)}) as built:
+        made = await built.get(ask(model="r"), Directives(tags=("eu", "news")), Caller("key:one"))
+        entry = entry_of(built, made)
+        assert entry.expires_at - entry.stored_at == 10
+        assert set(entry.groups) == {"scope:key:one", "route:r", "model:a", "version:a-1", "tag:news", "tag:eu"}
+
+
+@virtual
+async def test_answer_of_a_fallback_is_found_unless_the_route_says_otherwise():
+    """It is kept under the version that made it; a repeat looks there after the models that come first."""
+    routes = {
+        name: Route(name, ("a",), fallback=("b",), policy=CachePolicy(fallback=name == "open"))
+        for name in ("open", "strict")
+    }
+    for name in routes:
+        async with house({"a": FakeEngine((UpstreamFailed("down"),)), "b": FakeEngine()}, routes) as built:
+            assert (await built.get(ask(model=name))).head.model == "b"
+            again = await built.get(ask(model=name))
+            assert again.status.hit is (name == "open")
+
+            script(built, *said("better"))
+            await built.get(ask(model=name), Directives(no_cache=True))
+            best = await built.get(ask(model=name))
+            assert (best.head.model, best.status.hit) == ("a", True)
+
+
+@virtual
+async def test_stored_is_said_only_of_what_was():
+    """An answer that is larger than memory is not claimed to be stored, nor is one that its follower had no part in."""
+    async with house({"a": FakeEngine((Text("x" * (2 << 20)), Usage(1, 1), Finish("stop")))}) as built:
+        assert (await built.get(ask())).status.header() == "warmgate; fwd=miss"
+        script(built, 1.0, *said("small"))
+        both = await asyncio.gather(built.get(ask()), built.get(ask()))
+        assert sorted(each.status.header() for each in both) == [
+            "warmgate; fwd=miss; collapsed",
+            "warmgate; fwd=miss; stored",
+        ]
