@@ -61,7 +61,10 @@ class TrustPages:
             "refused_pairs": trust.refused,
             "date": now,
             "namespaces": [
-                dataclasses.asdict(certificate(namespace, state, policy, now))
+                {
+                    **dataclasses.asdict(certificate(namespace, state, policy, now)),
+                    "audits_under_way": trust.pending(namespace),
+                }
                 for namespace, state in sorted(trust.states())
                 if policy.target is not None and wanted in (None, namespace)
             ],

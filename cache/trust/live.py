@@ -141,6 +141,10 @@ class LiveTrust:
             if version == self.version:
                 yield namespace, state
 
+    def pending(self, namespace: str) -> int:
+        """Return how many audits are under way."""
+        return self._pending.get(namespace, 0)
+
     def is_refused(self, pair: Pair) -> bool:
         """Tell whether a pair is never served."""
         return pair in self._refused
