@@ -150,20 +150,25 @@ class Pipeline:
         found, meanings = Found(None, "request" if directives.no_cache else "miss"), NO_MEANINGS
         if recall is None or not features.cacheable:
             return Looked(None, found.forward)
-        if query.reusable:
-            found = await recall.same(features, directives, versions)
-            if found.hit is None and not self._flights.waiters(
-                self._shared(query, background=query.request.job.background)
-            ):
-                meanings = await recall.meanings(query.request, features, versions)
-                # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
-                hit = await self._alike(recall, query, meanings)
-                if self._auditor is not None:
-                    self._auditor.looked(meanings, query.request.job, hit)
-                found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
-                if found.hit is None and not directives.only_if_cached:
-                    found = Found(await self._elsewhere(recall, query), found.forward)
-        spare = None if found.hit else await recall.spare(features, directives, versions)
+        try:
+            if query.reusable:
+                found = await recall.same(features, directives, versions)
+                if found.hit is None and not self._flights.waiters(
+                    self._shared(query, background=query.request.job.background)
+                ):
+                    meanings = await recall.meanings(query.request, features, versions)
+                    # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
+                    hit = await self._alike(recall, query, meanings)
+                    if self._auditor is not None:
+                        self._auditor.looked(meanings, query.request.job, hit)
+                    found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
+                    if found.hit is None and not directives.only_if_cached:
+                        found = Found(await self._elsewhere(recall, query), found.forward)
+            spare = None if found.hit else await recall.spare(features, directives, versions)
+        except BaseException:
+            if self._neighbours is not None:
+                self._neighbours.left(meanings)
+            raise
         return Looked(found.hit, found.forward, meanings, spare)
 
     async def _alike(self, recall: Recall, query: Query, meanings: Meanings) -> Hit | None:
@@ -174,14 +179,10 @@ class Pipeline:
         neighbours = self._neighbours
         assert neighbours is not None, "there are caches"
         neighbours.board(meanings)
-        try:
-            hit = await recall.alike(meanings, directives)
-            if hit is None and await neighbours.waited(meanings, (query.features.deadline_s - self._clock()) / 2):
-                meanings.look_again()
-                hit = collapsed(await recall.alike(meanings, directives))
-        except BaseException:
-            neighbours.left(meanings)
-            raise
+        hit = await recall.alike(meanings, directives)
+        if hit is None and await neighbours.waited(meanings, (query.features.deadline_s - self._clock()) / 2):
+            meanings.look_again()
+            hit = collapsed(await recall.alike(meanings, directives))
         return hit
 
     async def _elsewhere(self, recall: Recall, query: Query) -> Hit | None:
