@@ -157,7 +157,7 @@ class Pipeline:
                     self._shared(query, background=query.request.job.background)
                 ):
                     meanings = await recall.meanings(query.request, features, versions)
-                    # While the caches were asked, an identical run may have begun and ended: what it left is in memory now.
+                    # While the caches were asked, an identical run may have ended: what it left is in memory now.
                     hit = await self._alike(recall, query, meanings)
                     if self._auditor is not None:
                         self._auditor.looked(meanings, query.request.job, hit)
