@@ -34,7 +34,9 @@ _HELD_AT_MOST = 4096
 _RENEW = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0"
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 _RELEASE_VOID = (
-    "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('set', KEYS[1], ARGV[2], 'PX', ARGV[3]) end return 0"
+    "if redis.call('get', KEYS[1]) == ARGV[1] then redis.call('del', KEYS[1]) "
+    # A server without memory refuses this; the lease has ended all the same.
+    "redis.pcall('set', KEYS[1], ARGV[2], 'PX', ARGV[3]) end return 0"
 )
 
 
@@ -108,6 +110,11 @@ class Leases:
             except TimeoutError:
                 self.counters.gave_up += 1
         return None
+
+    @property
+    def asking(self) -> int:
+        """How many wait for an answer, or for word that there is none."""
+        return self._asking.seats
 
     def lead(self, key: bytes, make: Callable[[], AsyncIterator[T]]) -> Callable[[], AsyncIterator[T]]:
         """Return the work, which ends the lease of this key when it ends; the work itself where there is no lease."""
@@ -187,7 +194,7 @@ class Leases:
             if taken:
                 self.counters.led += 1
                 self.counters.taken_over += waited_s > LEASE_S / 2
-            if taken or holder == _VOID:
+            if taken or holder == _VOID or isinstance(answered, Exception):
                 yield None
                 return
             pause_s = min(max(waited_s * _POLL_SHARE, _SHORTEST_POLL_S), _LONGEST_POLL_S)

@@ -52,6 +52,8 @@ class Link:
         With `within_s` nobody waits for it, and its success says nothing of those who do. Raises `UnreachableError`;
         then any of the commands may have been carried out, or none.
         """
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             async with asyncio.timeout(self.deadline_s if within_s is None else within_s):
                 pipeline = self._client.pipeline(transaction=False)
@@ -61,6 +63,10 @@ class Link:
         except _TROUBLES as error:
             self._failed(error)
             raise UnreachableError(type(error).__name__) from None
+        finally:
+            # The client ends as if nothing had been when it is cancelled while it gives its connection back.
+            if task and task.cancelling() > cancelled:
+                raise asyncio.CancelledError
         refusals = [reply for reply in replies if isinstance(reply, Exception)]
         if len(refusals) == len(replies) and not isinstance(refusals[0], ResponseError):
             self._failed(refusals[0])
