@@ -13,6 +13,7 @@ from cache.contract import Entry, Store
 from cache.disk import DiskStore
 from cache.memory import MemoryStore
 from cache.purges import Purges, of_key
+from cache.sweeping import Sweeper
 
 
 @dataclass(slots=True)
@@ -58,6 +59,7 @@ class ExactCache:
         self.shared = shared
         self.purges = purges or Purges()
         self.counters = ExactCounters()
+        self.sweeper = Sweeper(memory, disk, self.purges)
         self._reading: Counter[bytes] = Counter()
         self._changed: set[bytes] = set()
 
@@ -165,8 +167,15 @@ class ExactCache:
             found.update((entry.key, len(entry.value)) for entry in batch if counts(entry))
         return Census(len(found), sum(found.values()))
 
+    async def close(self) -> None:
+        """End the work in the background; the tiers are closed by who opened them."""
+        await self.sweeper.close()
+
     async def _save(self) -> bool:
-        return self.disk is None or await self.disk.save()
+        """Make purges durable, then have what they ended cleared away."""
+        durable = self.disk is None or await self.disk.save()
+        self.sweeper.begin()
+        return durable
 
     async def _get_further(self, key: bytes) -> Entry | None:
         """Look on disk, then in what is shared."""

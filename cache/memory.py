@@ -150,6 +150,14 @@ class MemoryStore:
         if self._drop(key):
             self.counters.removed += 1
 
+    def discard_only(self, entry: Entry) -> bool:
+        """Forget this very entry, and no later one of its key; return whether it was there."""
+        slot = self._main.get(entry.key) or self._small.get(entry.key)
+        if slot is None or slot.entry is not entry:
+            return False
+        self.discard(entry.key)
+        return True
+
     def clear(self) -> None:
         """Forget everything."""
         self.counters.removed += len(self)

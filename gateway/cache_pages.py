@@ -76,6 +76,7 @@ class CachePages:
             "purges": {
                 "asked": exact.purges.count,
                 "marks": len(exact.purges.marks()),
+                "cleared_away": exact.sweeper.removed,
                 **dataclasses.asdict(exact.counters),
             },
         }

@@ -189,6 +189,27 @@ async def test_every_tier_honours_a_purge(tmp_path):
     await disk.close()
 
 
+async def test_what_is_purged_is_cleared_away_behind_the_reply(tmp_path):
+    """Memory and disk are rid of it though nobody asks for it; an entry that came since under the same key stays."""
+    purges = Purges()
+    disk = await open_disk(tmp_path, purges)
+    cache = cache_of(purges, disk)
+    for number in range(300):
+        cache.keep(make_entry(number, purges.stamp(), of_tag("odd" if number % 2 else "even")))
+    await disk.flush()
+
+    assert await cache.purge(of_tag("odd"))
+    cache.keep(make_entry(1, purges.stamp(), of_tag("odd")))
+    await cache.sweeper.wait()
+
+    assert len(cache.memory) == 151
+    await disk.flush()
+    assert (await disk.volume())[0] == 151
+    assert await disk.get(make_entry(1, 0).key) is not None
+    await cache.close()
+    await disk.close()
+
+
 async def test_an_answer_that_a_purge_overtook_is_not_kept():
     """Asked for before the purge and given after it, it is let go and counted; one asked for after it is kept."""
     cache = cache_of(Purges())

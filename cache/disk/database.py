@@ -167,6 +167,27 @@ class Database:
                 entries.append(entry)
         return entries
 
+    def sweep_next(self, keys: Iterator[bytes], is_dead: Callable[[Entry], bool]) -> int | None:
+        """Delete what is dead, expired or unreadable among the next rows; None when there are no more."""
+        batch = list(itertools.islice(keys, _SCAN_ENTRIES))
+        if not batch:
+            return None
+        now = self._clock()
+        gone = [key for key in batch if self._is_gone(key, is_dead, now)]
+        if gone:
+            with self._opened().transact():
+                for key in gone:
+                    self.delete(key)
+        return len(gone)
+
+    def _is_gone(self, key: bytes, is_dead: Callable[[Entry], bool], now: float) -> bool:
+        try:
+            entry = self.read(key)
+        except RowError:
+            return True
+        # What diskcache finds expired it does not read.
+        return entry is None or entry.expires_at <= now or is_dead(entry)
+
     def close(self) -> None:
         """Close the database; a later call opens it again."""
         if self._marks is not None:

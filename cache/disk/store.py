@@ -193,6 +193,15 @@ class DiskStore:
             now = self._clock()
             yield [entry for entry in batch if entry.expires_at > now]
 
+    async def sweep(self, is_dead: Callable[[Entry], bool]) -> AsyncIterator[int]:
+        """Delete the rows of dead and of expired entries and of none, batch by batch; yield how many each time."""
+        keys = await self._attempt("sweep", self._database.keys)
+        while keys is not None:
+            removed = await self._attempt("sweep", self._database.sweep_next, keys, is_dead)
+            if removed is None:
+                return
+            yield removed
+
     async def _read(self, key: bytes) -> Entry | None:
         try:
             async with asyncio.timeout(self._read_deadline_s):

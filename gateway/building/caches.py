@@ -40,6 +40,8 @@ class Caches:
 
     async def close(self, successor: "Caches | None") -> None:
         """Close what the successor has not taken over."""
+        if successor is None or successor.exact is not self.exact:
+            await self.exact.close()
         if self.semantic is not None and (successor is None or successor.semantic is not self.semantic):
             await self.semantic.close()
         if self.trusting is not None and (successor is None or successor.trusting is not self.trusting):
