@@ -85,6 +85,11 @@ class Purges:
             self._fold()
             return news
 
+    @property
+    def in_force(self) -> int:
+        """How many marks there are."""
+        return len(self._marks)
+
     def marks(self) -> list[Mark]:
         """Return all marks in force."""
         with self._changing:

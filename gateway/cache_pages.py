@@ -75,7 +75,7 @@ class CachePages:
             "tiers": {**tiers, **self._more()},
             "purges": {
                 "asked": exact.purges.count,
-                "marks": len(exact.purges.marks()),
+                "marks": exact.purges.in_force,
                 "cleared_away": exact.sweeper.removed,
                 **dataclasses.asdict(exact.counters),
             },

@@ -70,7 +70,15 @@ def of_cache(exact: ExactCache, semantic: SemanticCache | None) -> Iterable[Read
     """Read what the tiers hold and what happened to them."""
     yield Reading("warmgate_cache_entries", "Answers in memory.", (), (), len(exact.memory))
     yield Reading("warmgate_cache_bytes", "Bytes of the answers in memory.", (), (), exact.memory.used_bytes)
-    tiers: dict[str, object] = {"memory": exact.memory.counters}
+    budget = "What a tier of the cache may take."
+    yield Reading("warmgate_cache_budget_bytes", budget, ("tier",), ("memory",), exact.memory.max_bytes)
+    if exact.disk is not None:
+        yield Reading("warmgate_cache_budget_bytes", budget, ("tier",), ("disk",), exact.disk.max_bytes)
+    asked = "Purges that were asked of this gateway."
+    yield Reading("warmgate_cache_purges", asked, (), (), exact.purges.count, counter=True)
+    marks = "Purges in force, each of which is one mark."
+    yield Reading("warmgate_cache_purge_marks", marks, (), (), exact.purges.in_force)
+    tiers: dict[str, object] = {"memory": exact.memory.counters, "exact": exact.counters}
     if exact.disk is not None:
         tiers["disk"] = exact.disk.counters
     if semantic is not None:
