@@ -103,7 +103,7 @@ class Job:
     `extra` holds the client's other fields under OpenAI's names and in its shapes (`tools`, `n`, `logprobs`), whatever
     its wire was: a backend honours each or refuses it with `BadJob`. A relay is all in `verbatim`, which the others may
     have too. `stream` says that the first client wants events as they are made; a backend may ignore it. A `background`
-    job yields to all others.
+    job yields to all others. An embed job that asks for `token_vectors` gets them where the model has any.
     """
 
     task: Task
@@ -117,18 +117,21 @@ class Job:
     verbatim: Verbatim | None = None
     stream: bool = False
     background: bool = False
+    token_vectors: bool = False
 
 
 @value
 class Dispatched:
     """The first event of a pool's stream: the job is bound to a replica, after these waits in seconds.
 
-    `start_s` is the part of the wait that a cold start caused; `queue_s` is the rest.
+    `start_s` is the part of the wait that a cold start caused, `queue_s` the rest. A backend too may begin with it, to
+    tell that its answer is to be `unkept`: its upstream said `Cache-Control: no-store`.
     """
 
     replica: str
     queue_s: float
     start_s: float
+    unkept: bool = False
 
 
 @value
@@ -205,10 +208,15 @@ class Tensors:
 
 @value
 class Vectors:
-    """Embeddings: little-endian float32, row-major, `shape` = (inputs, dimensions)."""
+    """Embeddings: little-endian float32, row-major, `shape` = (inputs, dimensions).
+
+    `tokens` has what a verifier compares of each input, where the job asked for that and the model has it; it is empty
+    for an input of too many tokens.
+    """
 
     data: bytes
     shape: tuple[int, int]
+    tokens: tuple[bytes, ...] = ()
 
 
 @value
@@ -244,9 +252,8 @@ class Finish:
     stop: str | None = None
 
 
-Event = (
-    Dispatched | Frame | Text | Reasoning | ToolCall | Refusal | Logprobs | Vectors | Scores | Tensors | Usage | Finish
-)
+_Spoken = Text | Reasoning | ToolCall | Refusal | Logprobs
+Event = Dispatched | Frame | _Spoken | Vectors | Scores | Tensors | Usage | Finish
 Made = Event | Piece
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 from backends.contract import (
@@ -156,6 +157,8 @@ class Pool(Slots):
         try:
             with limit:
                 event = await anext(events)
+                if type(event) is Dispatched:
+                    dispatched, event = replace(dispatched, unkept=True), await anext(events)
         except BaseException as error:
             await self._finish(replica, events)
             if isinstance(error, WorkerDied):
@@ -196,6 +199,8 @@ class Pool(Slots):
 
     def _answered(self, dispatched: Dispatched, arrived: float, events: Sequence[Made]) -> Answered:
         took_s = self._clock() - arrived
+        if events and type(events[0]) is Dispatched:
+            dispatched, events = replace(dispatched, unkept=True), events[1:]
         usage = _usage(events)
         self._learn(usage, took_s, took_s)
         return Answered(dispatched, took_s, events, usage)

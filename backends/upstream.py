@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from backends.contract import (
     BackendError,
     BadJob,
+    Dispatched,
     Event,
     Finish,
     Frame,
@@ -111,6 +112,8 @@ class HttpBackend:
         reply: Connection | None = None
         try:
             reply = await self._ask(job, whole=not job.stream and job.task is not Task.RELAY)
+            for said in _before(reply):
+                yield said
             if job.task is Task.RELAY:
                 async for made in _relayed(reply, job):
                     yield made
@@ -127,8 +130,7 @@ class HttpBackend:
         except (ExchangeFailed, EventTooLongError) as error:
             raise self._broken(error) from error
         finally:
-            if reply is not None:
-                reply.leave()
+            _leave(reply)
 
     async def answer(self, job: Job, begun: Connection | None = None) -> Sequence[Made]:
         """Send the job and return what comes back, when it has come; cancelling closes the connection at once.
@@ -139,18 +141,17 @@ class HttpBackend:
         try:
             reply = await self._ask(job, whole=True, begun=begun)
             if job.task is Task.RELAY:
-                return [made async for made in _relayed(reply, job)]
+                return [*_before(reply), *[made async for made in _relayed(reply, job)]]
             if _is_stream(reply):
-                telling, told = self._telling(reply, job), list[Made]()
+                telling, told = self._telling(reply, job), list[Made](_before(reply))
                 while data := await _next(reply, telling):
                     told += telling.told(data)
                 return [*told, *telling.end()]
-            return self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)
+            return [*_before(reply), *self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)]
         except (ExchangeFailed, EventTooLongError) as error:
             raise self._broken(error) from error
         finally:
-            if reply is not None:
-                reply.leave()
+            _leave(reply)
 
     def ready(self) -> bool:
         """Tell whether `begin` may be called now: a connection is open and idle."""
@@ -247,8 +248,9 @@ class Errand:
             events = self._backend.events_of(reply, reply.body(), self._job)
         except UpstreamFailed:
             return None
+        before = _before(reply)
         reply.leave()
-        return events
+        return [*before, *events] if before else events
 
     async def rest(self, job: Job) -> Sequence[Made]:
         """Go on as `HttpBackend.answer` does, and raise what it raises; the connection was stale: as it begins."""
@@ -257,6 +259,18 @@ class Errand:
     def leave(self) -> None:
         """Close the connection at once."""
         self._reply.leave()
+
+
+def _before(reply: Connection) -> list[Event]:
+    """Return what a reply's head says of its answer."""
+    if "no-store" not in reply.header("cache-control").lower():
+        return []
+    return [Dispatched("", queue_s=0.0, start_s=0.0, unkept=True)]
+
+
+def _leave(reply: Connection | None) -> None:
+    if reply is not None:
+        reply.leave()
 
 
 def _is_stream(reply: Connection) -> bool:

@@ -42,10 +42,14 @@ class CachePolicy:
 
 @value
 class Keeping:
-    """How an answer is kept: for how long, where that is not as for all, and as one of which groups."""
+    """How an answer is kept: for how long, where that is not as for all, and as one of which groups.
+
+    `obey_upstream`: not at all, where its upstream says so.
+    """
 
     ttl_s: float | None = None
     groups: tuple[str, ...] = ()
+    obey_upstream: bool = False
 
 
 @value
@@ -98,7 +102,11 @@ def analyze(
         deadline_s=deadline_s,
         wanted=_wanted(request.job.extra),
         truncated=policy.truncated,
-        keeping=Keeping(policy.ttl_s, _groups(request.model, caller.scope, policy.tags, directives.tags)),
+        keeping=Keeping(
+            policy.ttl_s,
+            _groups(request.model, caller.scope, policy.tags, directives.tags),
+            policy.obey_upstream,
+        ),
     )
 
 

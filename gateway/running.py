@@ -120,4 +120,5 @@ class Runner:
         version, now = self._pools[model].engine.version, self._wall_clock()
         queue_s, start_s = dispatched.queue_s, dispatched.start_s
         kind, content_type = (first.kind, first.content_type) if type(first) is Frame else ("", "")
-        return Head(model, version, now, queue_s, start_s, first_s - queue_s - start_s, kind, content_type)
+        infer_s, unkept = first_s - queue_s - start_s, dispatched.unkept
+        return Head(model, version, now, queue_s, start_s, infer_s, kind, content_type, unkept)

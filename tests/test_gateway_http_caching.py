@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backends.contract import BadJob, Finish, Text, UpstreamFailed, Usage
+from backends.contract import BadJob, Dispatched, Finish, Text, UpstreamFailed, Usage
 from gateway.analyze import CachePolicy
 from gateway.cache_control import parse
 from gateway.errors import NotCached
@@ -257,3 +257,21 @@ async def test_stored_is_said_only_of_what_was():
             "warmgate; fwd=miss; collapsed",
             "warmgate; fwd=miss; stored",
         ]
+
+
+@pytest.mark.parametrize("obeys", [False, True])
+def test_no_store_of_an_upstream_is_obeyed_where_the_route_says_so(obeys):
+    """Such an answer is served like any other, and is kept or not as the operator says."""
+    forbids = Dispatched("", queue_s=0.0, start_s=0.0, unkept=True)
+
+    @virtual
+    async def run() -> None:
+        route = Route("r", ("a",), policy=CachePolicy(obey_upstream=obeys))
+        async with house({"a": FakeEngine((forbids, *said("once")))}, {"r": route}) as built:
+            made = await built.get(ask(model="r"))
+            again = await built.get(ask(model="r"))
+            assert made.answer is not None
+            assert (made.answer.text(), made.head.unkept) == ("once", True)
+            assert again.status.hit is not obeys
+
+    run()
