@@ -1,0 +1,84 @@
+"""Replays requests where only so many models fit at a time, all of one size. Knows no costs."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from backends.demand import Demand
+from backends.warmth.giving_way import Resident, first_to_go
+
+Requests = Sequence[tuple[float, str]]
+"""When which model is asked for, in order."""
+
+
+def least_recently_used(requests: Requests, slots: int) -> int:
+    """Return how many requests find their model absent where the longest unused gives way."""
+    held: OrderedDict[str, None] = OrderedDict()
+    missed = 0
+    for _, model in requests:
+        if model not in held:
+            missed += 1
+            if len(held) >= slots:
+                held.popitem(last=False)
+        held[model] = None
+        held.move_to_end(model)
+    return missed
+
+
+def greedy_dual(requests: Requests, slots: int) -> int:
+    """Return the misses where the least of age and frequency gives way (FaasCache, Fuerst and Sharma, 2021)."""
+    held: dict[str, float] = {}
+    frequency: dict[str, int] = {}
+    clock, missed = 0.0, 0
+    for _, model in requests:
+        frequency[model] = frequency.get(model, 0) + 1
+        if model not in held:
+            missed += 1
+            if len(held) >= slots:
+                clock = held.pop(min(held, key=held.__getitem__))
+        held[model] = clock + frequency[model]
+    return missed
+
+
+def ours(requests: Requests, slots: int) -> int:
+    """Return the misses where the gateway's own choice gives way, by the rates of demand so far."""
+    held: dict[str, float] = {}
+    demand: dict[str, Demand] = {}
+    missed = 0
+    for now, model in requests:
+        if model not in demand:
+            demand[model] = Demand(now)
+        demand[model].record(now)
+        if model not in held:
+            missed += 1
+            if len(held) >= slots:
+                residents = [Resident(name, demand[name].rate_per_s(now), since) for name, since in held.items()]
+                del held[first_to_go(residents).name]
+            held[model] = now
+    return missed
+
+
+def furthest_in_future(requests: Requests, slots: int) -> int:
+    """Return the misses of whoever knows what comes: the next needed last gives way (Belady, 1966)."""
+    following: list[float] = [0.0] * len(requests)
+    seen: dict[str, int] = {}
+    for place in range(len(requests) - 1, -1, -1):
+        model = requests[place][1]
+        following[place] = seen.get(model, float("inf"))
+        seen[model] = place
+    held: dict[str, float] = {}
+    missed = 0
+    for place, (_, model) in enumerate(requests):
+        if model not in held:
+            missed += 1
+            if len(held) >= slots:
+                del held[max(held, key=held.__getitem__)]
+        held[model] = following[place]
+    return missed
+
+
+POLICIES: dict[str, Callable[[Requests, int], int]] = {
+    "LRU": least_recently_used,
+    "greedy-dual": greedy_dual,
+    "ours": ours,
+    "Belady": furthest_in_future,
+}
