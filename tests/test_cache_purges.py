@@ -38,6 +38,13 @@ async def open_disk(directory: Path, purges: Purges) -> DiskStore:
     return disk
 
 
+async def close(cache: ExactCache) -> None:
+    """Close the cache, then its disk."""
+    await cache.close()
+    if cache.disk is not None:
+        await cache.disk.close()
+
+
 def test_a_mark_ends_what_its_group_had_and_nothing_that_comes_later():
     """Who belongs to the group and was stamped before is dead; other groups and later entries live."""
     purges = Purges(VirtualClock())
@@ -186,7 +193,7 @@ async def test_every_tier_honours_a_purge(tmp_path):
     assert await cache.get(kept.key) == kept
     assert await cache.census(lambda _: True) == Census(1, 100)
     assert cache.counters.purged >= 1
-    await disk.close()
+    await close(cache)
 
 
 async def test_what_is_purged_is_cleared_away_behind_the_reply(tmp_path):
@@ -206,8 +213,7 @@ async def test_what_is_purged_is_cleared_away_behind_the_reply(tmp_path):
     await disk.flush()
     assert (await disk.volume())[0] == 151
     assert await disk.get(make_entry(1, 0).key) is not None
-    await cache.close()
-    await disk.close()
+    await close(cache)
 
 
 async def test_an_answer_that_a_purge_overtook_is_not_kept():
@@ -220,6 +226,7 @@ async def test_an_answer_that_a_purge_overtook_is_not_kept():
     assert cache.peek(make_entry(1, stamp).key) is None
     assert cache.counters.late == 1
     assert cache.keep(make_entry(1, cache.purges.stamp(), of_model("a")))
+    await close(cache)
 
 
 async def test_a_purge_while_the_disk_is_read_wins(tmp_path):
@@ -238,7 +245,7 @@ async def test_a_purge_while_the_disk_is_read_wins(tmp_path):
 
     assert await reading is None
     assert cache.peek(entry.key) is None
-    await disk.close()
+    await close(cache)
 
 
 @pytest.mark.parametrize("jump", [0.0, -86400.0, 86400.0])
@@ -265,8 +272,7 @@ async def test_a_restart_brings_nothing_back(tmp_path, jump):
     assert await cache.purge(of_tag("y"))
     assert await cache.get(kept.key) is None
     assert cache.keep(make_entry(3, again.stamp(), of_tag("y")))
-    assert cache.disk is not None
-    await cache.disk.close()
+    await close(cache)
 
 
 async def test_a_purge_that_the_disk_does_not_take_says_so_and_is_tried_again(tmp_path):
@@ -286,12 +292,11 @@ async def test_a_purge_that_the_disk_does_not_take_says_so_and_is_tried_again(tm
 
     cache.keep(make_entry(2, purges.stamp()))
     await disk.flush()
-    await disk.close()
+    await close(cache)
     again = Purges()
     cache = cache_of(again, await open_disk(tmp_path, again))
     assert await cache.get(entry.key) is None
-    assert cache.disk is not None
-    await cache.disk.close()
+    await close(cache)
 
 
 async def test_marks_from_elsewhere_reach_the_disk_with_the_next_write(tmp_path):
@@ -326,3 +331,4 @@ async def test_what_is_purged_is_not_found_by_meaning():
 
     assert isinstance(await semantic.find("m", meaning, 5.0), Miss)
     await semantic.close()
+    await close(cache)
