@@ -4,7 +4,10 @@ Repeats, other wordings and near-misses of facts of atlas' world; half way the m
 more near-misses. A hit by meaning is wrong where its answer had been made for a question with another right answer. At
 each checkpoint the share of wrong hits so far is compared with the target and with what the gateway certifies then.
 
-    .venv/bin/python -m scripts.evaluate_bound [--requests 20000] [--threshold 0.6] [--json FILE]
+    .venv/bin/python -m scripts.evaluate_bound [--requests 20000] [--model world --changed 10%] [--json FILE]
+
+The model is atlas, or one that is always right and gives other answers to a part of the facts from half way on: then
+what was remembered is stale, and wrong.
 
 Ends with 1 where the share is above the target beyond chance, or above a bound that the gateway stated.
 """
@@ -34,9 +37,9 @@ from backends.zoo.atlas_phrasing import Grammar
 from backends.zoo.atlas_world import Fact, World, facts, load_world
 from scripts.replay import outcome_of
 from scripts.running_gateway import ROOT, running
+from scripts.world_upstream import Truth, serving
 
 SOURCE = ROOT / "models" / "atlas"
-NAMESPACE = "chat/atlas/"
 _Z = 1.96
 _PATIENCE_S = 120.0
 
@@ -109,12 +112,16 @@ class Checkpoint:
 
 @dataclass(slots=True)
 class Stream:
-    """Draws the requests of one phase after the other, remembering what was asked."""
+    """Draws the requests of one phase after the other, remembering what was asked.
+
+    In the second phase another answer is right to a part `changed` of the facts.
+    """
 
     world: World
     grammar: Grammar
     rng: Random
     split: str
+    changed: float = 0.0
     asked: list[tuple[Fact, str]] = field(default_factory=list)
 
     def phase(self, mix: Mix, number: int) -> Iterator[Asked]:
@@ -126,7 +133,18 @@ class Stream:
         while True:
             kind, fact, text = self._draw(mix, by_relation)
             self.asked.append((fact, text))
-            yield Asked(text, kind, truth(self.world, fact), number)
+            yield Asked(text, kind, self.right(fact, number), number)
+
+    def right(self, fact: Fact, phase: int) -> str:
+        """Return the answer that is right in a phase."""
+        right = truth(self.world, fact)
+        if phase > 1 and Random(f"{fact}").random() < self.changed:
+            return f"Since the reform: {right}"
+        return right
+
+    def truths(self) -> Truth:
+        """Return the right answers to all that was drawn."""
+        return Truth(*({text: self.right(fact, phase) for fact, text in self.asked} for phase in (1, 2)))
 
     def _draw(self, mix: Mix, by_relation: Mapping[str, Sequence[Fact]]) -> tuple[str, Fact, str]:
         chance, rng = self.rng.random(), self.rng
@@ -208,7 +226,8 @@ class Judge:
 class Client:
     """Asks over connections of its own, one for each thread."""
 
-    def __init__(self, url: str, threads: int) -> None:
+    def __init__(self, url: str, model: str, threads: int) -> None:
+        self._model = model
         self._netloc = urlsplit(url).netloc
         self._threads = ThreadPoolExecutor(threads)
         self._free = [self._connect() for _ in range(threads)]
@@ -237,7 +256,7 @@ class Client:
     def _one(self, asked: Asked) -> Reply:
         connection = self._free.pop()
         try:
-            body = {"model": "atlas", "messages": [{"role": "user", "content": asked.text}]}
+            body = {"model": self._model, "messages": [{"role": "user", "content": asked.text}]}
             connection.request("POST", "/v1/chat/completions", json.dumps(body))
             response = connection.getresponse()
             told = json.loads(response.read())
@@ -250,10 +269,10 @@ class Client:
 
 
 def certificate_of(client: Client) -> Mapping[str, Any] | None:
-    """Return the namespace's certificate once no audit is under way; None before there is one."""
+    """Return the only namespace's certificate once no audit is under way; None before there is one."""
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
-        told = client.get(f"/admin/cache/certificate?namespace={NAMESPACE}")
+        told = client.get("/admin/cache/certificate")
         if not told["namespaces"]:
             return None
         if not told["namespaces"][0]["audits_under_way"]:
@@ -263,11 +282,15 @@ def certificate_of(client: Client) -> Mapping[str, Any] | None:
     raise TimeoutError("audits do not end")
 
 
-def replay(client: Client, stream: Sequence[Asked], *, at_once: int, every: int, console: Console) -> list[Checkpoint]:
+def replay(
+    client: Client, stream: Sequence[Asked], truth: Truth, *, at_once: int, every: int, console: Console
+) -> list[Checkpoint]:
     """Ask all, and return what was found at each checkpoint: after each so many hits by meaning, and at the end."""
     judge, found, due = Judge(), [], every
     for start in range(0, len(stream), at_once):
         asked = stream[start : start + at_once]
+        if asked[0].phase > 1:
+            truth.change()
         began = time.time()
         judge.take(client.ask(asked), began)
         if judge.counts.semantic >= due or start + at_once >= len(stream):
@@ -309,7 +332,7 @@ def verdict(points: Sequence[Checkpoint], target: float) -> dict[str, Any]:
     }
 
 
-def config_of(directory: Path, options: argparse.Namespace) -> str:
+def config_of(directory: Path, options: argparse.Namespace, upstream: str) -> str:
     """Write the gateway's config: the audits' budget is that of a stream in fast motion."""
     models = ROOT / "var/models"
     threshold = f"threshold: {options.threshold}, " if options.threshold else ""
@@ -322,44 +345,51 @@ cache:
 models:
   minilm: {{task: embed, onnx: {{path: {models / "minilm"}}}, pool: {{min: 1}}}}
   atlas: {{task: chat, onnx: {{path: {models / "atlas"}}}, pool: {{min: 1, queue: 1024}}}}
+  world: {{task: chat, http: {{url: "{upstream}"}}}}
 """
 
 
-def stream_of(count: int, seed: int, split: str) -> list[Asked]:
-    """Draw the whole stream: one half of each mix."""
+def stream_of(count: int, seed: int, split: str, changed: float) -> tuple[list[Asked], Truth]:
+    """Draw the whole stream, one half of each mix, and the answers to it."""
     world = load_world(SOURCE / "world.yaml")
-    drawn = Stream(world, Grammar(world, SOURCE / "phrasings.yaml"), Random(seed), split)
+    drawn = Stream(world, Grammar(world, SOURCE / "phrasings.yaml"), Random(seed), split, changed)
     before = list(islice(drawn.phase(BEFORE, 1), count // 2))
-    return before + list(islice(drawn.phase(AFTER, 2), count - count // 2))
+    after = list(islice(drawn.phase(AFTER, 2), count - count // 2))
+    return before + after, drawn.truths()
 
 
 def main() -> int:
     """Replay, print, and return the exit code."""
     options = _parser().parse_args()
     console = Console(width=200)
-    stream = stream_of(options.requests, options.seed, options.split)
-    with tempfile.TemporaryDirectory(prefix="warmgate-bound-") as name:
+    stream, right = stream_of(options.requests, options.seed, options.split, share_of(options.changed))
+    with tempfile.TemporaryDirectory(prefix="warmgate-bound-") as name, serving(right) as upstream:
         directory = Path(name)
-        with running(config_of(directory, options), directory, log_level="warning") as gateway:
-            client = Client(gateway.url, options.at_once)
+        with running(config_of(directory, options, upstream), directory) as gateway:
+            client = Client(gateway.url, options.model, options.at_once)
             began = time.monotonic()
-            points = replay(client, stream, at_once=options.at_once, every=options.every, console=console)
+            points = replay(client, stream, right, at_once=options.at_once, every=options.every, console=console)
             took_s = time.monotonic() - began
             client.close()
             log = gateway.log_text()
-    said = verdict(points, float(options.target.rstrip("%")) / 100)
+    said = verdict(points, share_of(options.target))
     told = {
         "options": {key: str(value) for key, value in vars(options).items()},
         "seconds": round(took_s, 1),
         "verdict": said,
         "end": asdict(points[-1].counts) if points else None,
         "checkpoints": [{**asdict(point), "certificate_holds": point.certificate_holds} for point in points],
-        "log": log.splitlines(),
+        "log": [line for line in log.splitlines() if "cache.trust" in line],
     }
     show(console, said, log)
     if options.json:
         options.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return int(not said["holds"])
+
+
+def share_of(text: str) -> float:
+    """Read a share such as `1%`."""
+    return float(text.rstrip("%")) / 100
 
 
 def show(console: Console, said: Mapping[str, Any], log: str) -> None:
@@ -374,6 +404,8 @@ def show(console: Console, said: Mapping[str, Any], log: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Hold the promise of max_wrong_hits to a stream of known answers.")
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--model", default="atlas", choices=("atlas", "world"))
+    parser.add_argument("--changed", default="0%", help="facts with another answer from half way on (model world)")
     parser.add_argument("--target", default="1%", help="max_wrong_hits")
     parser.add_argument("--threshold", type=float, help="where serving begins; left out: the cache's own")
     parser.add_argument("--share", default="5%")

@@ -63,7 +63,7 @@ def certificate(namespace: str, state: State, policy: Policy, now: float) -> Cer
     assert policy.target is not None, "without a target nothing is certified"
     sample, ledger = state.samples[0], state.ledgers[0]
     groups = tuple(
-        Region(LEVELS[last], *sample.counts(first, last), sample.upper(first, last, region_delta(policy, last)))
+        Region(LEVELS[last], *sample.counts(first, last), sample.upper(first, last, region_delta(state, policy, last)))
         for first, last in regions(state)
     )
     audited, wrong = sample.counts(0, state.place)

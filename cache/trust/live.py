@@ -108,6 +108,7 @@ class LiveTrust:
         self.counters.labels += 1
         if not label.same:
             self.counters.wrong += 1
+            self._raise_bar(label.pair.stored, label.confidence)
             if label.served:
                 self._refuse(Refused(label.pair, label.confidence))
                 if self.journal is not None:
@@ -219,7 +220,14 @@ class LiveTrust:
             del self._refused[next(iter(self._refused))]
         self._refused[pair] = None
         self._refused[Pair(pair.stored, pair.asked)] = None
-        self._bars[pair.stored] = max(refused.confidence, self._bars.get(pair.stored, 0.0))
+        self._raise_bar(pair.stored, refused.confidence)
+
+    def _raise_bar(self, stored: bytes, confidence: float) -> None:
+        """Serve an answer that was wrong for one question to others only if they are nearer."""
+        bar = max(confidence, self._bars.pop(stored, 0.0))
+        while len(self._bars) >= _MOST_REFUSED:
+            del self._bars[next(iter(self._bars))]
+        self._bars[stored] = bar
 
     def _take_dirty(self) -> list[tuple[str, str, str]]:
         taken = [(*key, dump(self._states[key])) for key in self._dirty]

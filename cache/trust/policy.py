@@ -19,6 +19,7 @@ from cache.trust.state import SOURCES, Policy, State
 
 # Shares of the error: most for the start threshold, the rest for stricter ones where that one is closed.
 _START_PART = 0.8
+_FIRST_PART = 0.8
 # The wrong shares that the bets are made for, in multiples of the target, and at most one half.
 _DRIFTS = (2.0, 5.0, 20.0)
 _ALARM = 200.0
@@ -131,7 +132,7 @@ def settle(state: State, policy: Policy, now: float) -> State:
     # The first one found at the start is forgiven: one tells little, and without it nothing would ever begin.
     if ledger.found - 1 / policy.start_share > policy.target * ledger.hits:
         return _close(state, policy, now, "breach: audits found more wrong hits than the target allows")
-    if not _passes(state.samples[0], policy, 0, state.base, _delta_of(policy, state.base)):
+    if not _passes(state.samples[0], policy, 0, state.base, region_delta(state, policy, state.base)):
         why = "too few labels yet for a certificate"
         return replace(state, status="starting", reason=why, place=state.base)
     return replace(state, status="certified", reason="the labels allow it", place=_opened(state, policy))
@@ -142,9 +143,16 @@ def regions(state: State) -> list[tuple[int, int]]:
     return [(0, state.base), *((place, place) for place in range(state.base + 1, state.place + 1))]
 
 
-def region_delta(policy: Policy, place: int) -> float:
-    """Return the error that the bound on a region, which ends at this level, is computed for."""
-    return _delta_of(policy, place)
+def region_delta(state: State, policy: Policy, place: int) -> float:
+    """Return the error that the bound on a region, which ends at this level, may have.
+
+    All attempts to open a namespace share what is allowed: most is the first one's, the others have 1/2, 1/6, 1/12, …
+    of the rest.
+    """
+    delta = policy.delta * _START_PART if place >= policy.start else policy.delta * (1 - _START_PART) / policy.start
+    if state.attempt == 0:
+        return delta * _FIRST_PART
+    return delta * (1 - _FIRST_PART) / (state.attempt * (state.attempt + 1))
 
 
 def _begin(policy: Policy, now: float) -> State:
@@ -162,30 +170,35 @@ def _count(state: State, label: Label) -> State:
 
 def _close(state: State, policy: Policy, now: float, reason: str) -> State:
     """Serve nothing any more, and forget what spoke for serving; the ledgers stay, to tell what was served."""
-    samples = (Sample(now), Sample(now))
     return replace(
-        _begin(policy, now), status="exact-only", reason=reason, samples=samples, ledgers=state.ledgers,
-        labels=state.labels, labelled_at=state.labelled_at,
+        _begin(policy, now), status="exact-only", reason=reason, ledgers=state.ledgers, labels=state.labels,
+        labelled_at=state.labelled_at, attempt=state.attempt + 1,
     )  # fmt: skip
 
 
 def _recovered(state: State, policy: Policy, now: float) -> State:
     """Open again down to the start threshold, or else the loosest stricter level, that fresh labels allow."""
     for place in (policy.start, *reversed(range(policy.start))):
-        if _passes(state.samples[0], policy, 0, place, _delta_of(policy, place)):
+        if _passes(state.samples[0], policy, 0, place, region_delta(state, policy, place)):
             opened = replace(state, base=place)
             fresh_ledgers = _begin(policy, now).ledgers
             return replace(
                 opened, status="certified", reason="fresh labels allow it again", since=now,
                 place=_opened(opened, policy), ledgers=fresh_ledgers,
             )  # fmt: skip
+    looked_at, wrong = state.samples[0].counts(0, policy.start)
+    if policy.target is not None and lower_mean(looked_at, wrong, policy.delta) > policy.target:
+        # What is refuted stays so however much is added: a new attempt, which has less of the error to spend.
+        return replace(state, samples=(Sample(now), Sample(now)), attempt=state.attempt + 1)
     return state
 
 
 def _opened(state: State, policy: Policy) -> int:
     """Return the loosest level to which every one from the base on has labels enough of its own."""
-    place = state.base
-    while place + 1 < len(LEVELS) and _passes(state.samples[0], policy, place + 1, place + 1, _delta_of(policy, place)):
+    place, sample = state.base, state.samples[0]
+    while place + 1 < len(LEVELS):
+        if not _passes(sample, policy, place + 1, place + 1, region_delta(state, policy, place + 1)):
+            break
         place += 1
     return place
 
@@ -199,12 +212,6 @@ def adopt(state: State, former: Policy, policy: Policy, now: float) -> State:
 def rebase(state: State, base: int) -> State:
     """Return the state with another level to be served down to without evidence for what is below."""
     return replace(state, base=base, place=base)
-
-
-def _delta_of(policy: Policy, place: int) -> float:
-    if place >= policy.start:
-        return policy.delta * _START_PART
-    return policy.delta * (1 - _START_PART) / policy.start
 
 
 def _passes(sample: Sample, policy: Policy, first: int, last: int, delta: float) -> bool:

@@ -39,7 +39,7 @@ class State:
 
     `base` is the level that is served down to without evidence of its own for what is below; `place` the level that is
     served down to now. `wealth` has what bets against the target have won of late; `lost` is how many audits in a row
-    came to no label. Samples and ledgers: older, younger.
+    came to no label, `attempt` how often evidence was begun anew. Samples and ledgers: older, younger.
     """
 
     status: Status
@@ -53,6 +53,7 @@ class State:
     labels: tuple[int, ...] = (0,) * len(SOURCES)
     labelled_at: float | None = None
     lost: int = 0
+    attempt: int = 0
 
     @property
     def threshold(self) -> float:
