@@ -203,7 +203,7 @@ class ExactCache:
 
     def _bury(self, entry: Entry) -> None:
         self.counters.purged += 1
-        self.memory.discard(entry.key)
+        self.memory.discard_only(entry)
 
     def _note_change(self, key: bytes) -> None:
         if key in self._reading:

@@ -9,6 +9,8 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
+
 from cache.disk import DiskStore
 from cache.disk.check import HARMLESS, check
 from cache.purges import Purges
@@ -86,6 +88,7 @@ async def survey(directory: Path, promises: Promises) -> int:
     return alive
 
 
+@pytest.mark.timeout(60 + 5 * CRASHES)
 async def test_nothing_purged_torn_or_wrong_survives_kill_9(tmp_path):
     """Whatever a killed process had acknowledged holds: purges stay in force, and rows are whole."""
     choose = random.Random(CRASHES)
