@@ -24,6 +24,8 @@ PARTITION_OVERHEAD_BYTES = 2048
 
 # How many of the oldest are looked at with each addition, whether their time is over.
 _SWEPT = 2
+# One text may be asked in other shapes, each with a key of its own.
+_MOST_TWINS = 4
 # Rows of a snapshot are older than all that is added: their numbers begin here, those of the others at 0.
 _FIRST = -(1 << 40)
 
@@ -90,6 +92,7 @@ class VectorIndex:
         self._by_place: dict[int, Named] = {}
         self._records: dict[int, bytes] = {}
         self._numbers: dict[bytes, int] = {}
+        self._twins: dict[int, list[Record]] = {}
         self._large: dict[bytes, Named] = {}
         self._oldest = _FIRST
         self._next_adopted = _FIRST
@@ -106,40 +109,54 @@ class VectorIndex:
     def add(self, entry: Entry) -> int:
         """Index the entry's meaning, in place of what its key, or its text, had; return how many were evicted.
 
-        Of two keys with one text the one stored later stays: loading from disk may bring the earlier one last. Raises
+        Of several keys with one text that which was stored last is found; the others wait for its removal. Raises
         `ValueError` where the vector is not normalised, or not of the partition's dimensions.
         """
         meaning = entry.meaning
         assert meaning is not None, "an entry without a meaning is not indexed"
-        row = read_vector(meaning.vector)
+        row, digest = read_vector(meaning.vector), text_digest(meaning.text)
         found = self._partitions.get(meaning.partition)
         if found is not None:
             require_dims(row, found.rows.dims)
         self.remove(entry.key)
-        digest = text_digest(meaning.text)
-        found = self._partitions.get(meaning.partition)
-        twin = None if found is None else found.texts.get(digest)
-        if twin is not None:
-            if unpack(self._records[twin]).stored_at > entry.stored_at:
-                return 0
-            self._forget(twin)
         found = self._partition(meaning.partition, len(row))
-        found.rows.add(self._next, row)
+        record = Record(entry.key, digest, found.place, entry.stored_at, entry.expires_at)
+        twin = found.texts.get(digest)
+        if twin is not None and unpack(self._records[twin]).stored_at > entry.stored_at:
+            self._keep_twin(twin, record)
+            return 0
+        number, self._next = self._next, self._next + 1
+        found.rows.add(number, row)
+        former = [] if twin is None else [*self._twins.pop(twin, ()), unpack(self._records[twin])]
+        self._note(number, found, record)
+        if twin is not None:
+            self._forget(twin)
+        for each in former:
+            self._keep_twin(number, each)
         if found.rows.is_large:
             self._large[found.name] = found
-        self._note(self._next, found, Record(entry.key, digest, found.place, entry.stored_at, entry.expires_at))
-        self._next += 1
         return self._evict()
 
     def remove(self, key: bytes) -> None:
-        """Forget the key, if it is there."""
+        """Forget the key, if it is there; another one of the same text takes its place."""
         number = self._numbers.get(key)
-        if number is not None:
+        if number is None:
+            return
+        twins = self._twins.get(number)
+        if not twins:
             self._forget(number)
+            return
+        del self._numbers[key]
+        if self._records[number].startswith(key):
+            self._records[number] = twins.pop().pack()
+        else:
+            twins[:] = [each for each in twins if each.key != key]
+        if not twins:
+            del self._twins[number]
 
     def clear(self) -> None:
         """Forget everything."""
-        for table in (self._partitions, self._by_place, self._records, self._numbers, self._large):
+        for table in (self._partitions, self._by_place, self._records, self._numbers, self._twins, self._large):
             table.clear()
         self._adopting = None
         self._oldest = self._next
@@ -251,11 +268,23 @@ class VectorIndex:
         self._numbers[record.key] = found.texts[record.digest] = number
         self.used_bytes += cost_bytes(found.rows.dims)
 
+    def _keep_twin(self, number: int, record: Record) -> None:
+        """Let a key wait behind the row of its text."""
+        self._numbers[record.key] = number
+        twins = sorted([*self._twins.get(number, ()), record], key=lambda each: each.stored_at)
+        for each in twins[:-_MOST_TWINS]:
+            del self._numbers[each.key]
+        self._twins[number] = twins[-_MOST_TWINS:]
+
     def _forget(self, number: int) -> None:
+        """Forget a row, and all keys of its text that point to it still."""
         record = unpack(self._records.pop(number))
-        del self._numbers[record.key]
+        for each in (record, *self._twins.pop(number, ())):
+            if self._numbers.get(each.key) == number:
+                del self._numbers[each.key]
         found = self._by_place[record.place]
-        del found.texts[record.digest]
+        if found.texts[record.digest] == number:
+            del found.texts[record.digest]
         self.used_bytes -= cost_bytes(found.rows.dims)
         if found.texts or found is self._adopting:
             found.rows.remove(number)
@@ -273,11 +302,13 @@ class VectorIndex:
             number = self._first()
             if self.used_bytes > self.max_bytes:
                 evicted += 1
-            elif looked_at == _SWEPT or unpack(self._records[number]).expires_at > now:
+                self._forget(number)
+                continue
+            oldest = unpack(self._records[number])
+            if looked_at == _SWEPT or oldest.expires_at > now:
                 break
-            else:
-                looked_at += 1
-            self._forget(number)
+            looked_at += 1
+            self.remove(oldest.key)
         return evicted
 
     def _first(self) -> int:

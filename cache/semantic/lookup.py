@@ -21,6 +21,7 @@ from cache.semantic.growing import Grower
 from cache.semantic.index import VectorIndex
 from cache.semantic.judging import Judge, Nominee, nominate
 from cache.semantic.loading import Keeper, Loader, Readable
+from cache.semantic.partition import EXACT_ROWS
 from cache.semantic.vectors import read_vector, require_dims
 from cache.trust.contract import Trust
 
@@ -33,7 +34,7 @@ DEFAULT_THRESHOLD = 0.75
 _CANDIDATES = 4
 # Where that many rows are compared, it takes less time than the way to another thread and back.
 _ROWS_AT_ONCE = 1024
-# How often more candidates are asked for where those found are gone: a purge may have ended the nearest thousand.
+# How often it is looked again where some that were found are gone: a purge may have ended the nearest thousand.
 _ROUNDS = 5
 
 
@@ -53,7 +54,8 @@ class SemanticCache:
     """Finds entries of `store` by meaning, within one partition.
 
     `trust` decides what may be served: a fixed threshold where none is given. `snapshot` is
-    the file that generations are kept in over a restart, for vectors of this `embedder` alone.
+    the file that generations are kept in over a restart, for vectors of this `embedder` alone. Up
+    to `exact_rows` of a partition are compared one by one.
     The event loop's thread owns the index; large partitions are searched, and their next generations made, on others.
     """
 
@@ -66,6 +68,7 @@ class SemanticCache:
         max_bytes: int = 256 << 20,
         snapshot: Path | None = None,
         embedder: str = "",
+        exact_rows: int = EXACT_ROWS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = SemanticCounters()
@@ -73,7 +76,7 @@ class SemanticCache:
         self.airborne = Airborne()
         self._store = store
         self._clock = clock
-        self._index = VectorIndex(max_bytes, clock)
+        self._index = VectorIndex(max_bytes, clock, exact_rows=exact_rows)
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="cache-semantic")
         self._keeper = Keeper(self._index, snapshot, embedder)
         self._grower = Grower(self._index, self._keeper)
@@ -187,10 +190,11 @@ class SemanticCache:
         for _ in range(_ROUNDS):
             keys = await self._nearest(asked, count)
             entries = [entry for key in keys if (entry := await self._alive(key, asked)) is not None]
-            dead += len(keys) - len(entries)
-            if entries or len(keys) < count:
+            if len(entries) == len(keys):
                 break
-            count *= 4
+            # What was gone hid others that are as near: it is out of the index now.
+            dead += len(keys) - len(entries)
+            count *= 1 if entries else 4
         if not entries:
             return Miss("gone" if dead else "empty")
         nominees = nominate(asked, entries)

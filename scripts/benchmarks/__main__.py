@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.benchmarks import cold_start, contests, passing, programs, report, serving
+from scripts.benchmarks import cold_start, contests, meanings, passing, programs, report, serving
 from scripts.benchmarks.cold_start import ColdStart
 from scripts.benchmarks.contests import Bench, Contest
 from scripts.benchmarks.passing import FirstBytes
@@ -75,11 +75,11 @@ def _hits(bench: Bench, models: Path, wanted: Sequence[str]) -> list[Contest]:
     with programs.pinned_to(bench.served_on), running(serving.config(place, models), place) as runs:
         gateway = Served(runs.url, runs.process.pid)
         measures = {
-            "exact": lambda: contests.exact_hits(bench, gateway),
-            "streamed": lambda: contests.streamed_hits(bench, gateway),
-            "semantic": lambda: contests.semantic_hits(bench, gateway),
+            "exact": lambda: [contests.exact_hits(bench, gateway)],
+            "streamed": lambda: [contests.streamed_hits(bench, gateway)],
+            "semantic": lambda: meanings.contests(bench, gateway),
         }
-        return [measures[name]() for name in wanted]
+        return [contest for name in wanted for contest in measures[name]()]
 
 
 def _from_cold(bench: Bench, models: Path) -> list[ColdStart]:

@@ -14,7 +14,6 @@ from scripts.benchmarks.serving import Answer
 
 GATEWAY = "warmgate"
 QUESTION = "What is the capital of France?"
-IN_OTHER_WORDS = "Tell me the capital city of France."
 # Written by the server itself, or about the connection: not for a rival to repeat.
 _NOT_REPEATED = frozenset({"content-length", "date", "server", "connection"})
 _WARM_UP_S = 1
@@ -112,14 +111,6 @@ def streamed_hits(bench: Bench, gateway: Served) -> Contest:
     serving.ask(gateway.url, post)
     _cached(gateway, post, "exact")
     return bench.contest("exact hits, streamed", post, {GATEWAY: gateway})
-
-
-def semantic_hits(bench: Bench, gateway: Served) -> Contest:
-    """Measure hits by meaning, one at a time: each needs a vector from a worker, which shares the gateway's core."""
-    post = serving.chat("atlas", IN_OTHER_WORDS)
-    serving.ask(gateway.url, serving.chat("atlas", QUESTION))
-    _cached(gateway, post, "semantic")
-    return bench.contest("semantic hits, 1 client", post, {GATEWAY: gateway}, connections=1)
 
 
 def _cached(gateway: Served, post: Post, tier: str) -> Answer:

@@ -56,22 +56,25 @@ class BadRunError(RuntimeError):
     """wrk saw errors, or printed what cannot be read: its figures mean nothing."""
 
 
-def run(server: Served, post: Post, seconds: int, core: int, connections: int = CONNECTIONS) -> Load:
-    """Send `post` to a server for some seconds over keep-alive connections, from one thread on `core`."""
+def run(
+    server: Served, post: Post, seconds: int, core: int, connections: int = CONNECTIONS, *, script: str | None = None
+) -> Load:
+    """Send `post` to a server for some seconds over keep-alive connections, from one thread on `core`.
+
+    Another `script` for wrk may vary it.
+    """
     before_s = server.cpu_s()
-    seen = parse(_wrk(server.url, post, seconds, core, connections))
+    seen = parse(_wrk(server.url + post.path, script or lua(post), seconds, core, connections))
     cpu_us = (server.cpu_s() - before_s) * 1e6 / seen.answers
     return Load(seen.per_s, seen.p50_ms, seen.p99_ms, cpu_us)
 
 
-def _wrk(url: str, post: Post, seconds: int, core: int, connections: int) -> str:
+def _wrk(url: str, lines: str, seconds: int, core: int, connections: int) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".lua", encoding="utf-8") as script, programs.pinned_to(core):
-        script.write(lua(post))
+        script.write(lines)
         script.flush()
         command = [programs.find("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script.name]
-        ended = subprocess.run(
-            [*command, url + post.path], capture_output=True, text=True, check=True, timeout=seconds + _GRACE_S
-        )
+        ended = subprocess.run([*command, url], capture_output=True, text=True, check=True, timeout=seconds + _GRACE_S)
     return ended.stdout
 
 

@@ -40,7 +40,7 @@ server:
 cache:
   directory: {directory}/cache
   exact: {{memory: 64MiB, disk: 256MiB, ttl: 1h}}
-  semantic: {{embedder: minilm, ttl: 1h}}
+  semantic: {{embedder: minilm, ttl: 1h, budget: 2s}}
 models:
   minilm: {{task: embed, onnx: {{path: {models}/minilm}}, pool: {{min: 1, max: 1}}}}
   atlas: {{task: chat, onnx: {{path: {models}/atlas}}, pool: {{min: 1, max: 1}}}}
