@@ -73,7 +73,10 @@ class StreamDecoder:
         """
         if not self.complete or self._reason is None:
             raise UpstreamFailed("the upstream's answer ended before it was complete (no message_stop)")
-        usage = _usage_of(self._usage)
+        try:
+            usage = _usage_of(self._usage)
+        except (TypeError, AttributeError, ValueError) as error:
+            raise misshapen(orjson.dumps(self._usage), error) from error
         return [usage] if self._untold else [usage, Finish(_REASONS.get(self._reason, "stop"), stop=self._stop)]
 
     def _take(self, event: dict[str, Any]) -> list[Event]:

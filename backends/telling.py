@@ -39,7 +39,8 @@ class Telling:
             return [Frame(data, self._kind, self._content_type), *events]
         if len(events) == 1 and type(event := events[0]) is Text and event.index == 0:
             return ((data, event.text),)
-        return [(data, ""), *events]
+        texts = [event.text for event in events if type(event) is Text and event.index == 0]
+        return ((data, "".join(texts)),) if len(texts) == len(events) else [(data, ""), *events]
 
     def end(self) -> list[Event]:
         """Return the events that close the answer. Raises `UpstreamFailed` where it was cut off or is none."""
