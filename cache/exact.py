@@ -57,6 +57,8 @@ class ExactCache:
         self.memory = memory
         self.disk = disk
         self.shared = shared
+        self.learn: Callable[[Entry], None] | None = None
+        """Called with what another gateway made, when it is taken over."""
         self.purges = purges or Purges()
         self.counters = ExactCounters()
         self.sweeper = Sweeper(memory, disk, self.purges)
@@ -199,6 +201,8 @@ class ExactCache:
             return False
         if self.disk is not None:
             self.disk.keep(entry)
+        if self.learn is not None:
+            self.learn(entry)
         return True
 
     def _bury(self, entry: Entry) -> None:

@@ -156,7 +156,7 @@ async def test_a_log_of_another_type_costs_only_the_exchange(redis_server):
 
 
 async def test_the_tiers_stand_in_for_each_other(redis_server, tmp_path):
-    """What is only shared is promoted to memory and to disk, with the life that it has left."""
+    """What is only shared is promoted to memory and to disk, with the life that it has left, and learned of."""
     purges = Purges()
     disk = DiskStore(tmp_path, 1 << 20, purges=purges)
     await disk.open()
@@ -165,8 +165,11 @@ async def test_the_tiers_stand_in_for_each_other(redis_server, tmp_path):
         other.keep(entry)
         await other.flush()
         exact = ExactCache(MemoryStore(1 << 20), disk, purges, one)
+        learned: list[Entry] = []
+        exact.learn = learned.append
         assert exact.peek(entry.key) is None
-        assert await exact.get(entry.key) == entry
+        assert await exact.get(entry.key) == await exact.get(entry.key) == entry
+        assert learned == [entry]
         redis_server.kill()
         assert exact.peek(entry.key) == entry
         await disk.flush()

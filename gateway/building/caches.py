@@ -66,6 +66,17 @@ async def open_caches(settings: CacheSettings, embedder_version: str | None, for
     opened = Caches(settings, disk, shared, exact, None, embedder_version)
     if settings.semantic is None:
         return opened
+    try:
+        return await _with_semantic(opened, former)
+    except BaseException:
+        await opened.close(former)
+        raise
+
+
+async def _with_semantic(opened: Caches, former: Caches | None) -> Caches:
+    """Open the cache by meaning, and what tells how far it may be trusted."""
+    settings, exact, embedder_version = opened.settings, opened.exact, opened.embedder_version
+    assert settings.semantic is not None
     confidences = f"cosine of {embedder_version}"
     former_trust = None if former is None else former.trusting
     trusting = await open_trust(settings.directory, settings.semantic, confidences, former_trust)
@@ -82,8 +93,8 @@ async def open_caches(settings: CacheSettings, embedder_version: str | None, for
             snapshot=settings.directory / "vectors.snapshot",
             embedder=embedder_version or "",
         )
-        if disk is not None:
-            semantic.load(disk)
+        if opened.disk is not None:
+            semantic.load(opened.disk)
     return replace(opened, semantic=semantic)
 
 
@@ -92,6 +103,7 @@ async def adjust(caches: Caches) -> None:
     settings = caches.settings
     caches.exact.memory.resize(settings.exact.memory_bytes)
     caches.exact.shared = caches.shared
+    caches.exact.learn = None if caches.semantic is None else caches.semantic.add
     if caches.disk is not None:
         await caches.disk.resize(settings.exact.disk_bytes)
     if caches.shared is not None and settings.shared is not None:
