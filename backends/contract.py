@@ -6,7 +6,7 @@ Knows nothing of how a model runs, nor of the wire that a client speaks.
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from backends.value import value
 
@@ -290,15 +290,24 @@ class AnsweringBackend(Backend, Protocol):
         ...
 
 
-Written = tuple[bytes, bytes]
-"""A request as it is sent: its head and its body."""
+class Passed(NamedTuple):
+    """A whole answer in the bytes that it came in, which are of the job's own kind, and the tokens that it tells."""
+
+    body: bytes
+    content_type: str
+    tokens_in: int
+    tokens_out: int
+
+
+Written = bytes
+"""A request as it is sent."""
 
 
 class Sent(Protocol):
     """A job that was sent, and whose answer is on its way. It ends with one of its methods, however it ends."""
 
-    def events(self) -> Sequence[Made] | None:
-        """Return the answer's events; `None` where it has not come whole, or is none: then there is `rest`."""
+    def passed(self) -> Passed | None:
+        """Return the answer, and end; `None` where it has not come whole, or must be read: then there is `rest`."""
         ...
 
     async def rest(self, job: Job) -> Sequence[Made]:
@@ -312,18 +321,23 @@ class Sent(Protocol):
 
 @runtime_checkable
 class SendingBackend(AnsweringBackend, Protocol):
-    """A backend that can be sent a job without waiting."""
+    """A backend that can be sent a job in its own `wire`'s words without waiting."""
+
+    @property
+    def wire(self) -> str:
+        """The `Verbatim.wire` of the requests that go on as they came."""
+        ...
 
     def ready(self) -> bool:
         """Tell whether `begin` may be called now."""
         ...
 
-    def written(self, job: Job) -> Written:
-        """Return what is to be sent for a job. Raises `BadJob`."""
+    def written(self, verbatim: Verbatim) -> Written:
+        """Return what is to be sent for a request of its `wire`. Raises `BadJob`."""
         ...
 
-    def begin(self, job: Job, written: Written, told: Callable[[], None]) -> Sent:
-        """Send a job; `told` is called once, from the event loop, when its answer has come or cannot be had so."""
+    def begin(self, written: Written, told: Callable[[], None]) -> Sent:
+        """Send what was `written`; `told` is called once, from the event loop, when its answer has come or will not."""
         ...
 
 

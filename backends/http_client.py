@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
-from backends.http_connection import Connection, ExchangeFailed, Silent, Stale
+from backends.http_connection import Connection, ExchangeFailed, KnownReplies, Silent, Stale
 
 # A connection that idled for longer is not trusted: something on the way may have forgotten it.
 IDLE_S = 15.0
@@ -43,6 +43,7 @@ class HttpClient:
         self._closed = False
         self._look: asyncio.TimerHandle | None = None
         self._head = lru_cache(maxsize=64)(self._made_head)
+        self._replies: KnownReplies = {}
 
     async def open(self) -> Self:
         """Make ready; nothing is sent yet. Reading the machine's certificates takes a while, so a thread does it."""
@@ -82,13 +83,13 @@ class HttpClient:
             idle.pop()
         return bool(idle)
 
-    def begin(self, head: bytes, body: bytes, told: Callable[[], None]) -> Connection:
+    def begin(self, request: bytes, told: Callable[[], None]) -> Connection:
         """Send a request on a connection that is open already; `told` is called when its whole reply has come or not.
 
         To be called where there `has_idle` alone, and followed by `post` or by `leave`.
         """
         connection = self._idle.pop()
-        connection.begin(head, body, whole=True, told=told)
+        connection.begin(request, b"", whole=True, told=told)
         return connection
 
     async def get(self, path: str) -> Connection:
@@ -144,7 +145,7 @@ class HttpClient:
         return connection
 
     def _connection(self) -> Connection:
-        connection = Connection(self._free, self._forget, self._loop.time)
+        connection = Connection(self._free, self._forget, self._loop.time, self._replies)
         self._all.add(connection)
         return connection
 

@@ -18,6 +18,12 @@ HELD_BYTES = 256 * 2**10
 # A body so small goes out in one piece with its head.
 _JOINED_BYTES = 16 * 2**10
 
+# The heads of replies that are known at a time. A server's are mostly the same within a second, but for their length.
+_KNOWN_HEADS = 256
+
+KnownReplies = dict[bytes, tuple[int, dict[bytes, bytes], int]]
+"""The status, the headers and the body's length of replies by the bytes of their heads."""
+
 _FIRST_FINAL = 200
 _WITHOUT_BODY = (204, 304)
 
@@ -41,7 +47,11 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, on_free: Callable[["Connection"], None], on_lost: Callable[["Connection"], None], now: Callable[[], float]
+        self,
+        on_free: Callable[["Connection"], None],
+        on_lost: Callable[["Connection"], None],
+        now: Callable[[], float],
+        known: KnownReplies,
     ) -> None:
         self.status = 0
         self.since_s = now()
@@ -55,9 +65,7 @@ class Connection(asyncio.Protocol):
         self._told: Callable[[], None] | None = None
         self._whole = False
         self._used = False
-        self._former_head = b""
-        self._former_bytes = 0
-        self._former: tuple[int, dict[bytes, bytes]] = (0, {})
+        self._known = known
         self._lost = True  # it has not been made yet
         self._reset()
 
@@ -93,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._told = told
         self.since_s = self._now()
         if len(body) <= _JOINED_BYTES:
-            self._transport.write(head + body)
+            self._transport.write(head + body if body else head)
         else:
             self._transport.write(head)
             self._transport.write(body)
@@ -215,8 +223,7 @@ class Connection(asyncio.Protocol):
             self._overrun = True
             return
         self.since_s = self._now()
-        if len(data) == self._former_bytes and not self._received_bytes and data.startswith(self._former_head):
-            self._take_again(data)
+        if not self._received_bytes and self._take_known(data):
             return
         try:
             self._parser.feed_data(data)
@@ -237,7 +244,7 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def _note(self, data: bytes) -> None:
-        """Keep a reply's head for `_take_again`, where it is the whole of what came and says how long its body is."""
+        """Keep a reply's head for `_take_known`, where it is the whole of what came and says how long its body is."""
         head_bytes = len(data) - self._body_bytes
         if (
             self._keep_alive
@@ -246,21 +253,26 @@ class Connection(asyncio.Protocol):
             and b"transfer-encoding" not in self._headers
             and data.find(b"\r\n\r\n") + 4 == head_bytes
         ):
-            self._former_head, self._former_bytes = data[:head_bytes], len(data)
-            self._former = self.status, self._headers
+            if len(self._known) >= _KNOWN_HEADS:
+                self._known.clear()
+            self._known[data[:head_bytes]] = self.status, self._headers, self._body_bytes
 
-    def _take_again(self, data: bytes) -> None:
-        """Take a whole reply whose head is the former's, byte for byte: a server's are mostly, within a second.
+    def _take_known(self, data: bytes) -> bool:
+        """Take a whole reply whose head is known, byte for byte; tell whether it is one.
 
         The parser knows nothing of it; it is where it was, before a reply.
         """
-        head_bytes = len(self._former_head)
-        self.status, self._headers = self._former
-        self._received_bytes, self._body_bytes = len(data), len(data) - head_bytes
-        self._body.append(data[head_bytes:])
+        begins = data.find(b"\r\n\r\n") + 4
+        known = self._known.get(data[:begins])
+        if known is None or len(data) != begins + known[2]:
+            return False
+        self.status, self._headers, self._body_bytes = known
+        self._received_bytes = len(data)
+        self._body.append(data[begins:])
         self._head_done = self.complete = self._keep_alive = True
         self._whole = False
         self._wake()
+        return True
 
     def eof_received(self) -> bool:
         """Let the transport close."""

@@ -11,6 +11,7 @@ from backends.contract import (
     Dispatched,
     Job,
     Made,
+    Passed,
     SendingBackend,
     Sent,
     UpstreamFailed,
@@ -45,7 +46,6 @@ class Begun(NamedTuple):
     replica: Replica
     sent: Sent
     arrived: float
-    dispatched: Dispatched
 
 
 class Pool(Slots):
@@ -80,7 +80,7 @@ class Pool(Slots):
                     with limit:
                         event = await events.__anext__()
             except StopAsyncIteration:
-                self._learn(usage, first_event_s, self._clock() - bound_at)
+                self._learn(usage.prompt_tokens, usage.completion_tokens, first_event_s, self._clock() - bound_at)
             except WorkerDied as error:
                 self._lost(replica, str(error))
                 raise
@@ -107,7 +107,7 @@ class Pool(Slots):
             self._release(replica)
         return await self._collected(job, arrived, deadline)
 
-    def begin(self, replica: Replica, job: Job, written: Written, told: Callable[[], None]) -> Begun:
+    def begin(self, replica: Replica, written: Written, told: Callable[[], None]) -> Begun:
         """Send a job to a replica that is `free_now` and whose backend is ready.
 
         Once `told` is called it is to be followed by `end`; where that returns nothing, by `go_on`.
@@ -115,21 +115,23 @@ class Pool(Slots):
         arrived = self._clock()
         self.demand.record(arrived)
         replica.in_flight += 1
-        sent = cast("SendingBackend", replica.sending).begin(job, written, told)
-        return Begun(replica, sent, arrived, Dispatched(replica.name, queue_s=0.0, start_s=0.0))
+        return Begun(replica, cast("SendingBackend", replica.sending).begin(written, told), arrived)
 
-    def end(self, begun: Begun) -> Answered | None:
-        """Return what a job that was begun has answered; `None` where that is not known without waiting."""
-        events = begun.sent.events()
-        if events is None:
+    def end(self, begun: Begun) -> tuple[Passed, float] | None:
+        """Return what a job that was begun has answered, and after what time; `None` where that is not known yet."""
+        passed = begun.sent.passed()
+        if passed is None:
             return None
         self._release(begun.replica)
-        return self._answered(begun.dispatched, begun.arrived, events)
+        took_s = self._clock() - begun.arrived
+        self._learn(passed.tokens_in, passed.tokens_out, took_s, took_s)
+        return passed, took_s
 
     async def go_on(self, begun: Begun, job: Job, deadline: float | None) -> Answered:
         """Go on with a job that was begun, as `answer` does."""
+        dispatched = Dispatched(begun.replica.name, queue_s=0.0, start_s=0.0)
         return await self._answer(
-            begun.replica, begun.sent.rest, job, begun.arrived, dispatched=begun.dispatched, deadline=deadline
+            begun.replica, begun.sent.rest, job, begun.arrived, dispatched=dispatched, deadline=deadline
         )
 
     def cancel(self, begun: Begun) -> None:
@@ -202,7 +204,7 @@ class Pool(Slots):
         if events and type(events[0]) is Dispatched:
             dispatched, events = replace(dispatched, unkept=True), events[1:]
         usage = _usage(events)
-        self._learn(usage, took_s, took_s)
+        self._learn(usage.prompt_tokens, usage.completion_tokens, took_s, took_s)
         return Answered(dispatched, took_s, events, usage)
 
     def _dispatched(self, replica: Replica, arrived: float) -> Dispatched:
@@ -220,13 +222,10 @@ class Pool(Slots):
         finally:
             self._release(replica)
 
-    def _learn(self, usage: Usage, first_event_s: float, service_s: float) -> None:
+    def _learn(self, tokens_in: int, tokens_out: int, first_event_s: float, service_s: float) -> None:
         self._failures.count = 0
         self.costs.learn_job(
-            service_s=service_s,
-            first_event_s=first_event_s,
-            tokens_in=usage.prompt_tokens,
-            tokens_out=usage.completion_tokens,
+            service_s=service_s, first_event_s=first_event_s, tokens_in=tokens_in, tokens_out=tokens_out
         )
 
 

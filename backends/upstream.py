@@ -16,18 +16,21 @@ from backends.contract import (
     Frame,
     Job,
     Made,
+    Passed,
     StartFailed,
     Task,
     UpstreamFailed,
+    Verbatim,
     WorkerDied,
     Written,
 )
+from backends.glance import tokens_of
 from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import Connection, ExchangeFailed, Silent
 from backends.sse import EventTooLongError
 from backends.telling import Telling
 from backends.upstream_wire import OpenAIWire
-from backends.wire import Wire
+from backends.wire import Wire, as_it_came
 
 ANSWER_LIMIT_BYTES = 128 * 2**20
 _LEAST_SECRET_CHARS = 8
@@ -157,17 +160,22 @@ class HttpBackend:
         """Tell whether `begin` may be called now: a connection is open and idle."""
         return self._client.has_idle()
 
-    def written(self, job: Job) -> Written:
-        """Return the bytes that ask for a job. Raises `BadJob`."""
-        path, headers, body = self._wire.request_of(job, self._model_name)
+    @property
+    def wire(self) -> str:
+        """The wire whose requests go on as they came."""
+        return self._wire.name
+
+    def written(self, verbatim: Verbatim) -> Written:
+        """Return the bytes that ask for what a client of the same wire asked for. Raises `BadJob`."""
+        path, headers, body = as_it_came(verbatim, self._model_name)
         try:
-            return self._client.head(path, headers, body), body
+            return self._client.head(path, headers, body) + body
         except BadUrl as error:
             raise BadJob(str(error)) from error
 
-    def begin(self, job: Job, written: Written, told: Callable[[], None]) -> "Errand":
-        """Send a job; `told` is called when its whole answer has come, or cannot be had so."""
-        return Errand(self, job, self._client.begin(*written, told))
+    def begin(self, written: Written, told: Callable[[], None]) -> "Errand":
+        """Send a request; `told` is called when its whole answer has come, or cannot be had so."""
+        return Errand(self, self._client.begin(written, told))
 
     async def wait_exit(self) -> str:
         """Return when it was closed; an upstream does not end for us."""
@@ -232,25 +240,26 @@ class HttpBackend:
 class Errand:
     """A job that was sent, and whose answer is on its way. It ends with one of its methods, however it ends."""
 
-    __slots__ = ("_backend", "_job", "_reply")
+    __slots__ = ("_backend", "_reply")
 
-    def __init__(self, backend: HttpBackend, job: Job, reply: Connection) -> None:
+    def __init__(self, backend: HttpBackend, reply: Connection) -> None:
         self._backend = backend
-        self._job = job
         self._reply = reply
 
-    def events(self) -> list[Event] | None:
-        """Return the answer's events; `None` where it has not come whole, or is none: then there is `rest`."""
+    def passed(self) -> Passed | None:
+        """Return the answer, and end; `None` where it has not come whole, or must be read: then there is `rest`."""
         reply = self._reply
-        if not reply.complete or reply.status not in _SUCCESS or _is_stream(reply):
+        if not reply.complete or reply.status not in _SUCCESS:
             return None
-        try:
-            events = self._backend.events_of(reply, reply.body(), self._job)
-        except UpstreamFailed:
+        content_type = reply.header("content-type")
+        if content_type.startswith(_EVENT_STREAM):
             return None
-        before = _before(reply)
+        body = reply.body()
+        tokens = tokens_of(body)
+        if tokens is None:
+            return None
         reply.leave()
-        return [*before, *events] if before else events
+        return Passed(body, content_type, *tokens)
 
     async def rest(self, job: Job) -> Sequence[Made]:
         """Go on as `HttpBackend.answer` does, and raise what it raises; the connection was stale: as it begins."""

@@ -25,8 +25,11 @@ class Accounts:
         self._idle: asyncio.Event | None = None
 
     def begin(self, caller: Caller, features: Features, *, background: bool = False) -> Permit:
-        """Let a request begin, also past `answer`; it is to be `ended`. Raises as the limits do."""
-        tokens = features.tokens_in + (features.max_tokens_out or 0)
+        """Let a request begin; it is to be `ended`. Raises as the limits do."""
+        return self.let_in(caller, features.tokens_in + (features.max_tokens_out or 0), background=background)
+
+    def let_in(self, caller: Caller, tokens: int, *, background: bool = False) -> Permit:
+        """Let a request of about so many tokens begin; see `begin`."""
         permit = self._limiter.admit(caller, tokens, background=background)
         self._answering += 1
         return permit

@@ -112,6 +112,7 @@ class Connection(asyncio.Protocol):
         if self._writable is None:
             self._expires_s = self._loop.time() + KEEP_ALIVE_S
         else:
+            self.resting = False
             self.task = self._loop.create_task(self._answer(turn, written=True))
 
     def _look_whether_at_rest(self) -> None:
@@ -129,7 +130,7 @@ class Connection(asyncio.Protocol):
         What is written ahead of the reply tells one from the other, for who has left refuses it. Once the reply has
         begun, the end of what is sent is the end of the connection; so it is with TLS.
         """
-        self._have_a_task()
+        self.have_a_task()
         if self.task is None or not self._interim or not self._transport.can_write_eof():
             return False
         self._finishing = True
@@ -160,7 +161,7 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Answer what was asked, then close; a request that has not yet come whole is refused."""
         self._finishing, self.resting = True, False
-        self._have_a_task()
+        self.have_a_task()
         if self._intake.reading:
             self._turn_away(Draining("the gateway is shutting down"))
         elif self.task is None and not self._intake.closed:
@@ -220,7 +221,7 @@ class Connection(asyncio.Protocol):
 
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
-        self._have_a_task()
+        self.have_a_task()
         if self.task is None:
             self._next()
             return
@@ -250,26 +251,22 @@ class Connection(asyncio.Protocol):
             return
         self._expires_s = _NEVER
         self._interim = _GO_ON if turn.version == "1.1" else _START
-        if (begin := self._rules.begin) is not None and not turn.coding:
-            self._errand = begin(self._call_of(turn, turn.body), self._told)
-            if self._errand is not None:
-                self._turn = turn
-                return
         self.task = self._loop.create_task(self._answer(turn))
 
-    def _told(self, reply: Reply | None) -> None:
-        """Take the reply that an errand has, or wait for one that it has not."""
-        if reply is None:
-            self._have_a_task()
-            return
-        self._errand, turn = None, self._turn
-        self._write(turn, reply, cast("bytes", reply.body))
-        if self._writable is None:
-            self._go_on(turn)
-        else:
-            self.task = self._loop.create_task(self._answer(turn, written=True))
+    def begin(self, turn: Incoming, errand: Errand) -> None:
+        """Leave a request to an errand, which began while this was `resting`."""
+        self._errand, self._turn, self.resting = errand, turn, False
+        self._expires_s = _NEVER
+        self._interim = _GO_ON
 
-    def _have_a_task(self) -> None:
+    def answered(self, reply: bytes) -> None:
+        """Take an errand's reply."""
+        self._errand, self._interim = None, b""
+        self._transport.write(reply)
+        self.resting = not self._intake.reading
+        self.written(self._turn)
+
+    def have_a_task(self) -> None:
         """Let a task wait for an errand's reply: whatever else befalls the connection is for tasks."""
         if self._errand is not None and self.task is None:
             self._errand.hand_over()

@@ -47,8 +47,8 @@ class Intake:
     `reading`: a request has begun and has not come whole. `expecting`: its client waits for leave to send the body.
     `path` is what the request that is being read is for, once its head has come. `admit` is asked by a head's headers
     before a long body is read, and raises what refuses it. `max_body_bytes` may change between requests. `noted` is the
-    request that the last bytes were, no more and no less, with the bytes of its head: where those come again with a body
-    as long, it is the same request but for that body.
+    request that the last bytes were, no more and no less, with the bytes of its head: where those come again with a
+    body as long, it is the same request but for that body.
     """
 
     def __init__(self, max_body_bytes: int, admit: Admit) -> None:
@@ -91,10 +91,10 @@ class Intake:
 
     def _note(self, data: bytes, came: Incoming | RequestRefused) -> None:
         """Note a request that is the whole of what came, and whose head says how long its body is."""
-        if not isinstance(came, Incoming) or self.reading or not came.keep_alive or came.coding or came.version != "1.1":
+        if not isinstance(came, Incoming) or self.reading or not came.keep_alive or came.coding:
             return
         size = len(data) - len(came.body)
-        plain = came.headers.keys().isdisjoint(_NOT_PLAIN) and len(came.body) <= _EARLY_BYTES
+        plain = came.version == "1.1" and came.headers.keys().isdisjoint(_NOT_PLAIN) and len(came.body) <= _EARLY_BYTES
         if plain and data.find(b"\r\n\r\n") + 4 == size:
             self.noted = data[:size], came
 

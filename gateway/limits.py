@@ -22,7 +22,13 @@ class Permit:
     """Leave for one request; `headers` tell the client what is left. Settle it exactly once, however it ends."""
 
     __slots__ = ()
-    headers: Mapping[str, str] = _NO_HEADERS
+    lines = b""
+    """The headers as lines of a reply's head."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Tell what was left."""
+        return _NO_HEADERS
 
     def settle(self, tokens: int) -> None:
         """Take the tokens that were really used instead of those that were estimated, and end the request."""
@@ -34,13 +40,13 @@ _FREE = Permit()
 class _Counted(Permit):
     """Leave that an account keeps count of; to settle it again changes nothing."""
 
-    __slots__ = ("_account", "_background", "_clock", "_estimate", "headers")
+    __slots__ = ("_account", "_background", "_clock", "_estimate", "lines")
 
     def __init__(
         self,
         account: "_Account",
         estimate: int,
-        headers: Mapping[str, str],
+        lines: bytes,
         clock: Callable[[], float],
         *,
         background: bool,
@@ -49,7 +55,11 @@ class _Counted(Permit):
         self._background = background
         self._clock = clock
         self._estimate = estimate
-        self.headers = headers
+        self.lines = lines
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return dict([line.split(": ") for line in self.lines.decode().split("\r\n")[:-1]])
 
     def settle(self, tokens: int) -> None:
         account = self._account
@@ -78,7 +88,7 @@ class Limiter:
         now = self._clock()
         account = self._account(caller, now)
         account.take(tokens, background=background)
-        return _Counted(account, tokens, account.headers(), self._clock, background=background)
+        return _Counted(account, tokens, account.lines(), self._clock, background=background)
 
     def pass_by(self, caller: Caller, tokens: int) -> bytes:
         """Let a request of about so many tokens begin, and end with none used; return the headers' lines.

@@ -1,5 +1,6 @@
-"""What every reply begins with: its status, its date, and whose it is. Pure."""
+"""What every reply begins with: its status, its date, and whose it is."""
 
+import time
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -16,3 +17,13 @@ def preamble(status: int, epoch_s: int) -> str:
     return (
         f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\nDate: {formatdate(epoch_s, usegmt=True)}\r\nServer: warmgate"
     )
+
+
+def opening(status: int) -> bytes:
+    """Return the first lines of a reply that is written now."""
+    return _opening(status, int(time.time()))
+
+
+@lru_cache(maxsize=32)
+def _opening(status: int, epoch_s: int) -> bytes:
+    return preamble(status, epoch_s).encode()

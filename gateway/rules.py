@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.lane.hits import Hits
+from gateway.lane.lane import Lane
 from gateway.surfaces.wire import Call, Reply
 
 Admit = Callable[[Mapping[str, str], str | None], object]
@@ -30,11 +30,6 @@ class Errand(Protocol):
         ...
 
 
-Begin = Callable[[Call, Callable[[Reply | None], None]], Errand | None]
-"""Begins with a call where that needs no task, and gives its reply later, or nothing where its rest must be waited for.
-"""
-
-
 @dataclass(slots=True)
 class Rules:
     """What all connections of a server have in common; its server may change it at any time."""
@@ -44,7 +39,5 @@ class Rules:
     max_body_bytes: int
     admit: Admit = anybody
     """Looks at a request's headers and its client's address before a long body is read; raises what refuses it."""
-    lane: Hits | None = None
+    lane: Lane | None = None
     """Knows requests by their bytes."""
-    begin: Begin | None = None
-    """Is offered every call before `serve` is, which answers what it does not take."""

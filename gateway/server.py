@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from gateway.connection import Connection
 from gateway.lane.door import Door
-from gateway.lane.hits import Hits
+from gateway.lane.lane import Lane
 from gateway.listener import Bound, Listener
-from gateway.rules import Admit, Begin, Rules, anybody
+from gateway.rules import Admit, Rules, anybody
 from gateway.surfaces.wire import Call, Reply
 
 _LOOK_S = 1.0
@@ -25,9 +25,8 @@ class Server:
         *,
         max_body_bytes: int,
         admit: Admit = anybody,
-        begin: Begin | None = None,
     ) -> None:
-        self._rules = Rules(serve, refuse, max_body_bytes, admit, begin=begin)
+        self._rules = Rules(serve, refuse, max_body_bytes, admit)
         self._connections: set[Connection] = set()
         self._listener = Listener(self._connect)
         self._watch: asyncio.Task[None] | None = None
@@ -55,13 +54,12 @@ class Server:
         refuse: Callable[[Exception], Reply],
         max_body_bytes: int,
         admit: Admit = anybody,
-        begin: Begin | None = None,
-        lane: Hits | None = None,
+        lane: Lane | None = None,
     ) -> None:
         """Answer with these from the next call on; the calls in progress end as they began."""
         rules = self._rules
         rules.serve, rules.refuse, rules.max_body_bytes, rules.admit = serve, refuse, max_body_bytes, admit
-        rules.begin, rules.lane = begin, lane
+        rules.lane = lane
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls, let those in progress end within the deadline, then refuse or cut off what is left."""

@@ -53,3 +53,9 @@ class OfModel:
         self.first = Times()
         self.tokens_in = 0
         self.tokens_out = 0
+
+    def answered(self, seconds: float, read: int, made: int) -> None:
+        """Count a whole answer: after what time it came, and the tokens of it."""
+        self.first.add(seconds)
+        self.tokens_in += read
+        self.tokens_out += made

@@ -69,15 +69,16 @@ class Telemetry:
 
     def first_event(self, model: str, seconds: float) -> None:
         """Observe the wait for a model's first event."""
-        self._of(model).first.add(seconds)
+        self.of(model).first.add(seconds)
 
     def tokens(self, model: str, read: int, made: int) -> None:
         """Count tokens."""
-        of_model = self._of(model)
+        of_model = self.of(model)
         of_model.tokens_in += read
         of_model.tokens_out += made
 
-    def _of(self, model: str) -> OfModel:
+    def of(self, model: str) -> OfModel:
+        """Return what counts what one model did; who has much of it keeps it."""
         of_model = self._models.get(model)
         if of_model is None:
             of_model = self._models[model] = OfModel()

@@ -126,7 +126,7 @@ def test_heads_that_come_again_change_nothing(order, cut):
 
     async def run() -> list[tuple[int, dict[str, str], bytes]]:
         seen = []
-        connection = Connection(lambda _: None, lambda _: None, lambda: 0.0)
+        connection = Connection(lambda _: None, lambda _: None, lambda: 0.0, {})
         connection.connection_made(Kept())
         for data in order:
             edge = cut.draw(st.integers(1, len(data)))
@@ -446,7 +446,7 @@ def test_whatever_comes_ends_as_a_reply_or_a_failure(data, step):
     """Rubbish never raises into the loop, and never leaves a reader waiting once the connection is gone."""
 
     async def main() -> None:
-        connection = Connection(lambda _: None, lambda _: None, asyncio.get_running_loop().time)
+        connection = Connection(lambda _: None, lambda _: None, asyncio.get_running_loop().time, {})
         connection.connection_made(_Transport())
         asking = asyncio.ensure_future(connection.ask(b"", b"", whole=False))
         await asyncio.sleep(0)

@@ -23,7 +23,8 @@ from gateway.explain import Explainer
 from gateway.front import Front
 from gateway.lane.heads import Heads
 from gateway.lane.hits import Hits
-from gateway.lane.passing import Lane
+from gateway.lane.lane import Lane
+from gateway.lane.passing import Passage
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.oip_pages import OipPages
@@ -78,7 +79,6 @@ class Generation:
     pipeline: Pipeline
     front: Front
     lane: Lane
-    hits: Hits | None
 
 
 def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generation:
@@ -136,11 +136,12 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         ("GET", "/openapi.json"): _described,
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
+    heads = Heads(gatekeeper, settings.server.max_body_bytes)
+    hits = None if caches is None else _hits(heads, caches, routes, front, parts, lasting)
     if caches is not None and caches.trusting is not None:
         front.on_outcome = caches.trusting.recent.note
-    lane = Lane(openai, routes, pools, front, deadline_s=deadline_s)
-    hits = None if caches is None else _hits(caches, routes, front, parts, lasting)
-    return Generation(settings, parts, gatekeeper, catalog, pipeline, front, lane, hits)
+    passage = Passage(openai, routes, pools, front, statistics=lasting.statistics, deadline_s=deadline_s)
+    return Generation(settings, parts, gatekeeper, catalog, pipeline, front, Lane(heads, hits, passage))
 
 
 def _auditor(settings: Settings, parts: Parts, lasting: Lasting) -> Auditor | None:
@@ -150,9 +151,9 @@ def _auditor(settings: Settings, parts: Parts, lasting: Lasting) -> Auditor | No
     return auditor_of(trusting, settings.cache.semantic, parts.pools, lasting.telemetry)
 
 
-def _hits(caches: Caches, routes: Routes, front: Front, parts: Parts, lasting: Lasting) -> Hits:
+def _hits(heads: Heads, caches: Caches, routes: Routes, front: Front, parts: Parts, lasting: Lasting) -> Hits:
     hits = Hits(
-        Heads(front.gatekeeper),
+        heads,
         routes,
         parts.pools,
         caches.exact,

@@ -80,7 +80,7 @@ class Listeners:
         assert self._server is not None, "`open` comes first"
         front, at, former = coming.front, opened.settings, self._settings
         self._server.exchange(
-            front.serve, front.refuse, at.max_body_bytes, coming.gatekeeper.identify, coming.lane.begin, coming.hits
+            front.serve, front.refuse, at.max_body_bytes, coming.gatekeeper.identify, coming.lane
         )
         if opened.http is not None:
             self.http_address = self._server.take(opened.http)

@@ -36,23 +36,33 @@ class Door(asyncio.Protocol):
             return
         while True:
             begins = data.find(END) + 4
-            known = lane.heads.get(data[:begins])
+            head = data[:begins]
+            known = lane.heads.get(head) or lane.heads.of_another_length(head)
             if known is None:
                 break
             ends = begins + known.body_bytes
-            reply = None if known.group is None else lane.reply(known.group, data[begins:ends])
-            if reply is None:
-                if len(data) == ends:
-                    connection.take(known.again(data[begins:]))
+            if len(data) < ends:
+                break
+            group, body = known.group, data[begins:ends]
+            if group is not None:
+                if lane.hits is not None and (reply := lane.hits.reply(group, body)) is not None:
+                    self._write(reply)
+                    connection.written(known.incoming)
+                    data = data[ends:]
+                    if not data:
+                        return
+                    if connection.resting:
+                        continue
+                    break
+                if (errand := lane.passage.begin(group, body, connection)) is not None:
+                    connection.begin(known.incoming, errand)
+                    if len(data) > ends:
+                        connection.data_received(data[ends:])
                     return
+            if len(data) > ends:
                 break
-            self._write(reply)
-            connection.written(known.incoming)
-            data = data[ends:]
-            if not data:
-                return
-            if not connection.resting:
-                break
+            connection.take(known.again(body))
+            return
         connection.data_received(data)
         if (noted := connection.noted()) is not None:
             lane.heads.learn(*noted, connection.peer)

@@ -3,6 +3,7 @@
 from backends.pool import Pool
 from cache.contract import Entry
 from gateway.lane.replay import Replay
+from gateway.lane.ways import Way
 from gateway.model_statistics import OfModel
 from gateway.request import Caller
 from gateway.tally import Answered
@@ -30,9 +31,10 @@ class Prepared:
 class Group:
     """What requests have in common that mean the same where their bodies are the same: caller, path and headers."""
 
-    __slots__ = ("caller", "path", "prepared")
+    __slots__ = ("caller", "path", "prepared", "ways")
 
     def __init__(self, path: str, caller: Caller) -> None:
         self.path = path
         self.caller = caller
         self.prepared: dict[bytes, Prepared] = {}
+        self.ways: dict[bytes, Way | str] = {}

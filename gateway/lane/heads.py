@@ -3,7 +3,7 @@
 A head is learned from a request that the usual way has read, and known from then on over every connection.
 """
 
-from collections import OrderedDict
+import re
 from collections.abc import Mapping
 
 from gateway.auth import Gatekeeper
@@ -33,44 +33,70 @@ MEANING = ("anthropic-beta", "anthropic-version", "content-type", "inference-hea
 _HEADS = 4096
 _GROUPS = 1024
 _LONGEST_BYTES = 4096
+# A longer body is not read before its caller is known.
+_LONGEST_BODY_BYTES = 64 * 2**10
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,4})\r\n")
 
 
 class Known:
-    """A head that has been read: the request that it was of, how long that one's body is, and its group."""
+    """A head that has been read: the request that it was of, how long its body is, and its group.
+
+    `group` is None for those that the lane does nothing for but spare them the parser.
+    """
 
     __slots__ = ("body_bytes", "group", "incoming")
 
-    def __init__(self, incoming: Incoming, group: Group | None) -> None:
+    def __init__(self, incoming: Incoming, group: Group | None, body_bytes: int) -> None:
         self.incoming = incoming
         self.group = group
-        self.body_bytes = len(incoming.body)
+        self.body_bytes = body_bytes
 
     def again(self, body: bytes) -> Incoming:
         """Return the request with this head and another body."""
         was = self.incoming
         return Incoming(was.method, was.path, was.query, was.version, was.headers, body, keep_alive=True)
 
+    def of_length(self, body_bytes: int) -> "Known":
+        """Return the same head for a body of another length."""
+        was = self.incoming
+        headers = {**was.headers, "content-length": str(body_bytes)}
+        incoming = Incoming(was.method, was.path, was.query, was.version, headers, b"", keep_alive=True)
+        return Known(incoming, self.group, body_bytes)
+
 
 class Heads:
-    """The heads that were seen most recently, and their groups. `group` is None for those that the lane is not for."""
+    """The heads that were seen most recently, and their groups; no body may be longer than `max_body_bytes`.
 
-    def __init__(self, gatekeeper: Gatekeeper) -> None:
+    Heads that differ in nothing but their `Content-Length` are known from any one of them.
+    """
+
+    def __init__(self, gatekeeper: Gatekeeper, max_body_bytes: int) -> None:
         self._gatekeeper = gatekeeper
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._max_body_bytes = min(max_body_bytes, _LONGEST_BODY_BYTES)
+        self._known: dict[bytes, Known] = {}
+        self._of_any_length: dict[bytes, Known] = {}
         self._groups: dict[object, Group] = {}
         self.get = self._known.get
         self.keyed = gatekeeper.keyed
 
+    def of_another_length(self, head: bytes) -> Known | None:
+        """Return what is known of a head, that is not known itself, from one for a body of another length."""
+        found = _LENGTH.search(head)
+        if found is None:
+            return None
+        known, body_bytes = self._of_any_length.get(_without(head, found)), int(found[1])
+        if known is None or body_bytes > self._max_body_bytes:
+            return None
+        return _put(self._known, head, known.of_length(body_bytes))
+
     def learn(self, head: bytes, incoming: Incoming, peer: str | None) -> None:
         """Keep the head of a request that was read."""
-        known = self._known
-        if head in known or len(head) > _LONGEST_BYTES:
+        if head in self._known or len(head) > _LONGEST_BYTES:
             return
-        if len(known) >= _HEADS:
-            known.popitem(last=False)
-        known[head] = Known(
-            incoming, self.group_of(incoming.method, incoming.path, incoming.query, incoming.headers, peer)
-        )
+        group = self.group_of(incoming.method, incoming.path, incoming.query, incoming.headers, peer)
+        known = _put(self._known, head, Known(incoming, group, len(incoming.body)))
+        if found := _LENGTH.search(head):
+            _put(self._of_any_length, _without(head, found), known)
 
     def group_of(
         self, method: str, path: str, query: str, headers: Mapping[str, str], peer: str | None
@@ -86,7 +112,20 @@ class Heads:
         group = self._groups.get(named)
         if group is None:
             if len(self._groups) >= _GROUPS:
-                self._groups.clear()
-                self._known.clear()
+                for table in (self._groups, self._known, self._of_any_length):
+                    table.clear()
             group = self._groups[named] = Group(path, caller)
         return group
+
+
+def _put(table: dict[bytes, Known], key: bytes, known: Known) -> Known:
+    """Keep a head in place of the oldest, where there are many."""
+    if len(table) >= _HEADS:
+        del table[next(iter(table))]
+    table[key] = known
+    return known
+
+
+def _without(head: bytes, length: re.Match[bytes]) -> bytes:
+    start, end = length.span(1)
+    return head[:start] + head[end:]

@@ -25,7 +25,7 @@ _OVERHEAD_BYTES = 1024
 
 
 class Hits:
-    """The replies that are prepared, those asked for again outliving the others; `heads` is what finds them."""
+    """The replies that are prepared, those asked for again outliving the others."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Hits:
         statistics: ModelStatistics,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.heads = heads
+        self._heads = heads
         self._routes = routes
         self._pools = pools
         self._peek = exact.peek
@@ -47,14 +47,14 @@ class Hits:
         self._telemetry = telemetry
         self._statistics = statistics
         self._clock = clock
-        self._ids = fresh_ids()
+        self._ids = map(str.encode, fresh_ids())
         self._kept: OrderedDict[tuple[Group, bytes], Prepared] = OrderedDict()
         self._used_bytes = 0
 
     def learn(self, found: Answered) -> None:
-        """Prepare the reply to a request that was just answered from memory, where its bytes tell all there is to it."""
+        """Prepare the reply to a request that was just answered from memory, where its bytes tell all of it."""
         call, outcome = found.call, found.outcome
-        group = self.heads.group_of(call.method, call.path, call.query, call.headers, call.peer)
+        group = self._heads.group_of(call.method, call.path, call.query, call.headers, call.peer)
         if group is None or group.caller is not found.caller or outcome.status.detail != "exact":
             return
         head, pool = outcome.head, self._pools[outcome.head.model]
@@ -90,7 +90,7 @@ class Hits:
         except RequestRefused:  # the usual way tells of it
             return None
         prepared.asked_again = True
-        written = prepared.replay.written(now, limits, next(self._ids).encode())
+        written = prepared.replay.written(now, limits, next(self._ids))
         took_s = time.perf_counter() - arrived
         prepared.answered.add(took_s)
         prepared.sums.hit(took_s, now)

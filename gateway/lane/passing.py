@@ -1,61 +1,36 @@
-"""The short way of a request that is passed on as it came, and whose answer comes back so: no task, no coroutine.
+"""The short way of requests that are passed on as they came, and whose answers come back so: no task, no coroutine.
 
-It takes only what can be decided without waiting, and gives back whatever turns out otherwise. Knows no socket.
+It takes only what can be decided without waiting, and leaves whatever is otherwise to the usual way. Knows no socket.
 """
 
-import asyncio
-import functools
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from backends.contract import BackendError, SendingBackend, Task, Written
+from backends.contract import BackendError, Job, Message, Sampling, Task, Verbatim
 from backends.pool import Pool
 from backends.replica import Replica
-from gateway.analyze import analyze
-from gateway.cache_control import CacheStatus
+from gateway.analyze import analyze, estimate_tokens
 from gateway.errors import RequestRefused
-from gateway.front import Front, fresh_ids, whole_reply
-from gateway.passing import Asked, Passing, send_on
-from gateway.request import Caller, Directives
+from gateway.front import Front
+from gateway.lane.asked import PATH, Asked, asked_by
+from gateway.lane.errand import Client, Desk, Errand
+from gateway.lane.groups import Group
+from gateway.lane.ways import WIRE, Target, Way
+from gateway.model_statistics import ModelStatistics
+from gateway.request import Caller, Directives, Request
 from gateway.routes import Routes
-from gateway.surfaces.passed import passed_on
-from gateway.surfaces.wire import Call, Reply, Surface
+from gateway.surfaces.wire import Call, Surface
 
-Done = Callable[[Reply | None], None]
-"""Is given the reply; or nothing, where somebody must wait for the `rest`."""
-
-# A longer body is not looked at twice: who is not taken here is read again on the usual way.
+# A longer body is not looked at: to read it twice, where it is not taken, costs more than it may gain.
 MAX_BYTES = 16 * 2**10
 _REMEMBERED = 512
-# What a client says of caches and of its time is for the pipeline to weigh.
-_WEIGHED = frozenset({"cache-control", "x-request-timeout"})
 _NOTHING_SAID = Directives()
 _ANYBODY = Caller(scope="")
 
 
-@dataclass(slots=True)
-class Way:
-    """What is known of a request by its path and body alone. `written` is what `writer` sends for it."""
-
-    name: str
-    kind: str
-    asked: Asked
-    writer: SendingBackend | None = None
-    written: Written = (b"", b"")
-
-
-class Found(NamedTuple):
-    """Where a request may go now."""
-
-    way: Way
-    caller: Caller
-    replica: Replica
-
-
-class Lane:
-    """Sends on what it can. Its surface's requests must mean the same wherever path and body are the same."""
+class Passage:
+    """Sends on what it can. What it does not take, it takes nothing of."""
 
     def __init__(
         self,
@@ -64,171 +39,103 @@ class Lane:
         pools: Mapping[str, Pool],
         front: Front,
         *,
+        statistics: ModelStatistics,
         deadline_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.surface = surface
         self._routes = routes
         self._pools = pools
-        self.front = front
-        self.telemetry = front.telemetry
-        self._gatekeeper = front.gatekeeper
-        self.deadline_s = deadline_s
-        self.clock = clock
-        self._ids = fresh_ids()
-        self._loop = asyncio.get_running_loop()
-        self._under_way: dict[Errand, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._way = functools.lru_cache(_REMEMBERED)(self._read)
+        self._front = front
+        self._surface = surface
+        self._statistics = statistics
+        self._clock = clock
+        self._desk = Desk(surface, front, deadline_s=deadline_s, clock=clock)
+        self._targets: dict[object, Target | str] = {}
+        self._remembered: deque[tuple[Group, bytes]] = deque()
 
-    def begin(self, call: Call, done: Done) -> "Errand | None":
-        """Send a request on, and call `done` when its reply has come; `None` where it must go the usual way."""
-        found = self.find(call)
-        if isinstance(found, str):
+    def begin(self, group: Group, body: bytes, client: Client) -> "Errand | None":
+        """Send a request on; None where it must go the usual way."""
+        arrived = self._clock()
+        way = self.way(group, body)
+        if isinstance(way, str) or isinstance(replica := self.free(way, body), str):
             return None
-        errand = Errand(self, call, found, done)
         try:
-            way, arrived = found.way, errand.until - self.deadline_s
-            sends = way.written, errand.told
-            errand.passing = send_on(
-                way.asked, self.front.pipeline, found.caller, found.replica, sends, arrived=arrived
-            )
-        except RequestRefused:  # of the caller's limits; the usual way tells of it
+            permit = self._front.pipeline.accounts.let_in(group.caller, way.tokens)
+        except RequestRefused:  # the usual way tells of it
             return None
-        self._under_way[errand] = None
-        if self._timer is None:
-            self._timer = self._loop.call_later(self.deadline_s, self._look)
+        errand = Errand(self._desk, group, body, way.target, permit, arrived, client)
+        errand.begun = way.target.pool.begin(replica, way.written, errand.told)
+        self._desk.look_after(errand)
         return errand
 
-    def find(self, call: Call) -> Found | str:
-        """Return where a request may go now, or why it goes the usual way. Takes nothing."""
-        if call.method != "POST" or call.path not in self.surface.paths or len(call.body) > MAX_BYTES:
+    def way(self, group: Group, body: bytes) -> Way | str:
+        """Return what is known of a request, or why it goes the usual way."""
+        if group.path != PATH or len(body) > MAX_BYTES:
             return "another kind of request"
-        if not _WEIGHED.isdisjoint(call.headers):
-            return "caches or time"
-        way = self._way(call.path, call.body)
-        return way if isinstance(way, str) else self._found(way, call)
+        way = group.ways.get(body)
+        if way is None:
+            way = self._read(group, body)
+            if len(self._remembered) >= _REMEMBERED:
+                forgotten, its_body = self._remembered.popleft()
+                del forgotten.ways[its_body]
+            self._remembered.append((group, body))
+            group.ways[body] = way
+        return way
 
-    def _found(self, way: Way, call: Call) -> Found | str:
-        try:
-            caller = self._gatekeeper.identify(call.headers, call.peer)
-        except RequestRefused:
-            return "caller"
-        if not caller.may_call(way.name):
-            return "caller"
-        replica = way.asked.pool.free_now()
+    def free(self, way: Way, body: bytes) -> Replica | str:
+        """Return a replica that can be sent what is `written` of a way now, or why there is none."""
+        replica = way.target.pool.free_now()
         if replica is None or (sending := replica.sending) is None or not sending.ready():
             return "no connection"
         if way.writer is not sending:
+            if sending.wire != WIRE:
+                return "another wire"
             try:
-                way.written, way.writer = sending.written(way.asked.job), sending
+                way.written = sending.written(Verbatim(WIRE, PATH.removeprefix("/v1"), body))
             except BackendError:
-                return "job"
-        return Found(way, caller, replica)
+                return "body"
+            way.writer = sending
+        return replica
 
-    def forget(self, errand: "Errand") -> None:
-        """Look after an errand no more."""
-        self._under_way.pop(errand, None)
+    def _read(self, group: Group, body: bytes) -> Way | str:
+        """Find out what a request asks for, at a glance, or as its surface reads it."""
+        asked = asked_by(body) or self._decoded(body)
+        if isinstance(asked, str):
+            return asked
+        if asked.model not in self._routes.names:
+            return "unknown model"
+        if not group.caller.may_call(asked.model):
+            return "caller"
+        target = self._target(asked)
+        return target if isinstance(target, str) else Way(target, asked.tokens)
 
-    def next_id(self) -> str:
-        """Return what names the next reply."""
-        return next(self._ids)
-
-    def _look(self) -> None:
-        """Hand over what takes too long; all have the same time, so the oldest is the next."""
-        now, self._timer = self.clock(), None
-        for errand in tuple(self._under_way):
-            if errand.until > now:
-                self._timer = self._loop.call_later(errand.until - now, self._look)
-                return
-            errand.late()
-
-    def _read(self, path: str, body: bytes) -> Way | str:
+    def _decoded(self, body: bytes) -> Asked | str:
         try:
-            request, encoder = self.surface.decode(Call("POST", path, {}, body, None), "")
+            request, _ = self._surface.decode(Call("POST", PATH, {}, body, None), "")
         except RequestRefused:
             return "malformed"
         job = request.job
-        if job.stream or job.verbatim is None or encoder.frames is not None or job.task is Task.RELAY:
+        if job.stream or job.verbatim is None:
             return "stream"
-        if request.model not in self._routes.names:
-            return "unknown model"
-        route = self._routes.named(request.model)
+        drawn = job.sampling
+        tokens = estimate_tokens(job) + (drawn.max_tokens or 0)
+        return Asked(request.model, tokens, drawn.temperature, drawn.seed is not None)
+
+    def _target(self, asked: Asked) -> Target | str:
+        """Return what all requests have in common that draw their tokens alike, as far as caches weigh that."""
+        drawing = asked.model, asked.temperature is None, asked.temperature == 0, asked.seeded
+        target = self._targets.get(drawing)
+        if target is None:
+            target = self._targets[drawing] = self._found(asked)
+        return target
+
+    def _found(self, asked: Asked) -> Target | str:
+        route = self._routes.named(asked.model)
         if len(route.candidates) != 1 or route.fallback:
             return "several models"
-        features = analyze(request, _ANYBODY, _NOTHING_SAID, route.policy, self.deadline_s)
+        sampling = Sampling(temperature=asked.temperature, seed=0 if asked.seeded else None)
+        job = Job(Task.CHAT, messages=(Message("user", ""),), sampling=sampling)
+        features = analyze(Request(asked.model, job, {}), _ANYBODY, _NOTHING_SAID, route.policy, 0.0)
         if features.cacheable:
             return "cacheable"
-        pool = self._pools[route.candidates[0]]
-        status = CacheStatus(forward="bypass", detail=features.reason)
-        return Way(request.model, job.verbatim.kind, Asked(job, features, pool, status))
-
-
-class Errand:
-    """One request under way. It ends with its `done`, with `rest`, or with `leave`."""
-
-    __slots__ = ("_call", "_done", "_found", "_handed_over", "_is_awaited", "_lane", "_started", "passing", "until")
-
-    passing: Passing
-
-    def __init__(self, lane: Lane, call: Call, found: Found, done: Done) -> None:
-        self._lane = lane
-        self._call = call
-        self._found = found
-        self._done = done
-        self._handed_over = self._is_awaited = False
-        self._started = time.perf_counter()
-        self.until = lane.clock() + lane.deadline_s
-
-    def told(self) -> None:
-        """Give the reply, or have its rest waited for."""
-        if self._handed_over:
-            return
-        outcome = self.passing.end()
-        if outcome is None:
-            self._done(None)
-            return
-        lane = self._lane
-        lane.forget(self)
-        assert outcome.answer is not None
-        whole = passed_on(outcome.answer, self._found.way.kind)
-        assert whole is not None, "a way is for those whose answers are passed on"
-        reply = whole_reply(whole, outcome, lane.next_id())
-        self._count(outcome.head.model, reply.status, outcome.status.label())
-        self._done(reply)
-
-    def late(self) -> None:
-        """Have the rest waited for; that tells at once that the time is up."""
-        self._done(None)
-
-    def hand_over(self) -> None:
-        """Give no reply by `done` any more: somebody is about to wait for the `rest`."""
-        self._handed_over = True
-        self._lane.forget(self)
-
-    async def rest(self) -> Reply:
-        """Wait for the reply, as the usual way does."""
-        self._is_awaited = True
-        lane, reply_id = self._lane, self._lane.next_id()
-        model, label = "", "none"
-        try:
-            outcome = await self.passing.go_on(self.until)
-            _, encoder = lane.surface.decode(self._call, reply_id)
-            assert outcome.answer is not None
-            reply = whole_reply(encoder.whole(outcome.answer), outcome, reply_id)
-            model, label = outcome.head.model, outcome.status.label()
-        except Exception as error:  # noqa: BLE001 - as in the front: whatever went wrong becomes one clear answer
-            status = self._found.way.asked.status
-            reply = lane.front.failed(error, lane.surface, reply_id, self._found.caller, status)
-        self._count(model, reply.status, label)
-        return reply
-
-    def leave(self) -> None:
-        """Cancel it, unless somebody waits for its rest already: that is then to be cancelled."""
-        if not self._is_awaited:
-            self.hand_over()
-            self.passing.cancel()
-
-    def _count(self, model: str, status: int, label: str) -> None:
-        lane = self._lane
-        lane.telemetry.answered(lane.surface.name, model, status, label, time.perf_counter() - self._started)
+        return Target(self._pools[route.candidates[0]], features, self._front.telemetry, self._statistics)

@@ -15,7 +15,7 @@ _TIMING = "cache;dur=0.00"
 
 
 class Replay:
-    """A hit's reply in pieces, to be joined by a fresh id; they stay the same until the next second of any of its times.
+    """A hit's reply in pieces, to be joined by a fresh id; they stay the same until a second of one of its times ends.
 
     `head` is what follows the preamble, with its places marked; `body` is parted at each of its ids.
     """

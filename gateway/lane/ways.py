@@ -1,0 +1,49 @@
+"""Where requests go that are passed on: a model, and what is sent to it for a body. Knows no connection and no clock."""
+
+from backends.contract import Job, SendingBackend, Task
+from backends.pool import Pool
+from gateway.analyze import Features
+from gateway.answer import Head
+from gateway.cache_control import CacheStatus
+from gateway.lane.form import Specimen, form_of
+from gateway.model_statistics import ModelStatistics
+from gateway.query import Outcome
+from gateway.telemetry import Telemetry
+
+WIRE = "openai"
+STATUS = 200
+
+
+class Target:
+    """A model, and what the requests that are passed on to it for one reason have in common."""
+
+    def __init__(self, pool: Pool, features: Features, telemetry: Telemetry, statistics: ModelStatistics) -> None:
+        self.pool = pool
+        self.features = features
+        self.status = CacheStatus(forward="bypass", detail=features.reason)
+        self.made = telemetry.of(pool.model)
+        self.sums = statistics.sums(pool.model)
+        self.answered = telemetry.tally(WIRE, pool.model, STATUS, self.status.label())
+        self._forms: dict[str, bytes] = {}
+
+    def form(self, content_type: str) -> bytes:
+        """Return the head of the replies of this type."""
+        form = self._forms.get(content_type)
+        if form is None:
+            self._forms.clear()
+            head = Head(self.pool.model, self.pool.engine.version, 0.0)
+            outcome = Outcome(head, self.status, 0.0, self.features, Specimen(), Job(Task.CHAT), 0.0)
+            form = self._forms[content_type] = form_of(outcome, content_type)
+        return form
+
+
+class Way:
+    """What is known of a request by its group and its body alone. `written` is what `writer` sends for it."""
+
+    __slots__ = ("target", "tokens", "writer", "written")
+
+    def __init__(self, target: Target, tokens: int) -> None:
+        self.target = target
+        self.tokens = tokens
+        self.writer: SendingBackend | None = None
+        self.written = b""
