@@ -1,7 +1,8 @@
 """A process that keeps entries and purges them until it is killed, and says on standard output what it was promised.
 
-Called with the directory and the number of its life. Each line is `keep NUMBER` or `purge GROUP BEFORE`: the entries of
-the group with numbers below `BEFORE` are gone for good. A line is written once the store has acknowledged it.
+Called with the directory and the number of its life. Each line is `keep NUMBER`: the entries of this life below it are
+kept; `begin GROUP BEFORE`: a purge begins that may end those of the group below; or `purge GROUP BEFORE`: they are gone
+for good. `keep` and `purge` are written once the store has acknowledged it.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ async def write(directory: Path, life: int) -> None:
             sys.stdout.write(f"keep {number}\n")
         if choose.random() < 0.3:
             group = choose.randrange(GROUPS)
+            sys.stdout.write(f"begin {group} {number}\n")
+            sys.stdout.flush()
             if await cache.purge(of_tag(str(group))):
                 sys.stdout.write(f"purge {group} {number}\n")
         sys.stdout.flush()
