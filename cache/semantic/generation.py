@@ -1,7 +1,8 @@
 """Very many vectors as a graph: near ones are found without comparing all. Knows numbers of rows, not keys.
 
 A generation never changes but for the rows that are struck out; the next one is made of it on another thread. HNSW
-cannot delete, so a row that is struck out stays a step on the way and is no result; a selector sees to that.
+cannot delete, so a row that is struck out stays a step on the way and is no result; a selector sees to that. Nearness
+is the distance of vectors of length 1: links chosen by inner products leave most of a tight cluster out of reach.
 """
 
 from dataclasses import dataclass
@@ -61,10 +62,10 @@ class Generation:
         options = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
             sel=alive, efSearch=max(_SEARCH_WIDTH, count)
         )
-        scores, places = self.graph.search(query.reshape(1, -1), count, params=options)
+        distances, places = self.graph.search(query.reshape(1, -1), count, params=options)
         return [
-            Found(score, int(self.numbers[at]))
-            for score, at in zip(scores[0].tolist(), places[0].tolist(), strict=True)
+            Found(1.0 - distance / 2, int(self.numbers[at]))
+            for distance, at in zip(distances[0].tolist(), places[0].tolist(), strict=True)
             if at >= 0
         ]
 
@@ -95,7 +96,7 @@ def build(before: Generation | None, numbers: NDArray[np.int64], rows: NDArray[n
 
 def _empty(dims: int) -> Any:
     halves: Any = faiss.ScalarQuantizer.QT_fp16
-    graph: Any = faiss.IndexHNSWSQ(dims, halves, _LINKS, faiss.METRIC_INNER_PRODUCT)
+    graph: Any = faiss.IndexHNSWSQ(dims, halves, _LINKS, faiss.METRIC_L2)
     graph.hnsw.efConstruction = _BUILD_WIDTH
     graph.is_trained = True  # halves of floats have nothing to learn
     return graph
