@@ -22,7 +22,7 @@ _GHOST_SHARE = 0.05
 _MOST_USES = 3
 # Entries in use that one eviction may pass over; each step is paid for by an earlier hit, but not all at once.
 _MOST_PASSED_OVER = 64
-_BATCH = 1024
+_BATCH = 256
 
 
 @dataclass(slots=True)
@@ -168,7 +168,8 @@ class MemoryStore:
 
     def entries(self) -> Iterator[list[Entry]]:
         """Yield what is here and alive, in batches, as it was when it was asked for first."""
-        slots = [*self._main.values(), *self._small.values()]
+        # Out of order, which takes a tenth of the time: nobody is served meanwhile.
+        slots = [*dict.values(self._main), *dict.values(self._small)]
         now = self._clock()
         for start in range(0, len(slots), _BATCH):
             yield [slot.entry for slot in slots[start : start + _BATCH] if slot.entry.expires_at > now]

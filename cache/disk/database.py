@@ -116,7 +116,7 @@ class Database:
             raise OSError(f"{self._directory} was removed or replaced while in use; opened anew")
         now = self._clock()
         assert self._marks is not None
-        self._marks.reach(max(entry.stamp for entry in batch))
+        self._marks.reach(max((entry.stamp for entry in batch), default=0))
         with cache.transact():
             for entry in batch:
                 if entry.expires_at > now:
