@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from config.settings import Section, Settings, fields_of, section_in
+from config.section import Section
+from config.settings import Settings, fields_of, section_in
 
 SCHEMA_FILE = Path(__file__).parent / "schema.json"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -14,7 +14,8 @@ from config.difference import Difference, difference, difference_of_plain
 from config.effects import Effect
 from config.load import load, parse
 from config.plain import plain
-from config.settings import Section, Settings, fields_of, section_in
+from config.section import Section
+from config.settings import Settings, fields_of, section_in
 
 ROOT = Path(__file__).parent.parent
 SECRETS = {"HF_TOKEN": "very-secret-1", "OPENAI_API_KEY": "very-secret-2", "CALLBACK_SECRET": "very-secret-3"}

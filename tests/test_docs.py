@@ -13,7 +13,8 @@ from pydantic.fields import FieldInfo
 
 from config.document import read
 from config.load import load
-from config.settings import Section, Settings, fields_of, section_in
+from config.section import Section
+from config.settings import Settings, fields_of, section_in
 from gateway.batch.callbacks import signature
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from cache.semantic.lookup import DEFAULT_THRESHOLD
 from cache.trust.journal import Journal
 from cache.trust.live import Budget, LiveTrust
 from cache.trust.state import Policy
-from config.settings import AuditSettings, SemanticSettings
+from config.caching import AuditSettings, SemanticSettings
 from gateway.audit import AuditCounters, Auditor, Comparison
 from gateway.comparing import ByJudge, ByVectors, ByWords
 from gateway.front import Page
