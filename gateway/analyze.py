@@ -15,8 +15,8 @@ from gateway.request import Caller, Directives, Request
 _REMEMBERED_GROUPS = 1024
 # English text averages about four bytes a token; a model's own count corrects the estimate once it has answered.
 _BYTES_PER_TOKEN = 4
-# A text longer than this may exceed the embedder's window, where two texts with the same beginning look alike.
-_MEANING_MAX_CHARS = 600
+# A text longer than this is not worth the reading: it is beyond the window of any usual embedder, which says so itself.
+_MEANING_MAX_CHARS = 4096
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Embedder:
 
     version: str
     embed: Callable[[str], Awaitable[Embedded]]
+    max_chars: int | None = None
+    """A longer text may be cut off without a word, and texts that begin alike look alike then. None: it refuses."""
 
 
 class BusyError(Exception):
@@ -43,6 +45,7 @@ class Embeddings:
 
     def __init__(self, embedder: Embedder, *, remembered: int = _REMEMBERED, at_once: int = _AT_ONCE) -> None:
         self.version = embedder.version
+        self.max_chars = embedder.max_chars
         self._embedder = embedder
         self._remembered: OrderedDict[str, Embedded] = OrderedDict()
         self._most = remembered

@@ -83,6 +83,8 @@ def of_cache(exact: ExactCache, semantic: SemanticCache | None) -> Iterable[Read
         tiers["disk"] = exact.disk.counters
     if semantic is not None:
         tiers["semantic"] = semantic.counters
+        yield Reading("warmgate_semantic_vectors", "Questions that can be found by meaning.", (), (), semantic.entries)
+        yield Reading("warmgate_semantic_bytes", "Bytes of their vectors in memory.", (), (), semantic.used_bytes)
     counted = {tier: dataclasses.asdict(counters) for tier, counters in tiers.items()}  # type: ignore[call-overload]
     if exact.shared is not None:
         counted["shared"] = dict(exact.shared.stats())

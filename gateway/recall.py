@@ -188,15 +188,20 @@ class Recall:
                 return self._served(entry, "stale-if-error")
         return None
 
+    @staticmethod
+    def partitions(request: Request, scope: str, embedder: str, versions: Sequence[str]) -> dict[str, bytes]:
+        """Return for each model version the partition that this question may match in, and no other."""
+        shape = compatibility(request)
+        return {version: scoped(shape, scope, version, embedder, PARTITION_EPOCH) for version in versions}
+
     async def meanings(self, request: Request, features: Features, versions: Sequence[str]) -> Meanings:
         """Return the request's meaning for each model version; empty where it has none, or not yet."""
         if self._semantic is None or self._embeddings is None or not features.by_meaning:
             return NO_MEANINGS
         assert request.asked is not None
-        shape, embedder = compatibility(request), self._embeddings.version
-        partitions = {
-            version: scoped(shape, features.scope, version, embedder, PARTITION_EPOCH) for version in versions
-        }
+        if self._embeddings.max_chars is not None and len(request.asked) > self._embeddings.max_chars:
+            return NO_MEANINGS
+        partitions = self.partitions(request, features.scope, self._embeddings.version, versions)
         namespace = f"{features.task}/{request.model}/{features.scope}"
         meanings = Meanings(namespace, request.asked, partitions, self._budget_s)
         try:

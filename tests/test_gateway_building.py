@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cache.trust.contract import Pair
 from config import watch
 from config.load import load, parse
 from config.settings import Settings
@@ -27,7 +28,7 @@ async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
     await adjust(stricter)
     assert stricter.semantic is first.semantic
     assert stricter.semantic is not None
-    assert stricter.semantic.trust.threshold == 0.99
+    assert stricter.semantic.trust.preview("a", Pair(b"a", b"b"), 0.98).threshold == 0.99
     other = await open_caches(cache(), "v2", stricter)
     assert other.semantic is not None
     assert other.semantic is not stricter.semantic

@@ -110,7 +110,7 @@ def test_cacheability(sampling, directives, policy, cacheable, reason):
 
 
 @pytest.mark.parametrize(
-    ("text", "by_meaning"), [("a question", True), ("", False), ("x" * 601, False), ("x" * 600, True)]
+    ("text", "by_meaning"), [("a question", True), ("", False), ("x" * 4097, False), ("x" * 4096, True)]
 )
 def test_long_texts_do_not_match_by_meaning(text, by_meaning):
     """A text beyond the embedder's window is only matched exactly."""

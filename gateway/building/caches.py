@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backends.contract import Job, Task, Vectors
+from backends.onnx import OnnxEngine
 from backends.pool import Pool
 from cache.disk.store import DiskStore
 from cache.exact import ExactCache
 from cache.memory import MemoryStore
 from cache.purges import Purges
 from cache.semantic.lookup import SemanticCache
-from config.settings import CacheSettings
+from config.caching import CacheSettings
 from gateway.building.trusting import Trusting, open_trust, trust_table
 from gateway.cache_pages import CachePages
 from gateway.front import Page
@@ -24,6 +25,10 @@ from gateway.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from cache.shared import SharedTier
+
+
+# What fits into the window of every usual embedder.
+_UNKNOWN_WINDOW_CHARS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,4 +204,6 @@ def _embedder(pool: Pool) -> Embedder:
             vectors = [event.data async for event in events if type(event) is Vectors]
         return Embedded(vectors[0])
 
-    return Embedder(pool.engine.version, embed)
+    # Our own worker refuses a text beyond its model's window; of others nobody knows.
+    max_chars = None if isinstance(pool.engine, OnnxEngine) else _UNKNOWN_WINDOW_CHARS
+    return Embedder(pool.engine.version, embed, max_chars)
