@@ -39,7 +39,8 @@ class Manifest:
 
     `max_tokens` bounds one row (for chat: prompt and answer together), `max_batch` the rows of one run. `takes` and
     `gives` are its tensors for the Open Inference Protocol. A model of the task infer reads no text: it has only those,
-    and its `max_batch` is 0 where the first dimension of its tensors is no batch.
+    and its `max_batch` is 0 where the first dimension of its tensors is no batch. `tokens` is the output of an embed
+    model that has a vector of each token, int8.
     """
 
     task: Task
@@ -51,6 +52,7 @@ class Manifest:
     prompt: Prompt | None = None
     takes: tuple[TensorSpec, ...] = ()
     gives: tuple[TensorSpec, ...] = ()
+    tokens: str = ""
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -70,7 +72,8 @@ def _manifest(file: Path, content: dict[str, Any]) -> Manifest:
     if task not in list(_KEYS):
         raise ManifestError(f"{file}: task: {task!r}; one of {', '.join(_KEYS)} is needed")
     task = Task(task)
-    _same_keys(f"{file}: ", content, _KEYS[task])
+    optional = {"tokens"} & content.keys() if task is Task.EMBED else set()
+    _same_keys(f"{file}: ", content, _KEYS[task] | optional)
     return _tensor_manifest(file, content) if task is Task.INFER else _text_manifest(file, content, task)
 
 
@@ -89,6 +92,7 @@ def _text_manifest(file: Path, content: dict[str, Any], task: Task) -> Manifest:
         prompt=_prompt(file, content["prompt"]) if task is Task.CHAT else None,
         takes=takes,
         gives=gives,
+        tokens=str(content.get("tokens", "")),
     )
 
 

@@ -42,6 +42,8 @@ def job_frame(number: int, job: Job, extra: Mapping[str, object]) -> list[Buffer
     if job.inputs:
         header["inputs"] = job.inputs
     if job.task in RESULT_KINDS:
+        if job.token_vectors:
+            header["token_vectors"] = True
         return parts(header)
     if job.messages:
         header["messages"] = [(message.role, message.content) for message in job.messages]
@@ -61,7 +63,7 @@ def read_job(frame: Frame) -> Job:
         return Job(task, tensors=_tensors(frame, copied=False), outputs=tuple(header["outputs"]))
     inputs = tuple(map(_text_or_ids, header.get("inputs", ())))
     if task in RESULT_KINDS:
-        return Job(task, inputs=inputs)
+        return Job(task, inputs=inputs, token_vectors=header.get("token_vectors", False))
     max_tokens, temperature, top_p, seed, stop = header["sampling"]
     return Job(
         task,
@@ -122,10 +124,16 @@ def tensors_frame(number: int, outputs: Sequence[tuple[str, str, Sequence[int], 
     return parts(header, [_array(each[3]) for each in outputs])
 
 
-def matrix_frame(number: int, task: Task, data: memoryview, shape: Sequence[int], prompt_tokens: int) -> bytes:
-    """Encode the result of an embed or predict job: float32, row-major."""
-    header = {"kind": RESULT_KINDS[task], "id": number, "prompt_tokens": prompt_tokens}
-    return encode(header, [Array(data, tuple(shape))])
+def matrix_frame(
+    number: int, task: Task, data: memoryview, shape: Sequence[int], prompt_tokens: int, *, tokens: Sequence[bytes] = ()
+) -> bytes:
+    """Encode the result of an embed or predict job: float32, row-major; and each row's token vectors, if it has any."""
+    header: dict[str, object] = {"kind": RESULT_KINDS[task], "id": number, "prompt_tokens": prompt_tokens}
+    arrays = [Array(data, tuple(shape))]
+    if tokens:
+        header["token_bytes"] = [len(each) for each in tokens]
+        arrays.append(_array(b"".join(tokens)))
+    return encode(header, arrays)
 
 
 def error_frame(number: int, error: BackendError) -> bytes:
@@ -146,7 +154,7 @@ def read_events(frame: Frame, labels: tuple[str, ...]) -> tuple[Event, ...]:
         case "tensors":
             return (Tensors(_tensors(frame, copied=True)), Finish("stop"))
         case "vectors":
-            return (_vectors(frame.arrays[0]), Usage(header["prompt_tokens"]), Finish("stop"))
+            return (_vectors(frame), Usage(header["prompt_tokens"]), Finish("stop"))
         case "scores":
             return (_scores(frame.arrays[0], labels), Usage(header["prompt_tokens"]), Finish("stop"))
         case "error" if header["bad"]:
@@ -187,9 +195,16 @@ def _tensors(frame: Frame, *, copied: bool) -> tuple[Tensor, ...]:
     )
 
 
-def _vectors(array: Array) -> Vectors:
-    rows, width = array.shape
-    return Vectors(bytes(array.data), (rows, width))
+def _vectors(frame: Frame) -> Vectors:
+    header: Mapping[str, Any] = frame.header
+    rows, width = frame.arrays[0].shape
+    tokens = []
+    if "token_bytes" in header:
+        rest = memoryview(frame.arrays[1].data)
+        for size in header["token_bytes"]:
+            tokens.append(bytes(rest[:size]))
+            rest = rest[size:]
+    return Vectors(bytes(frame.arrays[0].data), (rows, width), tuple(tokens))
 
 
 def _scores(array: Array, labels: tuple[str, ...]) -> Scores:

@@ -18,8 +18,10 @@ import numpy as np
 
 from cache.semantic import DEFAULT_THRESHOLD
 from cache.semantic.guards import find_veto
+from cache.semantic.judging import LEAST_SIMILARITY
+from gateway.verifier import START_CONFIDENCE
 from scripts.pairs.curves import ALLOWED, Floats, summary
-from scripts.pairs.models import Embedder
+from scripts.pairs.models import Embedder, Verifier
 from scripts.pairs.sets import Pair, read_pairs
 from scripts.running_gateway import ROOT
 
@@ -29,7 +31,25 @@ def scores_of(pairs: list[Pair], models: Path) -> dict[str, tuple[Floats, float 
     vectors = Embedder(models / "minilm").embed(text for pair in pairs for text in (pair.a, pair.b))
     cosine = np.array([float(vectors[pair.a] @ vectors[pair.b]) for pair in pairs])
     guarded = np.array([-math.inf if find_veto(p.a, p.b) else c for p, c in zip(pairs, cosine, strict=True)])
-    return {"cosine": (cosine, None), "guards": (guarded, DEFAULT_THRESHOLD)}
+    scores: dict[str, tuple[Floats, float | None]] = {
+        "cosine": (cosine, None),
+        "guards": (guarded, DEFAULT_THRESHOLD),
+        "shipped": (shipped(pairs, cosine, models), START_CONFIDENCE),
+    }
+    return scores
+
+
+def shipped(pairs: list[Pair], cosine: Floats, models: Path) -> Floats:
+    """Return the verifier's confidence where no sure guard vetoes and the pair is near enough to be asked about."""
+    verifier = Verifier(models)
+    meanings = {text: verifier.meaning(text) for text in sorted({text for pair in pairs for text in (pair.a, pair.b)})}
+    found = []
+    for pair, near in zip(pairs, cosine, strict=True):
+        if near < LEAST_SIMILARITY or find_veto(pair.a, pair.b, only_sure=True) is not None:
+            found.append(-math.inf)
+        else:
+            found.append(verifier.confidences(meanings[pair.a], [meanings[pair.b]])[0])
+    return np.array(found)
 
 
 def evaluate(pairs: list[Pair], models: Path) -> dict[str, Any]:

@@ -24,6 +24,21 @@ class _Work:
     rows: Sequence[Ids]
     done: int = 0
     results: list[NDArray[np.float32]] = field(default_factory=list)
+    with_tokens: bool = False
+    tokens: list[bytes] = field(default_factory=list)
+
+
+# A longer text hides its difference in a crowd of equal words: none of its tokens are told.
+_MOST_TOKENS = 64
+_NO_TOKENS = np.zeros((0, 0, 0), np.int8)
+
+
+def pack_tokens(ids: Ids, vectors: NDArray[np.int8]) -> bytes:
+    """Return a row's token ids (uint16) and then their vectors (int8), without its two special tokens."""
+    count = len(ids) - 2
+    if not 0 < count <= _MOST_TOKENS or max(ids) > np.iinfo(np.uint16).max:
+        return b""
+    return np.array(ids[1 : 1 + count], np.uint16).tobytes() + vectors[1 : 1 + count].tobytes()
 
 
 def share(waiting: Sequence[int], max_batch: int) -> list[int]:
@@ -66,7 +81,8 @@ class RowRunner:
         """Take a job. Raises BadJob."""
         if job.task is not self._manifest.task:
             raise BadJob(f"a model of the task {self._manifest.task} was asked for {job.task}", "model")
-        self._works[number] = _Work(number, self._encoder.rows(job))
+        wanted = job.token_vectors and bool(self._manifest.tokens)
+        self._works[number] = _Work(number, self._encoder.rows(job), with_tokens=wanted)
 
     def cancel(self, number: int) -> None:
         """Drop a job; one that is over is no error."""
@@ -79,13 +95,15 @@ class RowRunner:
         chosen = [(work, count) for work, count in zip(works, counts, strict=True) if count]
         rows = [row for work, count in chosen for row in work.rows[work.done : work.done + count]]
         try:
-            matrix = self._run(rows)
+            matrix, tokens = self._run(rows, with_tokens=any(work.with_tokens for work, _ in chosen))
         except RUN_ERRORS as error:
             return self._isolate(chosen, error)
         answers: list[Buffer] = []
         start = 0
         for work, count in chosen:
             work.results.append(matrix[start : start + count])
+            if work.with_tokens:
+                work.tokens += [pack_tokens(rows[at], tokens[at]) for at in range(start, start + count)]
             work.done += count
             start += count
             if work.done == len(work.rows):
@@ -112,10 +130,13 @@ class RowRunner:
         del self._works[work.number]
         matrix = np.concatenate(work.results) if len(work.results) > 1 else work.results[0]
         tokens = sum(map(len, work.rows))
-        return messages.matrix_frame(work.number, self._manifest.task, matrix.data.cast("B"), matrix.shape, tokens)
+        data = matrix.data.cast("B")
+        return messages.matrix_frame(work.number, self._manifest.task, data, matrix.shape, tokens, tokens=work.tokens)
 
-    def _run(self, rows: Sequence[Ids]) -> NDArray[np.float32]:
+    def _run(self, rows: Sequence[Ids], *, with_tokens: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+        """Return the rows' vectors, and of each row those of its tokens where they are wanted."""
         ids, mask = pad(rows)
         names = self._manifest.inputs
-        matrix = self._session.run([self._manifest.output], {names["ids"]: ids, names["mask"]: mask})[0]
-        return np.ascontiguousarray(matrix, np.float32)
+        wanted = [self._manifest.output, *([self._manifest.tokens] if with_tokens else [])]
+        matrix, *tokens = self._session.run(wanted, {names["ids"]: ids, names["mask"]: mask})
+        return np.ascontiguousarray(matrix, np.float32), tokens[0] if tokens else _NO_TOKENS

@@ -1,4 +1,4 @@
-"""The command that leaves the three models in a directory: `python -m backends.zoo --to var/models`.
+"""The command that leaves the four models in a directory: `python -m backends.zoo --to var/models`.
 
 Nothing but this command knows which models there are and what each is made of.
 """
@@ -52,14 +52,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def recipes(source: Path, models: Path, minilm_directory: Path | None) -> tuple[Recipe, ...]:
     """Return the recipes in the order in which they must be followed: intents is built on the minilm that was made."""
-    minilm_inputs = {**weights.DIGESTS, **digests([*_GRAPH, source / "minilm" / "model.yaml"])}
+    minilm_inputs = {**weights.DIGESTS, **digests([*_GRAPH, *sorted((source / "minilm").glob("*"))])}
     intents_parts = [source / "intents" / name for name in ("head.npz", "labels.txt", "model.yaml")]
     intents_inputs = {f"minilm/{name}": digest for name, digest in minilm_inputs.items()}
     intents_inputs |= digests([_HERE / "intents.py", *intents_parts])
+    verifier_inputs = digests([_HERE / "graph.py", _HERE / "verifier.py", *sorted((source / "verifier").glob("*"))])
     atlas_inputs = digests([_HERE / "atlas.py", *sorted((source / "atlas").glob("*"))])
     return (
         Recipe("minilm", minilm_inputs, lambda target: _minilm(source / "minilm", minilm_directory, target)),
         Recipe("intents", intents_inputs, lambda target: _intents(source / "intents", models / "minilm", target)),
+        Recipe("verifier", verifier_inputs, lambda target: _verifier(source / "verifier", target)),
         Recipe("atlas", atlas_inputs, lambda target: _atlas(source / "atlas", target)),
     )
 
@@ -83,6 +85,12 @@ def _intents(source: Path, encoder: Path, target: Path) -> None:
     from backends.zoo import intents  # noqa: PLC0415
 
     intents.build(source, encoder, target)
+
+
+def _verifier(source: Path, target: Path) -> None:
+    from backends.zoo import verifier  # noqa: PLC0415
+
+    verifier.build(source, target)
 
 
 def _atlas(source: Path, target: Path) -> None:

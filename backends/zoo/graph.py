@@ -28,10 +28,18 @@ class Graph:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, domain=domain, **attributes))
         return output
 
-    def model(self, name: str, *, inputs: tuple[str, ...], output: str, width: int) -> onnx.ModelProto:
-        """Return the model: int64 inputs [batch, tokens], and one float32 output [batch, width]."""
+    def model(
+        self,
+        name: str,
+        *,
+        inputs: tuple[str, ...],
+        output: str,
+        width: int,
+        more: tuple[onnx.ValueInfoProto, ...] = (),
+    ) -> onnx.ModelProto:
+        """Return the model: int64 inputs [batch, tokens], one float32 output [batch, width], and maybe more."""
         ids = [helper.make_tensor_value_info(each, TensorProto.INT64, ["batch", "tokens"]) for each in inputs]
-        graph = helper.make_graph(self.nodes, name, ids, [vector(output, width)], self.constants)
+        graph = helper.make_graph(self.nodes, name, ids, [vector(output, width), *more], self.constants)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(FUSED, _FUSED_OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
 

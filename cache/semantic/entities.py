@@ -68,7 +68,7 @@ def find_exchange(a: str, b: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _entities(text: str) -> dict[str, frozenset[str]]:
-    words = _WORD.findall(text.lower().replace("'s", " ").replace("’s", " "))
+    words = _WORD.findall(text.lower().replace("'s", " ").replace("\N{RIGHT SINGLE QUOTATION MARK}s", " "))
     found: dict[str, set[str]] = {}
     at = 0
     while at < len(words):

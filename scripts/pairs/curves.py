@@ -92,7 +92,7 @@ def summary(scores: Floats, same: NDArray[np.bool_], start: float | None) -> dic
     told: dict[str, Any] = {
         "kept_at_2_percent_served": None if not same.any() else best.kept if best else 0.0,
         "threshold_at_2_percent_served": best.threshold if best else None,
-        "kept_limits": wilson(int(round(best.kept * same.sum())) if best else 0, int(same.sum())),
+        "kept_limits": wilson(round(best.kept * same.sum()) if best else 0, int(same.sum())),
         "wrong_per_hit": wrong_per_hit(scores, same, best.threshold if best else math.inf),
         "curve": [(p.served, p.kept, p.threshold) for p in _thinned(points)],
     }
