@@ -71,7 +71,8 @@ def _with_drawing(fields: dict[str, Any], model: str, tokens: int) -> Asked | No
             return None
         most = fields["max_completion_tokens"]
     if (
-        (stream := fields.get("stream")) is not None and stream is not False
+        (stream := fields.get("stream")) is not None
+        and stream is not False
         or type(fields.get("user")) not in _TEXT
         or type(most) not in _WHOLE
         or type(seed) not in _WHOLE

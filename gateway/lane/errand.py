@@ -118,7 +118,12 @@ class Errand:
         desk.front.pipeline.accounts.ended()
         reply_id = next(desk.ids)
         form = target.form(content_type) % (
-            lookup_s * 1000, took_s * 1000, reply_id, reply_id, self._permit.lines, len(body)
+            lookup_s * 1000,
+            took_s * 1000,
+            reply_id,
+            reply_id,
+            self._permit.lines,
+            len(body),
         )
         self._client.answered(b"".join((opening(STATUS), form, body)))
 

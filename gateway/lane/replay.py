@@ -61,7 +61,7 @@ class Replay:
         before, _, after = (preamble(_STATUS, int(now)) + lines).encode().partition(_LIMITS.encode())
         self._before, (*between, last) = before.split(_ID.encode()), after.split(_ID.encode())
         self._after = [*between, last + self._body[0], *self._body[1:]]
-        self._until = now + min(1.0 - now % 1.0, 1.0 - age % 1.0, left % 1.0 or 1.0)
+        self._until = now + min(1.0 - now % 1.0, 1.0 - age % 1.0, left % 1.0)
 
     def _put(self, limits: bytes) -> None:
         before, after = self._before, self._after
