@@ -57,10 +57,11 @@ class Explainer:
         self, request: Request, features: Features, directives: Directives, versions: list[str]
     ) -> dict[str, Any]:
         if self._recall is None:
-            return {"exact": None, "semantic": {}}
+            return {"keys": {}, "exact": None, "semantic": {}}
         same = (await self._recall.same(features, directives, versions)).hit
         meanings = await self._recall.meanings(request, features, versions)
         return {
+            "keys": {version: self._recall.key(features, version).hex() for version in versions},
             "exact": same and dataclasses.asdict(same.status),
             "semantic": {
                 version: _found(

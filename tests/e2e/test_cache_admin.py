@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from scripts.replay import outcome_of
 from scripts.running_gateway import RunningGateway
-from tests.e2e.program import ECHO, Stream, call, chat, config, serving, started, text_of, until
+from tests.e2e.program import ECHO, Stream, call, chat, chat_body, config, metric, serving, started, text_of, until
+
+CHAT = "/v1/chat/completions"
 
 
 def asked(gateway: RunningGateway, text: str, model: str = "echo") -> str:
@@ -39,33 +42,73 @@ def warmgate(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_purge_ends_what_it_names_and_a_dry_run_only_counts() -> None:
-    """Answers of a purged model are asked for again; a dry run tells how many there are and ends none."""
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[RunningGateway]:
+    """Serve one model for all tests here; each begins with empty caches."""
     with serving(ECHO) as gateway:
-        assert [asked(gateway, text) for text in ("one", "two", "one")] == ["miss", "miss", "exact"]
+        yield gateway
 
-        assert purge(gateway, model="echo", dry_run=True)["entries"] == 2
-        assert purge(gateway, model="another", dry_run=True)["entries"] == 0
-        assert asked(gateway, "one") == "exact"
-        purge(gateway, model="another")
-        assert asked(gateway, "one") == "exact"
-        purge(gateway, model="echo")
-        assert purge(gateway, all=True, dry_run=True) == {"dry_run": True, "entries": 0, "bytes": 0}
-        assert [asked(gateway, text) for text in ("one", "one")] == ["miss", "exact"]
 
-        until(lambda: stats(gateway)["tiers"]["memory"]["entries"] == 1, "what is dead is cleared away")
-        told = stats(gateway, "?by=model")
-        assert [found["entries"] for found in told["models"]["echo"].values()] == [1]
-        assert (told["purges"]["asked"], told["purges"]["marks"]) == (2, 2)
+@pytest.fixture
+def own(lasting: RunningGateway) -> RunningGateway:
+    """Empty the caches."""
+    purge(lasting, all=True)
+    until(lambda: stats(lasting)["tiers"]["memory"]["entries"] == 0, "the caches are empty")
+    return lasting
+
+
+def test_a_purge_ends_what_it_names_and_a_dry_run_only_counts(own: RunningGateway) -> None:
+    """Answers of a purged model are asked for again; a dry run tells how many there are and ends none."""
+    assert [asked(own, text) for text in ("one", "two", "one")] == ["miss", "miss", "exact"]
+
+    assert purge(own, model="echo", dry_run=True)["entries"] == 2
+    assert purge(own, model="another", dry_run=True)["entries"] == 0
+    assert asked(own, "one") == "exact"
+    purge(own, model="another")
+    assert asked(own, "one") == "exact"
+    purge(own, model="echo")
+    assert purge(own, all=True, dry_run=True) == {"dry_run": True, "entries": 0, "bytes": 0}
+    assert [asked(own, text) for text in ("one", "one")] == ["miss", "exact"]
+
+    until(lambda: stats(own)["tiers"]["memory"]["entries"] == 1, "what is dead is cleared away")
+    told = stats(own, "?by=model")
+    assert [found["entries"] for found in told["models"]["echo"].values()] == [1]
+    assert told["purges"]["marks"] == 3
+    assert metric(own.url, "warmgate_cache_purge_marks") == 3
 
 
 @pytest.mark.parametrize("what", [{"all": True}, {"scope": ""}, {"route": "echo"}, {"older_than_s": 0}])
-def test_a_purge_ends_answers_by_whatever_names_them(what: dict[str, object]) -> None:
+def test_a_purge_ends_answers_by_whatever_names_them(own: RunningGateway, what: dict[str, object]) -> None:
     """All, a tenant's, a route's, or those stored long ago: the next question is asked of the model."""
-    with serving(ECHO) as gateway:
-        asked(gateway, "one")
-        purge(gateway, **what)
-        assert [asked(gateway, "one"), asked(gateway, "one")] == ["miss", "exact"]
+    asked(own, "one")
+    purge(own, **what)
+    assert [asked(own, "one"), asked(own, "one")] == ["miss", "exact"]
+
+
+def test_one_answer_is_purged_by_the_key_that_explain_tells(own: RunningGateway) -> None:
+    """The key of a request is told whether it is cached or not; its purge ends that answer and no other."""
+    for question in ("one", "two"):
+        asked(own, question)
+    explained = call(own.url, "POST", "/admin/explain", {"path": CHAT, "body": chat_body("echo", "one")})
+    (key,) = explained.json()["cache"]["keys"].values()
+    assert purge(own, key=key, dry_run=True)["entries"] == 1
+    purge(own, key=key)
+    assert [asked(own, text) for text in ("one", "two", "one")] == ["miss", "exact", "exact"]
+
+
+def test_who_asks_after_a_purge_joins_nothing_that_began_before(own: RunningGateway) -> None:
+    """A stream under way goes on for its reader, is not joined by who comes later, and leaves nothing in the caches."""
+    question = "slow " + "word " * 30
+    with Stream(own.url, "echo", question) as stream:
+        pieces = stream.texts()
+        next(pieces)
+        purge(own, model="echo")
+        with Stream(own.url, "echo", question) as other:
+            assert "collapsed" not in other.cache_status
+            assert "".join(other.texts()).startswith("echo: slow")
+        list(pieces)
+    assert asked(own, question) == "exact"
+    assert metric(own.url, "warmgate_cache_events_total", tier="exact", event="late") >= 1
 
 
 def test_a_purge_outlasts_kill_9(tmp_path: Path) -> None:
@@ -74,7 +117,7 @@ def test_a_purge_outlasts_kill_9(tmp_path: Path) -> None:
     with started(text, tmp_path) as (gateway, family):
         for question in ("purged", "kept"):
             answered = call(
-                gateway.url, "POST", "/v1/chat/completions",
+                gateway.url, "POST", CHAT,
                 {"model": "echo", "messages": [{"role": "user", "content": question}]}, **{"X-Warmgate-Tags": question},
             )  # fmt: skip
             text_of(answered)
@@ -85,21 +128,6 @@ def test_a_purge_outlasts_kill_9(tmp_path: Path) -> None:
         family.wait_gone()
     with started(text, tmp_path) as (gateway, _):
         assert [asked(gateway, question) for question in ("purged", "kept")] == ["miss", "exact"]
-
-
-def test_who_asks_after_a_purge_joins_nothing_that_began_before(tmp_path: Path) -> None:
-    """A stream under way goes on for its reader, is not joined by who comes later, and leaves nothing in the caches."""
-    with serving(ECHO) as gateway:
-        question = "slow " + "word " * 30
-        with Stream(gateway.url, "echo", question) as stream:
-            pieces = stream.texts()
-            next(pieces)
-            purge(gateway, model="echo")
-            with Stream(gateway.url, "echo", question) as other:
-                assert "collapsed" not in other.cache_status
-                assert "".join(other.texts()).startswith("echo: slow")
-            list(pieces)
-        assert asked(gateway, question) == "exact"
 
 
 def test_the_command_line_does_what_the_pages_do(tmp_path: Path) -> None:
