@@ -20,6 +20,8 @@ from cache.trust.state import SOURCES, Policy, State
 # Shares of the error: most for the start threshold, the rest for stricter ones where that one is closed.
 _START_PART = 0.8
 _FIRST_PART = 0.8
+# So many labels, in multiples of 1 / target, give also stricter levels time to show that they are right.
+_LONG = 12.0
 # The wrong shares that the bets are made for, in multiples of the target, and at most one half.
 _DRIFTS = (2.0, 5.0, 20.0)
 _ALARM = 200.0
@@ -187,8 +189,9 @@ def _recovered(state: State, policy: Policy, now: float) -> State:
                 place=_opened(opened, policy), ledgers=fresh_ledgers,
             )  # fmt: skip
     looked_at, wrong = state.samples[0].counts(0, policy.start)
-    if policy.target is not None and lower_mean(looked_at, wrong, policy.delta) > policy.target:
-        # What is refuted stays so however much is added: a new attempt, which has less of the error to spend.
+    assert policy.target is not None, "without a target nothing is closed"
+    if looked_at * policy.target >= _LONG and lower_mean(looked_at, wrong, policy.delta) > policy.target:
+        # What is refuted will hardly be certified by more: a new attempt, which has less of the error to spend.
         return replace(state, samples=(Sample(now), Sample(now)), attempt=state.attempt + 1)
     return state
 
