@@ -6,6 +6,7 @@ All of it belongs to the event loop's thread. The decisions themselves are `poli
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from cache.trust.state import Policy, State, dump, load
 _log = logging.getLogger(__name__)
 
 _MOST_REFUSED = 200_000
+# Longer than any audit may take.
+_AUDIT_ENDS_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class LiveTrust:
         self._filled_at = clock()
         self._states: dict[tuple[str, str], State] = {}
         self._dirty: set[tuple[str, str]] = set()
-        self._pending: dict[str, int] = {}
+        self._pending: dict[str, deque[float]] = {}
         self._refused: dict[Pair, None] = {}
         self._bars: dict[bytes, float] = {}
         self._load(kept or Kept())
@@ -86,7 +89,8 @@ class LiveTrust:
             counted.audits += decision.audit
             if self.policy.target is not None:
                 self._left -= decision.share
-                self._pending[namespace] = self._pending.get(namespace, 0) + decision.audit
+                if decision.audit:
+                    self._pending.setdefault(namespace, deque()).append(self._clock())
                 self._keep(namespace, state)
         elif decision.explore:
             self._left -= self._budget.exploration
@@ -98,13 +102,13 @@ class LiveTrust:
 
     def unanswered(self, namespace: str) -> None:
         """Note that a served answer that was to be audited could not be."""
-        self._pending[namespace] = max(0, self._pending.get(namespace, 0) - 1)
+        self._settle(namespace)
         self._keep(namespace, rules.lose(self._state(namespace)))
 
     def learn(self, label: Label) -> None:
         """Take a label into account; a wrong pair is refused from now on."""
         if label.source == "audit":
-            self._pending[label.namespace] = max(0, self._pending.get(label.namespace, 0) - 1)
+            self._settle(label.namespace)
         self.counters.labels += 1
         if not label.same:
             self.counters.wrong += 1
@@ -144,7 +148,10 @@ class LiveTrust:
 
     def pending(self, namespace: str) -> int:
         """Return how many audits are under way."""
-        return self._pending.get(namespace, 0)
+        begun = self._pending.get(namespace)
+        while begun and begun[0] < self._clock() - _AUDIT_ENDS_S:
+            begun.popleft()  # nobody told of its end
+        return len(begun) if begun else 0
 
     def is_refused(self, pair: Pair) -> bool:
         """Tell whether a pair is never served."""
@@ -168,9 +175,14 @@ class LiveTrust:
         if bar is not None and confidence <= bar:
             # Its answer was wrong for another question that seemed as near.
             return Decision(False, "below-threshold", confidence, bar), state
-        pending = self._pending.get(namespace, 0)
+        pending = self.pending(namespace)
         watch = rules.Watch(self._chance(), self._fill(), pending)
         return rules.decide(state, self.policy, confidence, watch)
+
+    def _settle(self, namespace: str) -> None:
+        """Note that an audit has ended."""
+        if begun := self._pending.get(namespace):
+            begun.popleft()
 
     def _fill(self) -> float:
         """Return which part of a minute's audits is left."""
