@@ -24,6 +24,7 @@ WEIGHED = frozenset(
         "origin",
         "pragma",
         "range",
+        "x-warmgate-tags",
         "x-request-timeout",
     }
 )
