@@ -5,11 +5,13 @@ import time
 import orjson
 import pytest
 
-from backends.contract import Event, Finish, Job, Message, Refusal, Task, Text, ToolCall
+from backends.contract import Event, Finish, Job, Message, Refusal, Task, Text, ToolCall, UpstreamFailed
 from gateway.analyze import CachePolicy, analyze
 from gateway.answer import Answer, Head
 from gateway.request import Caller, Directives, Request
 from gateway.write_gate import write_gate
+from tests.fakes import FakeEngine, run_virtual
+from tests.test_gateway_pipeline import house
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -148,3 +150,35 @@ def test_a_schema_with_references_is_followed():
     }
     assert gated(*called('{"from":{"name":"a"},"to":{"name":"b"}}'), tools=[tool(parameters=schema)]) is None
     assert gated(*called('{"from":{"name":"a"},"to":{}}'), tools=[tool(parameters=schema)]) is not None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("script", "kept"),
+    [
+        (called('{"city":"Rome"}'), True),
+        (called('{"city":'), False),
+        (called('{"city":"Rome"}', name="other"), False),
+        ((Text("no tool needed"), Finish("stop")), True),
+        ((Text("cut"), Finish("length")), False),
+        ((Text("filtered"), Finish("content_filter")), False),
+        ((Text("cut off, with no reason"),), False),
+        ((Text("broken"), UpstreamFailed("broke off")), False),
+    ],
+)
+def test_the_gate_stands_on_both_paths(script, kept, stream):
+    """Whether a stream was recorded or a whole answer came, only what passes is found again."""
+
+    async def ask_twice() -> list[bool]:
+        job = Job(Task.CHAT, messages=(Message("user", "hi"),), extra={"tools": [tool()]}, stream=stream)
+        request = Request("a", job, {"messages": ["hi"]})
+        found = []
+        async with house({"a": FakeEngine(script)}) as built:
+            for _ in range(2):
+                try:
+                    found.append((await built.get(request)).status.hit)
+                except UpstreamFailed:
+                    found.append(False)
+        return found
+
+    assert run_virtual(ask_twice()) == [False, kept]
