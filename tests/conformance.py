@@ -76,14 +76,19 @@ def chunks_of(answered: Answered) -> list[Any]:
 
 
 @contextmanager
-def subject() -> Iterator[Subject]:
-    """Run a gateway with keys for two tenants, and one that may ask five times a minute."""
+def subject(*models: str, semantic: str = "") -> Iterator[Subject]:
+    """Run a gateway with keys for two tenants, and one that may ask five times a minute.
+
+    It has the upstream as a model, and `models` beside it; `semantic` are more settings of the cache by meaning.
+    """
     digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in KEYS.items()}
     limits = {"few": ", requests_per_minute: 5"}
     keys = ", ".join(f'{{name: {name}, sha256: "{digests[name]}"{limits.get(name, "")}}}' for name in KEYS)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wg-conformance-")))
         model = stack.enter_context(upstream())
-        text = config(directory, model.model(), server=f"keys: [{keys}], max_body: 4MiB")
+        server = f"keys: [{keys}], max_body: 4MiB"
+        text = config(directory, model.model(), *models, server=server, semantic=bool(semantic))
+        text = text.replace("embedder: minilm,", f"embedder: minilm, {semantic},")
         gateway, family = stack.enter_context(started(text, directory))
         yield Subject(gateway.url, model, family)
