@@ -48,7 +48,7 @@ def config(
         "cache:",
         f"  directory: {cache or directory / 'cache'}",
         "  exact: {memory: 16MiB, disk: 64MiB, ttl: 1h}",
-        "  semantic: {embedder: minilm, ttl: 1h}" if semantic else "",
+        "  semantic: {embedder: minilm, ttl: 1h, budget: 2s}" if semantic else "",
         "models:",
         *models,
         f"routes: {routes}" if routes else "",

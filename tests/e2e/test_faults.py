@@ -141,6 +141,7 @@ def test_gateway_killed_under_load_leaves_nothing_behind_and_forgets_nothing(dir
     with started(text, directory) as (gateway, family):
         again = chat(gateway.url, "atlas", known)
         assert (text_of(again), outcome_of(again.headers["cache-status"])) == (answer, "exact")
+        until(lambda: metric(gateway.url, "warmgate_semantic_vectors"), "what is on disk is found by its meaning")
         alike = chat(gateway.url, "atlas", "Tell me the capital city of Canada")
         assert (text_of(alike), outcome_of(alike.headers["cache-status"])) == (answer, "semantic")
         stop(gateway.process)

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from scripts.running_gateway import RunningGateway
-from tests.e2e.program import Stream, call, chat, chat_body, connect, in_flight, metric, pool, text_of, until
+from tests.e2e.program import Stream, call, chat, chat_body, connect, in_flight, metric, needs, pool, text_of, until
 
 # The test's own server takes two requests at a time here, and the pool's queue one more.
 SLOTS = 2
@@ -51,6 +51,23 @@ def test_client_that_leaves_a_worker_of_ours_cancels_its_work(gateway: RunningGa
     until(lambda: in_flight(gateway.url, "atlas") == 0, "the work is cancelled")
     assert metric(gateway.url, "warmgate_tokens_total", model="atlas", direction="out") == counted
     assert "fwd=miss" in chat(gateway.url, "atlas", "Describe Germany.").headers["cache-status"]
+
+
+def test_the_same_question_in_other_words_waits_for_the_answer_that_is_being_made(gateway: RunningGateway) -> None:
+    """The model is asked once; the later request says that it was collapsed with one that means the same."""
+    needs("minilm")
+    words = "What is the slow railway between the capital of Canada and the coast of the west called by those who built it"
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(chat, gateway.url, "echo", f"{words}?")
+        until(lambda: in_flight(gateway.url, "echo") == 1, "the work is under way")
+        second = threads.submit(chat, gateway.url, "echo", words)
+        answer = text_of(first.result())
+
+    assert answer == f"echo: {words}?"
+    assert text_of(second.result()) == answer
+    status = second.result().headers["cache-status"]
+    assert status.startswith("warmgate; fwd=miss; collapsed; ttl=")
+    assert status.endswith("; detail=semantic")
 
 
 def test_client_that_leaves_before_its_answer_cancels_its_work(gateway: RunningGateway) -> None:
