@@ -6,7 +6,7 @@ Knows nothing of how trust decides. What cannot be told, since the model or the 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,7 +18,7 @@ from cache.trust.contract import Label, Source
 from gateway.answer import Answer, Head, UnreadableAnswerError, answer_of, unpack
 from gateway.meaning import Meanings
 from gateway.recall import Hit
-from gateway.running import Item, Runner
+from gateway.running import Item
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +40,14 @@ class Comparison(Protocol):
 
     async def same(self, question: Question, given: Answer, made: Answer) -> bool | None:
         """Return whether `given` says what `made` does; None where that cannot be told. Raises `BackendError`."""
+        ...
+
+
+class Runs(Protocol):
+    """Who asks models."""
+
+    def run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncGenerator[Item, None]:
+        """Run a job on the first of these models that begins to answer: its head, then what it makes."""
         ...
 
 
@@ -72,7 +80,7 @@ class Auditor:
     def __init__(
         self,
         trust: Learns,
-        runner: Runner,
+        runner: Runs,
         comparison: Comparison,
         counters: AuditCounters,
         *,
