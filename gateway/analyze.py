@@ -12,7 +12,7 @@ from backends.value import value
 from gateway.identity import fingerprint
 from gateway.request import Caller, Directives, Request
 
-_REMEMBERED_GROUPS = 1024
+_REMEMBERED = 1024
 # English text averages about four bytes a token; a model's own count corrects the estimate once it has answered.
 _BYTES_PER_TOKEN = 4
 # A text longer than this is not worth the reading: it is beyond the window of any usual embedder, which says so itself.
@@ -102,18 +102,23 @@ def analyze(
         deadline_s=deadline_s,
         wanted=_wanted(request.job.extra),
         truncated=policy.truncated,
-        keeping=Keeping(
+        keeping=_keeping(
+            request.model,
+            caller.scope,
             policy.ttl_s,
-            _groups(request.model, caller.scope, policy.tags, directives.tags),
-            policy.obey_upstream,
+            (policy.tags, directives.tags),
+            obey_upstream=policy.obey_upstream,
         ),
     )
 
 
-@functools.lru_cache(_REMEMBERED_GROUPS)
-def _groups(route: str, scope: str, tags: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the groups of a request's answer, by which it can be purged; those of its model are known later."""
-    return (f"scope:{scope}", f"route:{route}", *[f"tag:{tag}" for tag in dict.fromkeys((*tags, *more))])
+@functools.lru_cache(_REMEMBERED)
+def _keeping(
+    route: str, scope: str, ttl_s: float | None, tags: tuple[tuple[str, ...], tuple[str, ...]], *, obey_upstream: bool
+) -> Keeping:
+    """Return how a request's answer is kept; the groups of its model are known later."""
+    tagged = [f"tag:{tag}" for tag in dict.fromkeys((*tags[0], *tags[1]))]
+    return Keeping(ttl_s, (f"scope:{scope}", f"route:{route}", *tagged), obey_upstream)
 
 
 def _wanted(extra: Mapping[str, object]) -> Mapping[str, object]:

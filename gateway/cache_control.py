@@ -12,13 +12,12 @@ from typing import Literal
 from backends.value import value
 from gateway.errors import InvalidRequest
 from gateway.fields import cut
-from gateway.request import Directives
+from gateway.request import UNSAID, Directives
 
 TAGS = "x-warmgate-tags"
 MOST_TAGS = 16
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 
-_NONE = Directives()
 # More digits than any age has; a number that is longer counts as the greatest (RFC 9111 §1.2.2).
 _MOST_DIGITS = 10
 
@@ -36,7 +35,7 @@ def read(headers: Mapping[str, str]) -> Directives:
 def parse(header: str | None) -> Directives:
     """Read a client's `Cache-Control`. Unknown directives are ignored, as the RFC asks; a bad number is refused."""
     if header is None:
-        return _NONE
+        return UNSAID
     parts = dict(_split(part) for part in header.lower().split(","))
     return Directives(
         no_store="no-store" in parts,

@@ -6,7 +6,7 @@ Sources: RFC 9111 §4.2 and §5.2.1, RFC 5861 for what may be stale while it is 
 from enum import Enum
 
 from cache.contract import Entry
-from gateway.request import Directives
+from gateway.request import UNSAID, Directives
 
 
 class Use(Enum):
@@ -20,6 +20,8 @@ class Use(Enum):
 
 def use_of(entry: Entry, now: float, directives: Directives, max_stale_s: float) -> Use:
     """Decide on one entry; one that is stale for longer than the operator's `max_stale_s` is of no use."""
+    if directives is UNSAID and now < entry.fresh_until:  # as nearly always
+        return Use.SERVE
     past_s = max(0.0, now - entry.fresh_until)
     if past_s > max_stale_s:
         return Use.NONE

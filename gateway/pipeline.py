@@ -22,7 +22,7 @@ from gateway.items import Parted, digest, parted
 from gateway.limits import Limiter
 from gateway.meaning import NO_MEANINGS, Meanings
 from gateway.model_statistics import ModelStatistics
-from gateway.query import Kept, Looked, Outcome, Query
+from gateway.query import Kept, Looked, Outcome, Query, Sought
 from gateway.recall import Found, Hit, Recall, collapsed, in_place_of
 from gateway.renewing import Renewals
 from gateway.request import Caller, Directives, Request
@@ -103,6 +103,11 @@ class Pipeline:
 
     async def _answer(self, query: Query) -> Outcome:
         """Look in the caches, then ask the models; where these fail, what is stale may do."""
+        recall = self._recall
+        if recall is not None and query.reusable:  # most hits are in memory, and take no turn of the loop
+            hit = recall.in_memory(query.features, query.directives, query.versions)
+            if hit is not None:
+                return self._served(query, hit)
         if self._by_item is not None and query.reusable and query.route.policy.items:
             parts = parted(query.request)
             if parts is not None:
@@ -117,9 +122,7 @@ class Pipeline:
     async def _with(self, looked: Looked, query: Query) -> Outcome:
         """Answer with what the caches had, or ask the models."""
         if looked.hit is not None:
-            if looked.hit.renew:
-                self._renew(query, looked.hit)
-            return replace(self._found(query, looked.hit.answer, looked.hit.status), sought=looked.sought)
+            return self._served(query, looked.hit, looked.sought)
         if query.directives.only_if_cached:
             raise NotCached("nothing that fits is cached, and the request said 'only-if-cached'")
         looked_up = self._clock()
@@ -197,9 +200,10 @@ class Pipeline:
         models, stamp = self.runner.order(query.route, features, query.targets), self._stamp()
         answer, spent = await self.runner.whole(job, features.deadline_s, models)
         status = _missed(features, looked.forward, stored=self._keep(features, answer, looked.meanings, stamp))
-        outcome = Outcome(answer.head, status, looked_up - arrived, features, query.permit, job, arrived, answer=answer)
+        lookup_s, permit, sought = looked_up - arrived, query.permit, looked.sought
+        outcome = Outcome(answer.head, status, lookup_s, features, permit, job, arrived, answer=answer, sought=sought)
         self.accounts.settle(outcome, spent)
-        return replace(outcome, sought=looked.sought)
+        return outcome
 
     async def _joined(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Take part in the work for the same request, or begin it."""
@@ -324,11 +328,18 @@ class Pipeline:
         status = replace(outcome.status, stored=stored)
         return replace(outcome, answer=_counted(answer, outcome.features), seat=None, status=status)
 
-    def _found(self, query: Query, answer: Answer, status: CacheStatus) -> Outcome:
-        """Return what was remembered."""
+    def _served(self, query: Query, hit: Hit, sought: Sought | None = None) -> Outcome:
+        """Return what was remembered, and have it renewed where it is stale."""
+        if hit.renew:
+            self._renew(query, hit)
+        return self._found(query, hit.answer, hit.status, sought)
+
+    def _found(self, query: Query, answer: Answer, status: CacheStatus, sought: Sought | None = None) -> Outcome:
         arrived, job = query.arrived, query.request.job
         lookup_s = self._clock() - arrived
-        outcome = Outcome(answer.head, status, lookup_s, query.features, query.permit, job, arrived, answer=answer)
+        outcome = Outcome(
+            answer.head, status, lookup_s, query.features, query.permit, job, arrived, answer=answer, sought=sought
+        )
         self.accounts.settle(outcome, 0)
         return outcome
 

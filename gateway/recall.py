@@ -7,9 +7,10 @@ import asyncio
 import functools
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
+from backends.value import value
 from cache.contract import Entry, Meaning
 from cache.exact import ExactCache
 from cache.flight import SingleFlight
@@ -43,7 +44,7 @@ _READ_AT_ONCE = 64
 _OUTAGES = (500, 502, 503, 504)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hit:
     """A remembered answer, and what to tell the client of where it came from.
 
@@ -184,8 +185,9 @@ class Recall:
             return None
         for version in versions:
             entry = await self._exact.get(self.key(features, version))
-            if entry is not None and use_of(entry, self._clock(), directives, self._max_stale_s) is not Use.NONE:
-                return self._served(entry, "stale-if-error")
+            now = self._clock()
+            if entry is not None and use_of(entry, now, directives, self._max_stale_s) is not Use.NONE:
+                return self._served(entry, now, "stale-if-error")
         return None
 
     @staticmethod
@@ -268,19 +270,19 @@ class Recall:
             self._semantic.add(told)
 
     def _hit(self, entry: Entry, directives: Directives, detail: str, matched: str | None = None) -> Hit | None:
-        use = use_of(entry, self._clock(), directives, self._max_stale_s)
+        now = self._clock()
+        use = use_of(entry, now, directives, self._max_stale_s)
         if use is not Use.SERVE and use is not Use.RENEW:
             return None
-        hit = self._served(entry, detail, matched)
+        hit = self._served(entry, now, detail, matched)
         return hit if hit is None or use is Use.SERVE else replace(hit, renew=True)
 
-    def _served(self, entry: Entry, detail: str, matched: str | None = None) -> Hit | None:
+    def _served(self, entry: Entry, now: float, detail: str, matched: str | None = None) -> Hit | None:
         try:
             answer = (self._unpack_small if len(entry.value) <= _UNPACKED_MAX_BYTES else unpack)(entry.value)
         except UnreadableAnswerError:
             self._telemetry.cache_trouble(detail)
             return None
-        now = self._clock()
         ttl_s = math.floor(entry.fresh_until - now)
         status = CacheStatus(hit=True, detail=detail, ttl_s=ttl_s, age_s=age_of(entry, now), matched=matched)
         return Hit(answer, status, meaning=entry.meaning)

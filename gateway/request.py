@@ -68,3 +68,7 @@ class Directives:
     stale_while_revalidate_s: int = 0
     stale_if_error_s: int = 0
     tags: tuple[str, ...] = ()
+
+
+UNSAID = Directives()
+"""What nearly all requests ask of the caches: nothing in particular."""
