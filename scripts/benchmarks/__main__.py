@@ -75,7 +75,7 @@ def _hits(bench: Bench, models: Path, wanted: Sequence[str]) -> list[Contest]:
     with programs.pinned_to(bench.served_on), running(serving.config(place, models), place) as runs:
         gateway = Served(runs.url, runs.process.pid)
         measures = {
-            "exact": lambda: [contests.exact_hits(bench, gateway)],
+            "exact": lambda: contests.exact_hits(bench, gateway),
             "streamed": lambda: [contests.streamed_hits(bench, gateway)],
             "semantic": lambda: meanings.contests(bench, gateway),
         }

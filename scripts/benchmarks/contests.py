@@ -13,6 +13,8 @@ from scripts.benchmarks.programs import Served
 from scripts.benchmarks.serving import Answer
 
 GATEWAY = "warmgate"
+CACHE = "nginx proxy_cache"
+BARE = "bare aiohttp"
 QUESTION = "What is the capital of France?"
 # Written by the server itself, or about the connection: not for a rival to repeat.
 _NOT_REPEATED = frozenset({"content-length", "date", "server", "connection"})
@@ -88,8 +90,8 @@ def instant(directory: Path, port: int) -> str:
     return nginx.instant(directory, port, _INSTANT_ANSWER)
 
 
-def exact_hits(bench: Bench, gateway: Served) -> Contest:
-    """Measure exact hits: against a bare aiohttp handler with the same reply, and against nginx's cache of it."""
+def exact_hits(bench: Bench, gateway: Served) -> list[Contest]:
+    """Measure exact hits: of the same bytes against nginx's cache, of others against a bare aiohttp handler."""
     post = serving.chat("atlas", QUESTION)
     serving.ask(gateway.url, post)
     reply = _cached(gateway, post, "exact")
@@ -102,7 +104,11 @@ def exact_hits(bench: Bench, gateway: Served) -> Contest:
         kept = serving.ask(cache.url, post)
         if kept.headers["cache-status"] != "HIT" or kept.body != reply.body:
             raise RuntimeError(f"nginx did not answer from its cache: {kept}")
-        return bench.contest("exact hits", post, {GATEWAY: gateway, "bare aiohttp": bare, "nginx proxy_cache": cache})
+        unknown = serving.chat("atlas", QUESTION, user=load.NUMBER)
+        return [
+            bench.contest("exact hits", post, {GATEWAY: gateway, CACHE: cache}),
+            bench.contest("exact hits, bodies that differ", unknown, {GATEWAY: gateway, BARE: bare}),
+        ]
 
 
 def streamed_hits(bench: Bench, gateway: Served) -> Contest:

@@ -10,6 +10,8 @@ from scripts.benchmarks import programs
 from scripts.benchmarks.programs import Served
 
 CONNECTIONS = 32
+NUMBER = "000000000"
+"""Stands in a body for a number that is another in each request."""
 
 _GRACE_S = 10.0
 _UNITS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}
@@ -45,7 +47,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """The request that is sent again and again."""
+    """The request that is sent again and again; where its body has `NUMBER`, each has another number in its place."""
 
     path: str
     headers: Mapping[str, str]
@@ -79,8 +81,13 @@ def _wrk(url: str, lines: str, seconds: int, core: int, connections: int) -> str
 
 
 def lua(post: Post) -> str:
-    """Write the script that makes wrk send a request; as the request is fixed, wrk formats it only once."""
+    """Write the script that makes wrk send a request; where it is always the same, wrk formats it only once."""
     headers = [f"wrk.headers[{_quoted(name)}] = {_quoted(value)}" for name, value in post.headers.items()]
+    begins, number, ends = post.body.partition(NUMBER)
+    if number:
+        body = f"{_quoted(begins)} .. string.format('%0{len(NUMBER)}d', count) .. {_quoted(ends)}"
+        counting = f"count = count + 1 return wrk.format(nil, nil, nil, {body})"
+        headers += ["count = 0", f"request = function() {counting} end"]
     return "\n".join(['wrk.method = "POST"', f"wrk.body = {_quoted(post.body)}", *headers, ""])
 
 

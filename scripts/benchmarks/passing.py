@@ -22,7 +22,6 @@ PROXY = "nginx proxy_pass"
 _ASKED = 500
 _DEADLINE_S = 20.0
 _POLL_S = 0.05
-_NEVER_REACHED = 1_000_000_000
 
 _CHUNKS = [
     {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "At once."}}]},
@@ -48,11 +47,10 @@ class FirstBytes:
 def config(upstream: str) -> str:
     """Return what somebody configures who only passes through: keys with limits, no cache; metrics are always on."""
     digest = hashlib.sha256(serving.KEY.encode()).hexdigest()
-    limits = f"requests_per_minute: {_NEVER_REACHED}, tokens_per_minute: {_NEVER_REACHED}"
     return f"""\
 server:
   listen: {LOCALHOST}:0
-  keys: [{{name: bench, sha256: "{digest}", {limits}}}]
+  keys: [{{name: bench, sha256: "{digest}", {serving.LIMITS}}}]
 models:
   upstream: {{task: chat, http: {{url: "{upstream}/v1"}}}}
 routes:
@@ -62,7 +60,7 @@ routes:
 
 def contests(bench: Bench, upstream: Served) -> list[Contest]:
     """Let the gateway, sglang-router and nginx pass the same requests through, from 32 connections and from one."""
-    post = serving.chat("instant", QUESTION)
+    post, differing = serving.chat("instant", QUESTION), serving.chat("instant", f"{QUESTION} {load.NUMBER}")
     with ExitStack() as stack:
         gateway = stack.enter_context(_gateway(bench, upstream))
         router = stack.enter_context(rivals.sglang_router(bench.served_on, upstream))
@@ -73,8 +71,9 @@ def contests(bench: Bench, upstream: Served) -> list[Contest]:
         for server in servers.values():
             _await_answer(server, post)
         return [
-            bench.contest(f"pass-through, {connections} clients", post, servers, connections=connections)
-            for connections in (load.CONNECTIONS, 1)
+            bench.contest(f"pass-through, {load.CONNECTIONS} clients", post, servers),
+            bench.contest("pass-through, bodies that differ", differing, servers),
+            bench.contest("pass-through, 1 client", post, servers, connections=1),
         ]
 
 
