@@ -97,11 +97,18 @@ class SemanticSettings(Section):
     """The cache of questions that mean the same."""
 
     embedder: Name = Field(description="The model of task `embed` that turns questions into vectors.")
+    verifier: Name | None = Field(
+        default=None,
+        description="The model of task `infer` that judges whether one answer serves two questions. Left out: their "
+        "cosine and the strict guards do.",
+    )
     ttl_s: Annotated[Duration, duration_from("1s")] = Field(
         default=3600.0, alias="ttl", description="How long an answer is served for another wording."
     )
     threshold: Threshold | None = Field(
-        default=None, description="The least cosine of two questions that share an answer. Left out: the cache's own."
+        default=None,
+        description="The least cosine of two questions that share an answer, or the verifier's least confidence. Left "
+        "out: the cache's own.",
     )
     budget_s: Annotated[Duration, duration_from("1ms")] = Field(
         default=0.015,

@@ -32,6 +32,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _of_server(settings.server)
     yield from _of_keys(settings)
     yield from _of_embedder(settings)
+    yield from _of_verifier(settings)
     yield from _of_audit(settings)
     for name, model in settings.models.items():
         yield from _of_model(("models", name), model)
@@ -98,6 +99,18 @@ def _of_embedder(settings: Settings) -> Iterator[Conflict]:
         yield _unknown(path, name, embedders, "a model of task embed")
     elif name not in embedders:
         yield Conflict(path, name, f"has the task {settings.models[name].task}: the embedder needs one of task embed")
+
+
+def _of_verifier(settings: Settings) -> Iterator[Conflict]:
+    if settings.cache is None or settings.cache.semantic is None or settings.cache.semantic.verifier is None:
+        return
+    path: Path = ("cache", "semantic", "verifier")
+    name = settings.cache.semantic.verifier
+    verifiers = {name for name, model in settings.models.items() if model.task == "infer"}
+    if name not in settings.models:
+        yield _unknown(path, name, verifiers, "a model of task infer")
+    elif name not in verifiers:
+        yield Conflict(path, name, f"has the task {settings.models[name].task}: the verifier needs one of task infer")
 
 
 def _of_audit(settings: Settings) -> Iterator[Conflict]:

@@ -72,6 +72,7 @@ _RULES = (
     _Rule("cache.shared.**", Effect.CACHE, _AT_ONCE),
     _Rule("cache.semantic", Effect.MEANINGS, "", "opens the semantic cache", "closes the semantic cache"),
     _Rule("cache.semantic.embedder", Effect.MEANINGS, "opens the semantic cache anew, for other vectors"),
+    _Rule("cache.semantic.verifier", Effect.CACHE, "takes effect at once; what was learned of hits is learned anew"),
     _Rule("cache.semantic.ttl", Effect.CACHE, "takes effect at once, for new answers"),
     _Rule("cache.semantic.threshold", Effect.CACHE, _AT_ONCE),
     _Rule("cache.semantic.max_wrong_hits", Effect.CACHE, "takes effect at once; what was learned stays"),

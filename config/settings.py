@@ -151,7 +151,7 @@ class PoolSettings(Section):
     """How many replicas of a model run, and who waits for them."""
 
     min: Annotated[int, whole(0)] = Field(
-        default=0, description="Replicas that always run; the semantic cache's embedder has at least one."
+        default=0, description="Replicas that always run; the semantic cache's embedder and verifier have at least one."
     )
     max: Annotated[int, whole(1)] = Field(default=1, description="The most replicas that may run.")
     queue: Annotated[int, whole(1)] = Field(

@@ -264,7 +264,9 @@ async def _caches(settings: Settings, pools: dict[str, Pool], former: Caches | N
         return None
     semantic = settings.cache.semantic
     embedder_version = None if semantic is None else pools[semantic.embedder].engine.version
-    return await open_caches(settings.cache, embedder_version, former)
+    verifier = None if semantic is None else semantic.verifier
+    verifier_version = None if verifier is None else pools[verifier].engine.version
+    return await open_caches(settings.cache, embedder_version, former, verifier_version)
 
 
 def _learned_file(settings: Settings) -> Path | None:

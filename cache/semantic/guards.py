@@ -68,13 +68,13 @@ def find_veto(a: str, b: str, *, only_sure: bool = False) -> Veto | None:
     return None
 
 
-def find_vetoes(a: str, b: str) -> tuple[Veto, ...]:
+def find_vetoes(a: str, b: str, *, only_sure: bool = False) -> tuple[Veto, ...]:
     """Return the vetoes of all guards, in their order: what `find_veto` would say, and what it leaves unsaid."""
-    first_veto = find_veto(a, b)
+    first_veto = find_veto(a, b, only_sure=only_sure)
     if first_veto is None or first_veto.guard == "length":
         return () if first_veto is None else (first_veto,)
     first, second = read(a), read(b)
-    reasons = [(guard, judge(first, second)) for guard, judge in GUARDS]
+    reasons = [(guard, judge(first, second)) for guard, judge in (SURE_GUARDS if only_sure else GUARDS)]
     return tuple(Veto(guard, reason) for guard, reason in reasons if reason is not None)
 
 

@@ -47,7 +47,9 @@ class Judge:
         `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed. With `preview`
         trust counts no hit: nothing is served yet.
         """
-        vetoes = [_vetoes(asked, nominee, all_of_them=thoroughly) for nominee in nominees]
+        vetoes = [
+            _vetoes(asked, nominee, all_of_them=thoroughly, only_sure=self.verifier is not None) for nominee in nominees
+        ]
         weighed = [_weigh(asked, nominees, at, vetoes[at]) for at in range(len(nominees))]
         open_ones = [at for at, each in enumerate(weighed) if not each.vetoes and each.similarity >= LEAST_SIMILARITY]
         if not open_ones:
@@ -83,12 +85,12 @@ def nominate(asked: Meaning, entries: Sequence[Entry]) -> list[Nominee]:
     return sorted(nominees, key=lambda nominee: -nominee.similarity)
 
 
-def _vetoes(asked: Meaning, nominee: Nominee, *, all_of_them: bool) -> tuple[Veto, ...]:
+def _vetoes(asked: Meaning, nominee: Nominee, *, all_of_them: bool, only_sure: bool) -> tuple[Veto, ...]:
     if nominee.similarity < LEAST_SIMILARITY and not all_of_them:
         return ()
     if all_of_them:
-        return find_vetoes(nominee.meaning.text, asked.text)
-    veto = find_veto(nominee.meaning.text, asked.text)
+        return find_vetoes(nominee.meaning.text, asked.text, only_sure=only_sure)
+    veto = find_veto(nominee.meaning.text, asked.text, only_sure=only_sure)
     return () if veto is None else (veto,)
 
 

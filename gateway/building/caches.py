@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from backends.contract import Job, Task, Vectors
+from backends.contract import Job, Task, Tensor, Tensors, Vectors
 from backends.onnx import OnnxEngine
 from backends.pool import Pool
 from cache.disk.store import DiskStore
@@ -22,6 +22,7 @@ from gateway.front import Page
 from gateway.meaning import Embedded, Embedder
 from gateway.recall import Recall
 from gateway.telemetry import Telemetry
+from gateway.verifier import CONFIDENCE, PairVerifier
 
 if TYPE_CHECKING:
     from cache.shared import SharedTier
@@ -42,6 +43,13 @@ class Caches:
     semantic: SemanticCache | None
     embedder_version: str | None
     trusting: Trusting | None = None
+    verifier_version: str | None = None
+
+    @property
+    def confidences(self) -> str:
+        """What exactly tells how likely a hit is right: what is learned under one such says nothing of another."""
+        by = "cosine" if self.verifier_version is None else self.verifier_version
+        return f"{by} of {self.embedder_version}"
 
     async def close(self, successor: "Caches | None") -> None:
         """Close what the successor has not taken over."""
@@ -57,7 +65,9 @@ class Caches:
             await self.disk.close()
 
 
-async def open_caches(settings: CacheSettings, embedder_version: str | None, former: Caches | None) -> Caches:
+async def open_caches(
+    settings: CacheSettings, embedder_version: str | None, former: Caches | None, verifier_version: str | None = None
+) -> Caches:
     """Open what is not open yet. Sizes of what is taken over change with `adjust`."""
     same_disk = former is not None and _same_disk(settings, former.settings)
     if former is not None and same_disk:
@@ -68,7 +78,7 @@ async def open_caches(settings: CacheSettings, embedder_version: str | None, for
         exact = ExactCache(MemoryStore(settings.exact.memory_bytes), disk, purges)
     same_shared = former is not None and same_disk and _same_shared(settings, former.settings)
     shared = former.shared if former is not None and same_shared else await _open_shared(settings, purges)
-    opened = Caches(settings, disk, shared, exact, None, embedder_version)
+    opened = Caches(settings, disk, shared, exact, None, embedder_version, verifier_version=verifier_version)
     if settings.semantic is None:
         return opened
     try:
@@ -82,9 +92,8 @@ async def _with_semantic(opened: Caches, former: Caches | None) -> Caches:
     """Open the cache by meaning, and what tells how far it may be trusted."""
     settings, exact, embedder_version = opened.settings, opened.exact, opened.embedder_version
     assert settings.semantic is not None
-    confidences = f"cosine of {embedder_version}"
     former_trust = None if former is None else former.trusting
-    trusting = await open_trust(settings.directory, settings.semantic, confidences, former_trust)
+    trusting = await open_trust(settings.directory, settings.semantic, opened.confidences, former_trust)
     opened = replace(opened, trusting=trusting)
     if former is not None and exact is former.exact and embedder_version == former.embedder_version:
         semantic = former.semantic
@@ -115,18 +124,21 @@ async def adjust(caches: Caches) -> None:
         caches.shared.adjust(deadline_s=settings.shared.timeout_s, single_flight=settings.shared.single_flight)
     if caches.semantic is not None and settings.semantic is not None:
         if caches.trusting is not None:
-            caches.trusting.adopt(settings.semantic, f"cosine of {caches.embedder_version}")
+            caches.trusting.adopt(settings.semantic, caches.confidences)
             caches.semantic.trust = caches.trusting.trust
         caches.semantic.resize(settings.semantic.memory_bytes)
 
 
-def recall_of(caches: Caches, embedder: Pool | None, telemetry: Telemetry) -> Recall:
+def recall_of(caches: Caches, embedder: Pool | None, telemetry: Telemetry, verifier: Pool | None = None) -> Recall:
     """Make what the pipeline sees of the caches."""
     settings = caches.settings
+    if caches.semantic is not None and settings.semantic is not None:
+        budget_s = settings.semantic.budget_s
+        caches.semantic.judge.verifier = None if verifier is None else _judge(verifier, budget_s)
     return Recall(
         caches.exact,
         caches.semantic,
-        None if embedder is None else _embedder(embedder),
+        None if embedder is None else _embedder(embedder, token_vectors=verifier is not None),
         telemetry,
         clock=time.time,
         exact_ttl_s=settings.exact.ttl_s,
@@ -198,11 +210,22 @@ async def _open_disk(settings: CacheSettings, purges: Purges) -> DiskStore | Non
     return disk
 
 
-def _embedder(pool: Pool) -> Embedder:
+def _judge(pool: Pool, deadline_s: float) -> PairVerifier:
+    async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        job = Job(Task.INFER, tensors=given, outputs=(CONFIDENCE,))
+        async with aclosing(pool.stream(job)) as events:
+            found = [event.outputs async for event in events if type(event) is Tensors]
+        return found[0] if found else ()
+
+    return PairVerifier(pool.engine.version, infer, deadline_s=deadline_s)
+
+
+def _embedder(pool: Pool, *, token_vectors: bool) -> Embedder:
     async def embed(text: str) -> Embedded:
-        async with aclosing(pool.stream(Job(Task.EMBED, inputs=(text,)))) as events:
-            vectors = [event.data async for event in events if type(event) is Vectors]
-        return Embedded(vectors[0])
+        job = Job(Task.EMBED, inputs=(text,), token_vectors=token_vectors)
+        async with aclosing(pool.stream(job)) as events:
+            found = [event async for event in events if type(event) is Vectors]
+        return Embedded(found[0].data, found[0].tokens[0] if found[0].tokens else b"")
 
     # Our own worker refuses a text beyond its model's window; of others nobody knows.
     max_chars = None if isinstance(pool.engine, OnnxEngine) else _UNKNOWN_WINDOW_CHARS

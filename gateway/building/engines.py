@@ -103,7 +103,7 @@ def limits_of(name: str, settings: Settings) -> PoolLimits:
     # An upstream is not started by us: its pool has the one replica that stands for it.
     upstream = model.http is not None
     return PoolLimits(
-        min_replicas=1 if upstream else max(pool.min, int(_is_embedder(settings, name))),
+        min_replicas=1 if upstream else max(pool.min, int(_is_always_needed(settings, name))),
         max_replicas=1 if upstream else pool.max,
         queue=pool.queue,
         start_timeout_s=pool.start_timeout_s,
@@ -128,7 +128,9 @@ def _seed(model: ModelSettings) -> CostSeed:
     return CostSeed(memory_bytes=(model.onnx.path / "model.onnx").stat().st_size)
 
 
-def _is_embedder(settings: Settings, name: str) -> bool:
+def _is_always_needed(settings: Settings, name: str) -> bool:
     """Tell whether the semantic cache asks this model on every miss: then one replica always runs."""
     cache = settings.cache
-    return cache is not None and cache.semantic is not None and cache.semantic.embedder == name
+    return (
+        cache is not None and cache.semantic is not None and name in (cache.semantic.embedder, cache.semantic.verifier)
+    )

@@ -85,7 +85,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     """Put the parts together; nothing is started, and nothing can fail."""
     pools, caches = parts.pools, parts.caches
     embedder = _embedder(settings, pools)
-    recall = None if caches is None else recall_of(caches, embedder, lasting.telemetry)
+    recall = None if caches is None else recall_of(caches, embedder, lasting.telemetry, _verifier(settings, pools))
     routes = _routes(settings)
     deadline_s = settings.server.request_timeout_s
     catalog = _catalog(settings, pools, routes)
@@ -102,8 +102,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         auditor=_auditor(settings, parts, lasting),
     )
     gatekeeper = _gatekeeper(settings.server.keys)
-    anthropic, oip = AnthropicSurface(), OipSurface(catalog.find)
-    openai = OpenAISurface()
+    openai, anthropic, oip = OpenAISurface(), AnthropicSurface(), OipSurface(catalog.find)
     surfaces: Sequence[Surface] = (
         openai,
         ResponsesSurface(),
@@ -179,6 +178,11 @@ def _catalog(settings: Settings, pools: Mapping[str, Pool], routes: Routes) -> C
         cached=settings.cache is not None,
         embedder=None if semantic is None else semantic.embedder,
     )
+
+
+def _verifier(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
+    semantic = None if settings.cache is None else settings.cache.semantic
+    return None if semantic is None or semantic.verifier is None else pools[semantic.verifier]
 
 
 def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:

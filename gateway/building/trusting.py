@@ -20,6 +20,7 @@ from gateway.recent import Recent
 from gateway.running import Runner
 from gateway.telemetry import Telemetry
 from gateway.trust_pages import TrustPages
+from gateway.verifier import START_CONFIDENCE
 
 _FILE = "trust.db"
 # What a judge or the embedder may take for one comparison.
@@ -58,7 +59,7 @@ def policy_of(settings: SemanticSettings) -> Policy:
     """Return what the settings promise."""
     return Policy(
         settings.max_wrong_hits,
-        settings.threshold or DEFAULT_THRESHOLD,
+        settings.threshold or (DEFAULT_THRESHOLD if settings.verifier is None else START_CONFIDENCE),
         share=settings.audit.share,
         start_share=settings.audit.start_share,
     )
