@@ -12,7 +12,7 @@ from cache.trust.certificate import certificate
 from cache.trust.contract import Label
 from cache.trust.journal import Refused
 from cache.trust.live import LiveTrust
-from gateway.errors import InvalidRequest, UnknownRequest
+from gateway.errors import InvalidRequest, UnknownPath, UnknownRequest
 from gateway.explaining import in_full
 from gateway.fields import cut, parse_object, refuse, shown, text
 from gateway.front import Page
@@ -26,17 +26,18 @@ EXPLAIN_PATH = "/admin/explain/{request}"
 
 
 class TrustPages:
-    """The pages by method and path. `forget` removes an entry from all caches."""
+    """The pages by method and path; without a semantic cache they say that there is none.
+
+    `forget` removes an entry from all caches.
+    """
 
     def __init__(
         self,
-        trust: LiveTrust,
-        recent: Recent,
+        learned: tuple[LiveTrust, Recent] | None,
         forget: Callable[[bytes], Awaitable[None]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._trust = trust
-        self._recent = recent
+        self._learned = learned
         self._forget = forget
         self._clock = clock
 
@@ -52,7 +53,7 @@ class TrustPages:
         """State of each namespace, or of the one that `namespace` names, how many hits were wrong at most."""
         only_loopback(call)
         wanted = _namespace(call.query)
-        trust, now = self._trust, self._clock()
+        (trust, _), now = self._known(), self._clock()
         policy = trust.policy
         told: dict[str, Any] = {
             "target": policy.target,
@@ -74,6 +75,7 @@ class TrustPages:
     async def _feedback(self, call: Call) -> Reply:
         """Take `{request_id, wrong}`: a wrong pair is never served again, a wrong exact answer is removed."""
         only_loopback(call)
+        trust, recent = self._known()
         body = parse_object(call.body)
         request_id, wrong = text(body, "request_id"), body.get("wrong")
         unknown = next((name for name in body if name not in ("request_id", "wrong")), None)
@@ -81,22 +83,22 @@ class TrustPages:
             raise InvalidRequest(f"'{cut(unknown)}' is unknown here: give request_id and wrong", unknown)
         if not isinstance(wrong, bool):
             raise refuse("wrong", wrong, "true or false")
-        hit = await self._recent.hit(request_id)
+        hit = await recent.hit(request_id)
         if hit is None:
             raise UnknownRequest(f"no hit is known of a request '{cut(request_id)}'", "request_id")
-        return _json(await self._take(hit, wrong=wrong))
+        return _json(await self._take(trust, hit, wrong=wrong))
 
-    async def _take(self, hit: ServedHit, *, wrong: bool) -> dict[str, Any]:
+    async def _take(self, trust: LiveTrust, hit: ServedHit, *, wrong: bool) -> dict[str, Any]:
         if hit.pair is None:
             if wrong:
                 await self._forget(hit.key)
             return {"removed": "entry" if wrong else None, "kept": True}
-        known, kept = self._trust.is_refused(hit.pair), True
+        known, kept = trust.is_refused(hit.pair), True
         if wrong:
-            kept = await self._trust.refuse(Refused(hit.pair, hit.confidence))
+            kept = await trust.refuse(Refused(hit.pair, hit.confidence))
         if not known:
             now = self._clock()
-            self._trust.learn(
+            trust.learn(
                 Label(hit.namespace, hit.pair, hit.confidence, served=True, same=not wrong, source="feedback", at=now)
             )
         return {"removed": "pair" if wrong else None, "kept": kept}
@@ -104,8 +106,9 @@ class TrustPages:
     async def _explain(self, call: Call) -> Reply:
         """Tell all that is known of how a recent request was decided on."""
         only_loopback(call)
+        _, recent = self._known()
         request_id = call.names["request"]
-        told = self._recent.decision(request_id)
+        told = recent.decision(request_id)
         if told is None:
             raise UnknownRequest(f"no search by meaning is known of a request '{cut(request_id)}'")
         return _json(
@@ -119,6 +122,11 @@ class TrustPages:
                 "candidates": [in_full(told.asked, candidate) for candidate in told.candidates],
             }
         )
+
+    def _known(self) -> tuple[LiveTrust, Recent]:
+        if self._learned is None:
+            raise UnknownPath("nothing is found by meaning: the config has no section 'cache.semantic'")
+        return self._learned
 
 
 def _namespace(query: str) -> str | None:

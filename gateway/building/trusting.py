@@ -83,8 +83,8 @@ def auditor_of(
 def trust_table(
     trusting: Trusting | None, forget: Callable[[bytes], Awaitable[None]]
 ) -> Mapping[tuple[str, str], Page]:
-    """Return the operator's pages of what was learned of hits."""
-    return {} if trusting is None else TrustPages(trusting.trust, trusting.recent, forget).table()
+    """Return the operator's pages of what was learned of hits; without a semantic cache they say so."""
+    return TrustPages(None if trusting is None else (trusting.trust, trusting.recent), forget).table()
 
 
 def _comparison(settings: SemanticSettings, pools: Mapping[str, Pool], runner: Runner) -> Comparison:

@@ -12,6 +12,7 @@ from gateway.openapi.shapes import (
     answer,
     asked,
     errors,
+    in_path,
     in_query,
     listed,
     nullable,
@@ -32,6 +33,8 @@ _PURGED_BY: dict[str, Schema] = {
     "older_than_s": number(0, 315360000),
 }
 _PURGED = record({"dry_run": FLAG, "entries": nullable(WHOLE), "bytes": nullable(WHOLE)})
+_CERTIFICATES = record({"target": nullable(number(0, 1)), "namespaces": listed(ANY_OBJECT)})
+_TAKEN = record({"removed": nullable(one_of("pair", "entry")), "kept": FLAG})
 _OPEN_METHODS = {status: errors(WIRE)[status] for status in ("400", "405", "413", "415", "431")}
 
 
@@ -68,6 +71,30 @@ OPERATIONS: Operations = {
             "End cached answers: exactly one of the fields says which. A dry run counts them and ends none.",
             {**errors(WIRE), "200": answer(_PURGED, "They are gone, also after a restart; or how many they are.")},
             body=asked({}, {**_PURGED_BY, "dry_run": FLAG}, closed=True),
+            tag=_TAG,
+        )
+    },
+    "/admin/cache/certificate": {
+        "get": operation(
+            "State how many hits by meaning were wrong at most, for each namespace.",
+            {**errors(WIRE), "200": answer(_CERTIFICATES, "What the labels so far allow to say.")},
+            parameters=[in_query("namespace", WORDS)],
+            tag=_TAG,
+        )
+    },
+    "/admin/cache/feedback": {
+        "post": operation(
+            "Tell whether what a request got from the cache was wrong: then it is not served so again.",
+            {**errors(WIRE), "200": answer(_TAKEN, "What was removed, and whether that outlives a restart.")},
+            body=asked({"request_id": WORDS, "wrong": FLAG}, {}, closed=True),
+            tag=_TAG,
+        )
+    },
+    "/admin/explain/{request}": {
+        "get": operation(
+            "Tell why a recent request was served another wording's answer, or was not.",
+            {**errors(WIRE), "200": answer(ANY_OBJECT, "All that was weighed.")},
+            parameters=[in_path("request")],
             tag=_TAG,
         )
     },
