@@ -50,6 +50,7 @@ async def write(directory: Path, life: int) -> None:
             sys.stdout.flush()
             if await cache.purge(of_tag(str(group))):
                 sys.stdout.write(f"purge {group} {number}\n")
+        assert disk.counters.errors == disk.counters.dropped == 0
         sys.stdout.flush()
 
 

@@ -1,7 +1,9 @@
 """The check of the database: what it finds, what it leaves alone, and what it repairs, also while a store is open."""
 
+import asyncio
 import sqlite3
 import struct
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -11,9 +13,10 @@ import pytest
 
 from cache.contract import Entry, Meaning
 from cache.disk import DiskStore
-from cache.disk.check import CannotCheckError, check
+from cache.disk.check import HARMLESS, CannotCheckError, check
 from cache.disk.row import pack_row
 from cache.purges import Purges, of_tag
+from scripts.running_gateway import ROOT
 
 UNIT = struct.pack("<4f", 0.5, 0.5, 0.5, 0.5)
 
@@ -158,3 +161,22 @@ async def test_a_damaged_file_is_a_fault(tmp_path):
         assert "malformed" in str(error)  # noqa: PT017 - which pages are hit decides what SQLite says
     else:
         assert report.left > 0
+
+
+async def test_a_check_and_a_repair_do_not_disturb_who_writes(tmp_path):
+    """Beside a process that keeps and purges all the time, nothing wrong is found, and it goes on without an error."""
+    writer = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.purge_writer", str(tmp_path), "1", stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    assert writer.stdout is not None
+    try:
+        for turn in range(6):
+            for _ in range(10):
+                assert await writer.stdout.readline()
+            report = await asyncio.to_thread(check, tmp_path, repair=bool(turn % 2))
+            assert (report.faults, report.left) == ([], 0)
+            assert set(report.bad) <= set(HARMLESS)
+            assert report.sound > 0
+    finally:
+        writer.kill()
+        await writer.communicate()

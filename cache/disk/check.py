@@ -179,15 +179,26 @@ class _Check:
             tell_clock(self._base, self._latest_stamp)
 
     def _check_counts(self) -> None:
-        self._base.execute("BEGIN IMMEDIATE" if self._repair else "BEGIN")
-        counted = self._base.execute("SELECT COUNT(*), TOTAL(size) FROM Cache").fetchone()
-        for name, count in zip(("count", "size"), counted, strict=True):
-            (kept,) = self._base.execute("SELECT value FROM Settings WHERE key = ?", (name,)).fetchone() or (None,)
-            if kept != int(count):
-                self._fault(f"the kept {name} is {kept}, counted are {int(count)}")
-                if self._repair:
-                    self._base.execute("UPDATE Settings SET value = ? WHERE key = ?", (int(count), name))
+        """Compare within one look at all rows; only to set something right is everybody else kept from writing."""
+        self._base.execute("BEGIN")
+        off = self._counts_off()
         self._base.execute("COMMIT")
+        if off and self._repair:
+            self._base.execute("BEGIN IMMEDIATE")
+            off = self._counts_off()
+            for name, _, counted in off:
+                self._base.execute("UPDATE Settings SET value = ? WHERE key = ?", (counted, name))
+            self._base.execute("COMMIT")
+        for name, kept, counted in off:
+            self._fault(f"the kept {name} is {kept}, counted are {counted}")
+
+    def _counts_off(self) -> list[tuple[str, object, int]]:
+        counts = map(int, self._base.execute("SELECT COUNT(*), TOTAL(size) FROM Cache").fetchone())
+        settings = dict(self._base.execute("SELECT CAST(key AS TEXT), value FROM Settings").fetchall())
+        found = [
+            (name, settings.get(name.encode()), count) for name, count in zip(("count", "size"), counts, strict=True)
+        ]
+        return [each for each in found if each[1] != each[2]]
 
     def _fault(self, what: str) -> None:
         self._report.faults.append(what)
