@@ -21,7 +21,7 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 def ours() -> Iterator[Subject]:
     """Run one gateway that goes by a fixed, low threshold: what it refuses, it refuses for another reason."""
     needs("minilm")
-    with subject(MINILM, semantic="threshold: 0.6, budget: 5s") as found:
+    with subject(MINILM, semantic="threshold: 0.6") as found:
         found.ask(about("warm up"))
         yield found
 
