@@ -15,6 +15,9 @@ from cache.memory import MemoryStore
 from cache.purges import Purges, of_key
 from cache.sweeping import Sweeper
 
+# What is evicted at once takes some milliseconds.
+_STEP_BYTES = 4 << 20
+
 
 @dataclass(slots=True)
 class ExactCounters:
@@ -168,6 +171,13 @@ class ExactCache:
         async for batch in self.entries():
             found.update((entry.key, len(entry.value)) for entry in batch if counts(entry))
         return Census(len(found), sum(found.values()))
+
+    async def resize(self, memory_bytes: int) -> None:
+        """Change the budget of memory; a much smaller one is reached in steps, between which others are served."""
+        while self.memory.used_bytes > memory_bytes + _STEP_BYTES:
+            self.memory.resize(self.memory.used_bytes - _STEP_BYTES)
+            await asyncio.sleep(0)
+        self.memory.resize(memory_bytes)
 
     async def close(self) -> None:
         """End the work in the background; the tiers are closed by who opened them."""

@@ -105,3 +105,22 @@ async def test_a_row_removed_while_it_is_read_is_not_served(tmp_path):
         assert cache.peek(KEY) is None
         assert not cache._reading
         assert not cache._changed
+
+
+async def test_a_much_smaller_budget_is_reached_while_others_are_served():
+    """Between its steps other tasks run; in the end memory is within the budget, and still answers."""
+    memory = MemoryStore(64 << 20, VirtualClock())
+    cache = ExactCache(memory, None)
+    for number in range(40):
+        memory.keep(Entry(number.to_bytes(32), bytes(1 << 20), 1000.0, 2000.0))
+    sizes = []
+
+    async def watch() -> None:
+        while memory.max_bytes != 2 << 20:
+            sizes.append(memory.used_bytes)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(watch(), cache.resize(2 << 20))
+
+    assert len(set(sizes)) > 5
+    assert 0 < memory.used_bytes <= memory.max_bytes

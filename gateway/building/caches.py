@@ -115,7 +115,7 @@ async def _with_semantic(opened: Caches, former: Caches | None) -> Caches:
 async def adjust(caches: Caches) -> None:
     """Bring the sizes and the threshold of what was taken over in line with the settings."""
     settings = caches.settings
-    caches.exact.memory.resize(settings.exact.memory_bytes)
+    await caches.exact.resize(settings.exact.memory_bytes)
     caches.exact.shared = caches.shared
     caches.exact.learn = None if caches.semantic is None else caches.semantic.add
     if caches.disk is not None:
