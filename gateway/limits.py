@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from gateway.errors import BeyondLimit, RateLimited, RequestRefused
 from gateway.request import UNLIMITED, Caller, Limits
 
-_MINUTE_S = 60.0
+_MINUTE_S, _MINUTE_MS = 60.0, 60_000
+# The heads that an account has told of lately: most replies repeat one of them.
+_LINES_KEPT = 256
 _NO_HEADERS: Mapping[str, str] = {}
 # When a place among the requests at a time will be free nobody knows; this soon a client may ask again.
 _PLACE_RETRY_S = 1.0
@@ -95,13 +97,7 @@ class Limiter:
 
         Raises as `admit` does.
         """
-        if caller.limits is UNLIMITED:
-            return b""
-        account = self._account(caller, self._clock())
-        account.take(tokens, background=False)
-        lines = account.lines()
-        account.settle(tokens, 0, background=False)
-        return lines
+        return b"" if caller.limits is UNLIMITED else self._account(caller, self._clock()).pass_by(tokens)
 
     def headers(self, caller: Caller) -> Mapping[str, str]:
         """Tell what is left to a caller, for answers that took no permit."""
@@ -137,7 +133,6 @@ class _Account:
 
     __slots__ = (
         "_as_of",
-        "_left",
         "_limit_headers",
         "_lines",
         "in_background",
@@ -154,8 +149,7 @@ class _Account:
         self.reserved = self.running = self.in_background = 0
         self._as_of = now
         self._limit_headers = _limit_headers(limits)
-        self._left: tuple[int, ...] = ()
-        self._lines = b""
+        self._lines: dict[tuple[int, ...], bytes] = {}
 
     @property
     def in_use(self) -> bool:
@@ -178,7 +172,7 @@ class _Account:
         self.tokens *= _ratio(self.limits.tokens_per_minute, limits.tokens_per_minute)
         self.limits = limits
         self._limit_headers = _limit_headers(limits)
-        self._left = ()
+        self._lines.clear()
 
     def take(self, tokens: int, *, background: bool) -> None:
         """Begin a request, or say why not and take nothing. Raises `RateLimited` and `BeyondLimit`."""
@@ -212,6 +206,24 @@ class _Account:
 
     def headers(self) -> dict[str, str]:
         """Tell of the limits, what is left of them, and when all of it will be back."""
+        return self._headers(self.tokens + self.reserved)
+
+    def pass_by(self, tokens: int) -> bytes:
+        """Begin and end a request that uses nothing; return the lines of a head that tell what is left while it runs."""
+        limits = self.limits
+        taken = self.tokens + self.reserved + tokens
+        if (
+            (limits.requests_per_minute is not None and self.requests + 1 > limits.requests_per_minute)
+            or (limits.tokens_per_minute is not None and taken > limits.tokens_per_minute)
+            or limits.concurrency is not None
+        ):
+            self.take(tokens, background=False)  # it knows exactly
+            self.settle(tokens, 0, background=False)
+        elif limits.requests_per_minute is not None:
+            self.requests += 1
+        return self._lines_of(taken)
+
+    def _headers(self, all_taken: float) -> dict[str, str]:
         headers = self._limit_headers.copy()
         limits = self.limits
         if limits.requests_per_minute is not None:
@@ -219,27 +231,33 @@ class _Account:
             headers["x-ratelimit-remaining-requests"] = str(int(limit - taken))
             headers["x-ratelimit-reset-requests"] = duration(taken * _MINUTE_S / limit)
         if limits.tokens_per_minute is not None:
-            taken, limit = self.tokens + self.reserved, limits.tokens_per_minute
+            taken, limit = all_taken, limits.tokens_per_minute
             headers["x-ratelimit-remaining-tokens"] = str(int(limit - taken)) if taken < limit else "0"
             headers["x-ratelimit-reset-tokens"] = duration(taken * _MINUTE_S / limit)
         return headers
 
     def lines(self) -> bytes:
         """Return `headers` as lines of a head."""
+        return self._lines_of(self.tokens + self.reserved)
+
+    def _lines_of(self, taken: float) -> bytes:
+        """Return the lines that tell of so many tokens that are taken; the same where all that they say is the same."""
         limits = self.limits
-        taken = self.tokens + self.reserved
+        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
         left = (
-            0 if limits.requests_per_minute is None else int(limits.requests_per_minute - self.requests),
-            0
-            if limits.requests_per_minute is None
-            else math.ceil(self.requests * 6e4 / limits.requests_per_minute - _ROUNDING),
-            0 if limits.tokens_per_minute is None else int(limits.tokens_per_minute - taken),
-            0 if limits.tokens_per_minute is None else math.ceil(taken * 6e4 / limits.tokens_per_minute - _ROUNDING),
+            0 if requests is None else int(requests - self.requests),
+            0 if requests is None else math.ceil(self.requests * _MINUTE_MS / requests - _ROUNDING),
+            0 if tokens is None else int(tokens - taken),
+            0 if tokens is None else math.ceil(taken * _MINUTE_MS / tokens - _ROUNDING),
         )
-        if left != self._left:
-            self._left = left
-            self._lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers().items()]).encode()
-        return self._lines
+        lines = self._lines.get(left)
+        if lines is None:
+            if len(self._lines) >= _LINES_KEPT:
+                self._lines.clear()
+            headers = self._headers(taken)
+            lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode()
+            self._lines[left] = lines
+        return lines
 
     def _used_up(
         self, tokens: int, missing_tokens: float, missing_requests: float, *, background: bool

@@ -12,13 +12,14 @@ from gateway.tally import Answered
 class Prepared:
     """What answers one body of a group: the entry behind it, its reply, and who counts it."""
 
-    __slots__ = ("answered", "asked_again", "entry", "key", "pool", "replay", "size", "sums", "tokens")
+    __slots__ = ("answered", "asked_again", "entry", "fresh_until", "key", "pool", "replay", "size", "sums", "tokens")
 
     def __init__(
         self, entry: Entry, replay: Replay, pool: Pool, tokens: int, answered: Answered, sums: OfModel
     ) -> None:
         self.key = entry.key
         self.entry = entry
+        self.fresh_until = entry.fresh_until
         self.replay = replay
         self.pool = pool
         self.tokens = tokens

@@ -83,7 +83,7 @@ class Hits:
             self._forget(group, body)
             return None
         now = self._clock()
-        if now >= prepared.entry.fresh_until or prepared.pool.resting:
+        if now >= prepared.fresh_until or prepared.pool.resting:
             return None
         try:
             limits = self._limiter.pass_by(group.caller, prepared.tokens)
