@@ -26,22 +26,28 @@ class Role(Enum):
     """It asks for what is not done here; a value that asks for nothing is taken."""
 
 
-Roles = Mapping[str, Role]
+class Roles(dict[str, Role]):
+    """A wire's table. It stays as it was made, so that what every request asks of it is worked out once."""
+
+    def __init__(self, roles: Mapping[str, Role]) -> None:
+        super().__init__(roles)
+        self.outside_key: _Names = frozenset({name for name, role in roles.items() if role is not Role.KEY})
+        self.shaping: _Names = self.outside_key - {"model", "stream"}
 
 
 def outside_key(roles: Roles) -> _Names:
     """Return the fields that are no part of the key."""
-    return frozenset({name for name, role in roles.items() if role is not Role.KEY})
+    return roles.outside_key
 
 
 def shaping(roles: Roles) -> _Names:
     """Return the fields that are no part of the key, but may show in the reply of an upstream that is sent them."""
-    return outside_key(roles) - {"model", "stream"}
+    return roles.shaping
 
 
 def _of(*, key: str, reply: str = "", client: str = "", refused: str = "") -> Roles:
     said = {Role.KEY: key, Role.REPLY: reply, Role.CLIENT: client, Role.REFUSED: refused}
-    return {"model": Role.MODEL, **{name: role for role, names in said.items() for name in names.split()}}
+    return Roles({"model": Role.MODEL, **{name: role for role, names in said.items() for name in names.split()}})
 
 
 # Who asks, for which of its own users, to be kept or found by it later, at which price and from which prompt cache.
@@ -87,16 +93,18 @@ EMBED = _of(key="inputs")
 GENERATE = _of(key="prompt messages max_tokens temperature top_p seed stop", reply="stream")
 
 # The body of `generate`; whatever else is in it is a parameter.
-OIP_GENERATE = {"id": Role.CLIENT, "text_input": Role.KEY, "parameters": Role.KEY}
+OIP_GENERATE = Roles({"id": Role.CLIENT, "text_input": Role.KEY, "parameters": Role.KEY})
 # Those of `infer` that are known; `outputs` and `inputs` with their data are the question itself.
-OIP_PARAMETERS = {
-    "binary_data_output": Role.REPLY,
-    "stream": Role.REPLY,
-    "triton_enable_empty_final_response": Role.REPLY,
-    "priority": Role.CLIENT,
-    "timeout": Role.CLIENT,
-    "sequence_id": Role.REFUSED,
-}
+OIP_PARAMETERS = Roles(
+    {
+        "binary_data_output": Role.REPLY,
+        "stream": Role.REPLY,
+        "triton_enable_empty_final_response": Role.REPLY,
+        "priority": Role.CLIENT,
+        "timeout": Role.CLIENT,
+        "sequence_id": Role.REFUSED,
+    }
+)
 
 # A reranking is one score for each document, so that these two say which of the scores go into the reply.
 RERANK = _of(key="query documents return_documents", reply="top_n", client="user")
