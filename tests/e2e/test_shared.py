@@ -47,21 +47,23 @@ def test_what_one_gateway_was_answered_the_other_serves(shared: House) -> None:
 
 
 def test_the_same_request_at_the_same_time_is_one_call(shared: House) -> None:
-    """Whole answers and streams, on both gateways at once: the model is asked once, and all say the same."""
+    """Whole answers and streams on both gateways, in the midst of a stream: one call, and all have all of it."""
     before = shared.upstream.asked()
-    text = "slow " + "words " * 20
 
     def ask(number: int) -> str:
         url = shared.urls[number % 2]
         if number % 4 < 2:
-            return text_of(chat(url, "echo", text))
-        with Stream(url, "echo", text) as stream:
+            return text_of(chat(url, "echo", LONG))
+        with Stream(url, "echo", LONG) as stream:
             return "".join(stream.texts())
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool, Stream(shared.urls[0], "echo", LONG) as first:
+        pieces = first.texts()
+        begun = next(pieces)
         answers = set(pool.map(ask, range(8)))
-    assert answers == {f"echo: {text}".rstrip()}
+        assert {begun + "".join(pieces)} == answers == {f"echo: {LONG}".rstrip()}
     assert shared.upstream.asked() == before + 1
+    assert metric(shared.urls[1], "warmgate_cache_events_total", tier="shared", event="followed") >= 1
 
 
 def test_after_an_answer_that_fails_each_gateway_asks_for_itself(shared: House) -> None:
