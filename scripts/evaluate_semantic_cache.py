@@ -21,6 +21,8 @@ from cache.semantic.guards import find_veto
 from cache.semantic.judging import LEAST_SIMILARITY
 from gateway.verifier import START_CONFIDENCE
 from scripts.pairs.curves import ALLOWED, Floats, summary
+from scripts.pairs.drawing import draw
+from scripts.pairs.latency import measure
 from scripts.pairs.models import Embedder, Verifier
 from scripts.pairs.sets import Pair, read_pairs
 from scripts.running_gateway import ROOT
@@ -72,6 +74,12 @@ def show(told: dict[str, Any]) -> None:
         print(f"    the set has no {lacking}: there is no curve, only what is served of the others")
     for name, setting in told["settings"].items():
         _show_setting(name, setting)
+    for in_flight, steps in told.get("latency", {}).items():
+        for step, taken in steps.items():
+            figures = (
+                f"p50 {taken['p50_ms']:.2f} ms, p99 {taken['p99_ms']:.2f} ms, {taken['per_second']:.0f} per second"
+            )
+            print(f"    {step} at {in_flight} in flight: {figures}")
 
 
 def _show_setting(name: str, setting: dict[str, Any]) -> None:
@@ -103,10 +111,15 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=ROOT / "var" / "models", help="where the built models are")
     parser.add_argument("--json", type=Path, help="write what was found here")
     parser.add_argument("--png", type=Path, help="draw the curves here")
+    parser.add_argument("--no-latency", action="store_true", help="do not time the decision on workers")
     options = parser.parse_args()
-    told = {"file": options.pairs.name, "half": options.half}
-    told |= evaluate(read_pairs(options.pairs, sample=options.sample, half=options.half), options.models)
+    pairs = read_pairs(options.pairs, sample=options.sample, half=options.half)
+    told = {"file": options.pairs.name, "half": options.half, **evaluate(pairs, options.models)}
+    if not options.no_latency:
+        told["latency"] = measure(pairs, options.models)
     show(told)
+    if options.png is not None:
+        draw(f"{told['file']}, half {told['half']}", told["settings"], ALLOWED, options.png)
     if options.json is not None:
         options.json.write_text(json.dumps(told, indent=1) + "\n")
 

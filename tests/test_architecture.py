@@ -32,6 +32,7 @@ HOMES = {
     "onnxruntime": ("backends/worker/", "backends/forkserver/"),  # a session's creation holds the interpreter lock
     "tokenizers": ("backends/worker/", "backends/zoo/"),  # it starts threads, and the parent of forks must not have any
     "onnx": ("backends/zoo/",),  # only needed where models are made, and not installed with the gateway
+    "matplotlib": (),  # only scripts draw
     "torch": (),  # only training scripts need it
     "faiss": ("cache/semantic/",),  # the index may be exchanged without another room knowing
     "diskcache": ("cache/disk/",),  # so may the disk's format

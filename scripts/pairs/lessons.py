@@ -1,7 +1,8 @@
 """Draws pairs of questions to train a verifier on, from the grammar and from real questions of known intent.
 
 A pair is positive where one answer serves both. Every kind of negative that people and adversaries make is drawn:
-another question of the same things, other things in the same question, exchanged roles, opposites, restrictions, other numbers.
+another question of the same things, other things in the same question, exchanged roles, opposites, restrictions,
+other numbers.
 """
 
 from collections import Counter

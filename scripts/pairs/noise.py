@@ -51,14 +51,14 @@ OPPOSITE = (
     ("accept", "refuse"), ("import", "export"), ("inside", "outside"), ("causes", "effects"), ("love", "hate"),
     ("send", "receive"), ("remember", "forget"), ("arrive", "leave"), ("activate", "deactivate"), ("top", "bottom"),
 )  # fmt: skip
-_RESTRICTED = (
+RESTRICTIONS = (
     " in {country}", " in {city}", " for {group}", " without money", " at night", " in {year}", " at work",
-    " at school", " for the first time", " as a {job}", " on {os}", " with {disease}", " at home", " before {month}", " after {age}",
+    " at school", " for the first time", " as a {job}", " on {os}", " with {disease}", " at home", " before {month}",
     " if I am under 18", " every day", " while driving", " as a beginner", " without a degree", " with my {relative}",
     " in {num} days", " under {num} dollars", " for my {relative}", " from {country}", " during {season}", " by myself",
     " without the internet", " in {language}", " for a living", " on {weekday}", " for an old {animal}", " twice",
 )  # fmt: skip
-RESTRICTIONS = tuple(each for each in _RESTRICTED if "{age}" not in each)
+
 _QUALITIES = (
     "old", "new", "cheap", "small", "first", "second", "Chinese", "young", "digital", "local", "female", "broken",
     "free", "online", "private", "public", "modern", "electric", "wooden", "rare", "average", "former", "Indian",
