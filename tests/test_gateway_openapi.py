@@ -10,6 +10,7 @@ import pytest
 from config.settings import Settings
 from gateway.building import generation
 from gateway.openapi.document import document, operations
+from gateway.openapi.shapes import HEADERS
 
 DOCUMENT = orjson.loads(document())
 
@@ -18,7 +19,8 @@ def given_to_front(monkeypatch: pytest.MonkeyPatch) -> tuple[set[tuple[str, str]
     """Return the method and path of all model requests and of all pages of a generation with all its parts."""
     given: list[Any] = []
     monkeypatch.setattr(generation, "Front", lambda *parts: given.append(parts))
-    monkeypatch.setattr(generation, "Lane", lambda *_, **__: None)  # it only takes what a surface of these has
+    for lane in ("Lane", "Passage"):  # it only takes what a surface of these has
+        monkeypatch.setattr(generation, lane, lambda *_, **__: None)
     anything: Any = object()
     settings = Settings.model_validate({"models": {"m": {"task": "chat", "http": {"url": "http://127.0.0.1:1/v1"}}}})
     parts = generation.Parts(forks=anything, pools={}, caches=None, batches=anything)
@@ -56,7 +58,7 @@ def test_every_model_request_may_have_a_deadline_and_a_word_for_the_caches(monke
     for method, path in described():
         parameters = operations()[path][method.lower()].get("parameters", [])
         told = [parameter["$ref"].rpartition("/")[2] for parameter in parameters if "$ref" in parameter]
-        assert told == (["RequestTimeout", "CacheControl"] if (method, path) in asked else []), path
+        assert told == (list(HEADERS) if (method, path) in asked else []), path
 
 
 def test_every_reference_leads_somewhere() -> None:

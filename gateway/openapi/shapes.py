@@ -14,6 +14,7 @@ WHOLE: Schema = {"type": "integer"}
 NUMBER: Schema = {"type": "number"}
 ANY_OBJECT: Schema = {"type": "object"}
 MODEL: Schema = {"$ref": "#/components/schemas/ModelName"}
+_CONDITION: Schema = {"$ref": "#/components/parameters/IfNoneMatch"}
 
 
 def whole(low: int, high: int) -> Schema:
@@ -93,6 +94,8 @@ def operation(
         described["requestBody"] = {"required": required, "content": {content_type: {"schema": body}}}
     if parameters:
         described["parameters"] = list(parameters)
+        if _CONDITION in described["parameters"]:
+            described["responses"]["304"] = {"$ref": "#/components/responses/Unchanged"}
     return described
 
 
@@ -118,8 +121,11 @@ HEADERS: dict[str, Schema] = {
     "CacheControl": in_header(
         "Cache-Control",
         TEXT,
-        "What the caches may do: `no-store`, `no-cache`, `max-age=<seconds>`, `only-if-cached` (504 where nothing is).",
+        "What the caches may do: `no-store`, `no-cache`, `only-if-cached` (504 where nothing is), and with seconds"
+        " `max-age`, `min-fresh`, `max-stale`, `stale-while-revalidate` and `stale-if-error`.",
     ),
+    "IfNoneMatch": in_header("If-None-Match", TEXT, "`ETag`s of answers that the client has: 304 where one is cached."),
+    "Tags": in_header("X-Warmgate-Tags", TEXT, "Up to 16 tags with commas between, by which the answer can be purged."),
 }
 """Headers that every request to a model may have."""
 
@@ -155,4 +161,5 @@ def errors(wire: str, *more: int) -> dict[str, Schema]:
 
 def error_responses(wire: str, schema: Schema) -> dict[str, Schema]:
     """Describe what `errors` refers to."""
-    return {f"{wire}{status}": answer(schema, why) for status, why in _WHY.items()}
+    told = {f"{wire}{status}": answer(schema, why) for status, why in _WHY.items()}
+    return told | {"Unchanged": answer(None, "The cached answer is one that `If-None-Match` names.")}
