@@ -90,7 +90,7 @@ class Client:
         routes, statistics = Routes(built.routes), built.statistics
         heads = Heads(gatekeeper, 2**16)
         self.hits = Hits(
-            heads, routes, built.pools, built.exact, limiter=built.pipeline.accounts._limiter,
+            routes, built.pools, built.exact, limiter=built.pipeline.accounts._limiter,
             telemetry=built.telemetry, statistics=statistics, clock=built.wall,
         )  # fmt: skip
         front.on_hit = self.hits.learn

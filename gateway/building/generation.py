@@ -136,7 +136,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
     heads = Heads(gatekeeper, settings.server.max_body_bytes)
-    hits = None if caches is None else _hits(heads, caches, routes, front, parts, lasting)
+    hits = None if caches is None else _hits(caches, routes, front, parts, lasting)
     if caches is not None and caches.trusting is not None:
         front.on_outcome = caches.trusting.recent.note
     passage = Passage(openai, routes, pools, front, statistics=lasting.statistics, deadline_s=deadline_s)
@@ -150,9 +150,8 @@ def _auditor(settings: Settings, parts: Parts, lasting: Lasting) -> Auditor | No
     return auditor_of(trusting, settings.cache.semantic, parts.pools, lasting.telemetry)
 
 
-def _hits(heads: Heads, caches: Caches, routes: Routes, front: Front, parts: Parts, lasting: Lasting) -> Hits:
+def _hits(caches: Caches, routes: Routes, front: Front, parts: Parts, lasting: Lasting) -> Hits:
     hits = Hits(
-        heads,
         routes,
         parts.pools,
         caches.exact,

@@ -2,6 +2,7 @@
 
 from backends.pool import Pool
 from cache.contract import Entry
+from gateway.front import Answered as Hit
 from gateway.lane.replay import Replay
 from gateway.lane.ways import Way
 from gateway.model_statistics import OfModel
@@ -9,10 +10,36 @@ from gateway.request import Caller
 from gateway.tally import Answered
 
 
+class Seen:
+    """A hit that the usual way answered, at `now` (epoch seconds): its reply is prepared when it is asked for again."""
+
+    __slots__ = ("asked_again", "entry", "found", "now", "reply_bytes", "size")
+
+    def __init__(self, entry: Entry, found: Hit, now: float) -> None:
+        self.entry = entry
+        self.found = found
+        self.now = now
+        self.reply_bytes = len(found.reply.body) if type(found.reply.body) is bytes else 0
+        self.asked_again = False
+        self.size = 0
+
+
 class Prepared:
     """What answers one body of a group: the entry behind it, its reply, and who counts it."""
 
-    __slots__ = ("answered", "asked_again", "entry", "fresh_until", "key", "pool", "replay", "size", "sums", "tokens")
+    __slots__ = (
+        "answered",
+        "asked_again",
+        "entry",
+        "fresh_until",
+        "key",
+        "pool",
+        "replay",
+        "reply_bytes",
+        "size",
+        "sums",
+        "tokens",
+    )
 
     def __init__(
         self, entry: Entry, replay: Replay, pool: Pool, tokens: int, answered: Answered, sums: OfModel
@@ -21,6 +48,7 @@ class Prepared:
         self.entry = entry
         self.fresh_until = entry.fresh_until
         self.replay = replay
+        self.reply_bytes = replay.size
         self.pool = pool
         self.tokens = tokens
         self.answered = answered
@@ -37,5 +65,5 @@ class Group:
     def __init__(self, path: str, caller: Caller) -> None:
         self.path = path
         self.caller = caller
-        self.prepared: dict[bytes, Prepared] = {}
+        self.prepared: dict[bytes, Prepared | Seen] = {}
         self.ways: dict[bytes, Way | str] = {}

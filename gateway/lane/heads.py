@@ -39,6 +39,16 @@ _LONGEST_BODY_BYTES = 64 * 2**10
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([1-9][0-9]{0,4})\r\n")
 
 
+class KnownHeaders(dict[str, str]):
+    """The headers of a known head: whoever is given a request's headers can tell its group."""
+
+    __slots__ = ("group",)
+
+    def __init__(self, headers: Mapping[str, str], group: Group | None) -> None:
+        super().__init__(headers)
+        self.group = group
+
+
 class Known:
     """A head that has been read: the request that it was of, how long its body is, and its group.
 
@@ -48,7 +58,7 @@ class Known:
     __slots__ = ("body_bytes", "group", "incoming")
 
     def __init__(self, incoming: Incoming, group: Group | None, body_bytes: int) -> None:
-        self.incoming = incoming
+        self.incoming = _with_headers(incoming, KnownHeaders(incoming.headers, group))
         self.group = group
         self.body_bytes = body_bytes
 
@@ -59,10 +69,8 @@ class Known:
 
     def of_length(self, body_bytes: int) -> "Known":
         """Return the same head for a body of another length."""
-        was = self.incoming
-        headers = {**was.headers, "content-length": str(body_bytes)}
-        incoming = Incoming(was.method, was.path, was.query, was.version, headers, b"", keep_alive=True)
-        return Known(incoming, self.group, body_bytes)
+        headers = {**self.incoming.headers, "content-length": str(body_bytes)}
+        return Known(_with_headers(self.incoming, headers), self.group, body_bytes)
 
 
 class Heads:
@@ -117,6 +125,10 @@ class Heads:
                     table.clear()
             group = self._groups[named] = Group(path, caller)
         return group
+
+
+def _with_headers(was: Incoming, headers: dict[str, str]) -> Incoming:
+    return Incoming(was.method, was.path, was.query, was.version, headers, b"", keep_alive=True)
 
 
 def _put(table: dict[bytes, Known], key: bytes, known: Known) -> Known:

@@ -9,9 +9,9 @@ from cache.exact import ExactCache
 from gateway.errors import RequestRefused
 from gateway.front import Answered, fresh_ids
 from gateway.identity import scoped
-from gateway.lane.groups import Group, Prepared
-from gateway.lane.heads import Heads
-from gateway.lane.replay import replay_of
+from gateway.lane.groups import Group, Prepared, Seen
+from gateway.lane.heads import KnownHeaders
+from gateway.lane.replay import STATUS, replay_of
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.routes import Routes
@@ -29,7 +29,6 @@ class Hits:
 
     def __init__(
         self,
-        heads: Heads,
         routes: Routes,
         pools: Mapping[str, Pool],
         exact: ExactCache,
@@ -39,7 +38,6 @@ class Hits:
         statistics: ModelStatistics,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._heads = heads
         self._routes = routes
         self._pools = pools
         self._peek = exact.peek
@@ -48,34 +46,45 @@ class Hits:
         self._statistics = statistics
         self._clock = clock
         self._ids = map(str.encode, fresh_ids())
-        self._kept: OrderedDict[tuple[Group, bytes], Prepared] = OrderedDict()
+        self._kept: OrderedDict[tuple[Group, bytes], Prepared | Seen] = OrderedDict()
         self._used_bytes = 0
 
     def learn(self, found: Answered) -> None:
-        """Prepare the reply to a request that was just answered from memory, where its bytes tell all of it."""
+        """Note a request that was just answered from memory, where its head is known and its bytes tell all of it."""
         call, outcome = found.call, found.outcome
-        group = self._heads.group_of(call.method, call.path, call.query, call.headers, call.peer)
-        if group is None or group.caller is not found.caller or outcome.status.detail != "exact":
+        if type(call.headers) is not KnownHeaders or (group := call.headers.group) is None:
             return
+        if group.caller is not found.caller or outcome.status.detail != "exact" or found.reply.status != STATUS:
+            return
+        entry = self._peek(scoped(outcome.features.fingerprint, outcome.features.scope, outcome.head.version))
+        body = found.reply.body
+        if entry is not None and type(body) is bytes and len(call.body) + len(body) <= _LONGEST_BYTES:
+            self._keep(group, call.body, Seen(entry, found, self._clock()))
+
+    def _prepared(self, group: Group, body: bytes, seen: Seen) -> Prepared | None:
+        """Prepare the reply to a request that was asked for again; None where it cannot be."""
+        found, outcome = seen.found, seen.found.outcome
         head, pool = outcome.head, self._pools[outcome.head.model]
         targets = self._routes.named(found.model).targets(outcome.features.fingerprint)
-        if targets != (head.model,) or pool.engine.version != head.version:
-            return
-        entry = self._peek(scoped(outcome.features.fingerprint, outcome.features.scope, head.version))
-        body = found.reply.body
-        if entry is None or type(body) is not bytes or len(call.body) + len(body) > _LONGEST_BYTES:
-            return
-        limits = outcome.permit.headers
-        replay = replay_of(found.reply, found.reply_id, outcome.status, limits, entry, self._clock())
+        replay = None
+        if targets == (head.model,) and pool.engine.version == head.version:
+            limits = outcome.permit.headers
+            replay = replay_of(found.reply, found.reply_id, outcome.status, limits, seen.entry, seen.now)
         if replay is None:
-            return
+            self._forget(group, body)
+            return None
         tokens = outcome.features.tokens_in + (outcome.features.max_tokens_out or 0)
-        answered = self._telemetry.tally(found.surface, head.model, found.reply.status, outcome.status.label())
-        self._keep(group, call.body, Prepared(entry, replay, pool, tokens, answered, self._statistics.sums(head.model)))
+        answered = self._telemetry.tally(found.surface, head.model, STATUS, outcome.status.label())
+        prepared = Prepared(seen.entry, replay, pool, tokens, answered, self._statistics.sums(head.model))
+        self._keep(group, body, prepared)
+        return prepared
 
     def reply(self, group: Group, body: bytes) -> bytes | None:
         """Return what answers this body now, and count it; None where the usual way must look."""
-        prepared = group.prepared.get(body)
+        kept = group.prepared.get(body)
+        if kept is None:
+            return None
+        prepared = self._prepared(group, body, kept) if isinstance(kept, Seen) else kept
         if prepared is None:
             return None
         arrived = time.perf_counter()
@@ -96,9 +105,9 @@ class Hits:
         prepared.sums.hit(took_s, now)
         return written
 
-    def _keep(self, group: Group, body: bytes, prepared: Prepared) -> None:
+    def _keep(self, group: Group, body: bytes, prepared: Prepared | Seen) -> None:
         self._forget(group, body)
-        prepared.size = prepared.replay.size + len(body) + _OVERHEAD_BYTES
+        prepared.size = prepared.reply_bytes + len(body) + _OVERHEAD_BYTES
         group.prepared[body] = prepared
         self._kept[group, body] = prepared
         self._used_bytes += prepared.size

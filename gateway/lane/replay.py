@@ -7,7 +7,7 @@ from gateway.cache_control import CacheStatus
 from gateway.reply_head import preamble
 from gateway.surfaces.wire import Reply
 
-_STATUS = 200
+STATUS = 200
 # No header may have this byte in it, so it can mark the places in a head.
 _ID, _TTL, _AGE, _LIMITS = "\x00i", "\x00t", "\x00a", "\x00l"
 # A look-up of bytes takes less than five millionths of a second, which is so written.
@@ -58,7 +58,7 @@ class Replay:
         """Write what changes with the seconds: the date, the answer's age, and how long it will be fresh."""
         age, left = now - self._entry.stored_at, self._fresh_until - now
         lines = self._head.replace(_AGE, str(max(0, int(age)))).replace(_TTL, str(int(left)))
-        before, _, after = (preamble(_STATUS, int(now)) + lines).encode().partition(_LIMITS.encode())
+        before, _, after = (preamble(STATUS, int(now)) + lines).encode().partition(_LIMITS.encode())
         self._before, (*between, last) = before.split(_ID.encode()), after.split(_ID.encode())
         self._after = [*between, last + self._body[0], *self._body[1:]]
         self._until = now + min(1.0 - now % 1.0, 1.0 - age % 1.0, left % 1.0)
