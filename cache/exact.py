@@ -42,6 +42,10 @@ class Shared(Store, Protocol):
         """Queue the entry; never waits."""
         ...
 
+    async def tell(self) -> bool:
+        """Tell the other gateways of purges; return whether the server has taken them."""
+        ...
+
     def stats(self) -> Mapping[str, int]:
         """Return its counters by name; `up` is 1 where its server answers."""
         ...
@@ -184,8 +188,11 @@ class ExactCache:
         await self.sweeper.close()
 
     async def _save(self) -> bool:
-        """Make purges durable, then have what they ended cleared away."""
+        """Make purges durable, wherever answers are; then have what they ended cleared away."""
         durable = self.disk is None or await self.disk.save()
+        if self.shared is not None:
+            # Those on this disk are told to the others after a restart too.
+            durable = (await self.shared.tell() or self.disk is not None) and durable
         self.sweeper.begin()
         return durable
 

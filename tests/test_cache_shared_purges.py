@@ -56,6 +56,24 @@ async def test_a_purged_entry_is_served_from_no_tier(redis_server):
         assert await exact_here.get(entry.key) == fresh
 
 
+async def test_a_purge_that_has_returned_is_known_to_the_server(redis_server):
+    """A gateway that dies right after it brings nothing back; where the server is away it says so, having no disk."""
+    here, later = Purges(), Purges()
+    async with opened(redis_server, here) as one:
+        exact = ExactCache(MemoryStore(1 << 20), None, here, one)
+        assert await exact.purge(MODEL)
+        assert one.stats()["purges_sent"] == 1
+        async with opened(redis_server, later):
+            assert later.marks() == here.marks()
+        redis_server.kill()
+        try:
+            assert not await exact.purge(of_tag("x"))
+            assert here.is_dead(make_entry(1, groups=(of_tag("x"),)))
+        finally:
+            redis_server.start()
+        await exact.close()
+
+
 async def test_purges_while_the_server_is_away_are_sent_when_it_is_back(redis_server):
     """Until then they are this gateway's own; afterwards everybody's."""
     here, there = Purges(), Purges()

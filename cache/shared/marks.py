@@ -4,6 +4,7 @@ The log is a stream that is read on from where the last read ended, so a mark th
 merge in any order and any number of times; what could not be sent is sent when the server is back.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,7 @@ class SharedMarks:
         self._read_to = _START
         self._sent_to = 0
         self._from_others: set[Mark] = set()
+        self._exchanging = asyncio.Lock()
 
     @property
     def has_news(self) -> bool:
@@ -42,8 +44,9 @@ class SharedMarks:
 
     async def exchange(self, within_s: float) -> None:
         """Read what is new in the log, then write what is new here. Raises `UnreachableError`."""
-        await self._read(within_s)
-        await self._write(within_s)
+        async with self._exchanging:
+            await self._read(within_s)
+            await self._write(within_s)
 
     async def _read(self, within_s: float) -> None:
         while True:

@@ -110,6 +110,16 @@ class SharedTier:
         """Forget the entry, also on the server: at the latest when that can be reached again."""
         await self.store.remove(key)
 
+    async def tell(self) -> bool:
+        """Tell the others of purges at once; where the server does not take them now, they are told when it is back."""
+        if not self._link.up:
+            return False
+        try:
+            await self._marks.exchange(_BEAT_DEADLINE_S)
+        except UnreachableError:
+            return False
+        return True
+
     async def flush(self, deadline_s: float = 5.0) -> bool:
         """Wait until what was put is on the server or lost; return whether that came within the deadline."""
         try:
