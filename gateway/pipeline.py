@@ -165,7 +165,7 @@ class Pipeline:
                     if self._auditor is not None:
                         self._auditor.looked(meanings, query.request.job, hit)
                     found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
-                    if found.hit is None and not directives.only_if_cached:
+                    if found.hit is None and recall.leads and not directives.only_if_cached:
                         found = Found(await self._elsewhere(recall, query), found.forward)
             spare = None if found.hit else await recall.spare(features, directives, versions)
         except BaseException:

@@ -158,12 +158,16 @@ class Recall:
                 return hit
         return None
 
+    @property
+    def leads(self) -> bool:
+        """Whether other gateways may be making an answer at this moment."""
+        return self._elsewhere is not None and self._elsewhere.leads
+
     async def elsewhere(
         self, work: bytes, features: Features, directives: Directives, versions: Sequence[str], within_s: float
     ) -> Hit | None:
         """Return the answer that another gateway is making, once it is made; None where it is to be made here."""
-        if self._elsewhere is None or not self._elsewhere.leads:
-            return None
+        assert self._elsewhere is not None, "`leads` comes first"
 
         def fits(entry: Entry) -> bool:
             return not self._exact.purges.is_dead(entry) and self._hit(entry, directives, "exact") is not None
