@@ -336,16 +336,18 @@ def config_of(directory: Path, options: argparse.Namespace, upstream: str) -> st
     """Write the gateway's config: the audits' budget is that of a stream in fast motion."""
     models = ROOT / "var/models"
     threshold = f"threshold: {options.threshold}, " if options.threshold else ""
+    verifier = "verifier: verifier, " if options.judged_by == "verifier" else ""
     audit = f"{{share: {options.share}, start_share: {options.start_share}, max_per_minute: 1000000}}"
     return f"""
 server: {{listen: 127.0.0.1:0}}
 cache:
   directory: {directory / "cache"}
-  semantic: {{embedder: minilm, budget: 2s, {threshold}max_wrong_hits: {options.target}, audit: {audit}}}
+  semantic: {{embedder: minilm, budget: 2s, {verifier}{threshold}max_wrong_hits: {options.target}, audit: {audit}}}
 models:
   minilm: {{task: embed, onnx: {{path: {models / "minilm"}}}, pool: {{min: 1}}}}
   atlas: {{task: chat, onnx: {{path: {models / "atlas"}}}, pool: {{min: 1, queue: 1024}}}}
   world: {{task: chat, http: {{url: "{upstream}"}}}}
+  verifier: {{task: infer, onnx: {{path: {models / "verifier"}}}, pool: {{min: {1 if verifier else 0}}}}}
 """
 
 
@@ -405,6 +407,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Hold the promise of max_wrong_hits to a stream of known answers.")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--model", default="atlas", choices=("atlas", "world"))
+    parser.add_argument("--judged-by", default="verifier", choices=("verifier", "cosine"))
     parser.add_argument("--changed", default="0%", help="facts with another answer from half way on (model world)")
     parser.add_argument("--target", default="1%", help="max_wrong_hits")
     parser.add_argument("--threshold", type=float, help="where serving begins; left out: the cache's own")
