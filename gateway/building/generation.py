@@ -139,7 +139,11 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     hits = None if caches is None else _hits(caches, routes, front, parts, lasting)
     if caches is not None and caches.trusting is not None:
         front.on_outcome = caches.trusting.recent.note
-    passage = Passage(openai, routes, pools, front, statistics=lasting.statistics, deadline_s=deadline_s)
+    # Models of our own workers are sent no request as it came.
+    others = {name: pools[name] for name, model in settings.models.items() if model.onnx is None}
+    passage = None
+    if others:
+        passage = Passage(openai, routes, others, front, statistics=lasting.statistics, deadline_s=deadline_s)
     return Generation(settings, parts, gatekeeper, catalog, pipeline, front, Lane(heads, hits, passage))
 
 

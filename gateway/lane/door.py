@@ -8,11 +8,12 @@ import asyncio
 from gateway.auth import is_loopback
 from gateway.connection import Connection
 from gateway.lane.heads import END
+from gateway.lane.lane import Lane
 from gateway.rules import Rules
 
 
 class Door(asyncio.Protocol):
-    """Gives each piece that comes to the lane, where there is one, and to the connection what the lane does not take."""
+    """Gives each piece that comes to the lane, where there is one, and the connection what the lane does not take."""
 
     def __init__(self, rules: Rules, connection: Connection) -> None:
         self._rules = rules
@@ -31,38 +32,32 @@ class Door(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer what is known, as far as that is whole."""
         connection, lane = self._connection, self._rules.lane
-        if lane is None or not connection.resting or not (self._is_local or lane.heads.keyed):
-            connection.data_received(data)
-            return
-        while True:
-            begins = data.find(END) + 4
+        if lane is not None and connection.resting and (self._is_local or lane.heads.keyed):
+            data = self._past(lane, data)
+            if not data:
+                return
+        connection.data_received(data)
+        if lane is not None and (noted := connection.noted()) is not None:
+            lane.heads.learn(*noted, connection.peer)
+
+    def _past(self, lane: Lane, data: bytes) -> bytes:
+        """Take what is known and whole, and return what is left for the connection to read."""
+        connection = self._connection
+        while connection.resting and data:
+            begins = data.find(END) + len(END)
             head = data[:begins]
             known = lane.heads.get(head) or lane.heads.of_another_length(head)
-            if known is None:
-                break
-            ends = begins + known.body_bytes
-            if len(data) < ends:
+            if known is None or len(data) < (ends := begins + known.body_bytes):
                 break
             group, body = known.group, data[begins:ends]
-            if group is not None:
-                if lane.hits is not None and (reply := lane.hits.reply(group, body)) is not None:
-                    self._write(reply)
-                    connection.written(known.incoming)
-                    data = data[ends:]
-                    if not data:
-                        return
-                    if connection.resting:
-                        continue
-                    break
-                if (errand := lane.passage.begin(group, body, connection)) is not None:
-                    connection.begin(known.incoming, errand)
-                    if len(data) > ends:
-                        connection.data_received(data[ends:])
-                    return
-            if len(data) > ends:
+            if group is not None and (reply := lane.reply(group, body)) is not None:
+                self._write(reply)
+                connection.written(known.incoming)
+            elif group is not None and (errand := lane.begin(group, body, connection)) is not None:
+                connection.begin(known.incoming, errand)
+            elif len(data) == ends:  # a request that was sent ahead of others waits for the reader of them all
+                connection.take(known.again(body))
+            else:
                 break
-            connection.take(known.again(body))
-            return
-        connection.data_received(data)
-        if (noted := connection.noted()) is not None:
-            lane.heads.learn(*noted, connection.peer)
+            data = data[ends:]
+        return data

@@ -133,9 +133,12 @@ class Passage:
         route = self._routes.named(asked.model)
         if len(route.candidates) != 1 or route.fallback:
             return "several models"
+        pool = self._pools.get(route.candidates[0])
+        if pool is None:
+            return "a worker of ours"
         sampling = Sampling(temperature=asked.temperature, seed=0 if asked.seeded else None)
         job = Job(Task.CHAT, messages=(Message("user", ""),), sampling=sampling)
         features = analyze(Request(asked.model, job, {}), _ANYBODY, _NOTHING_SAID, route.policy, 0.0)
         if features.cacheable:
             return "cacheable"
-        return Target(self._pools[route.candidates[0]], features, self._front.telemetry, self._statistics)
+        return Target(pool, features, self._front.telemetry, self._statistics)
