@@ -27,6 +27,8 @@ class SseParser:
 
         Raises `EventTooLongError` where one event exceeds the limit.
         """
+        if chunk.startswith(b"data: ") and self._is_one_event(chunk):
+            return [chunk[6:-2]]
         if self._at_start and not (chunk := self._without_bom(chunk)):
             return []
         if self._skip_lf and chunk:
@@ -41,6 +43,17 @@ class SseParser:
         lines[0] = self._line + lines[0]
         self._line = lines.pop()
         return self._events(lines)
+
+    def _is_one_event(self, chunk: bytes) -> bool:
+        """Tell whether a chunk is an event of one line and nothing else, as nearly all are."""
+        size = len(chunk)
+        return (
+            not (self._line or self._data or self._at_start or self._skip_lf)
+            and chunk.find(b"\n") == size - 2
+            and chunk.endswith(b"\n")
+            and size <= self._limit_bytes
+            and b"\r" not in chunk
+        )
 
     def _events(self, lines: list[bytes]) -> list[bytes]:
         events: list[bytes] = []

@@ -13,21 +13,18 @@ from backends.wire import Decoder
 class Telling:
     """Reads one reply piece by piece. `kind` is that of its bytes, or None where nobody may have those."""
 
-    __slots__ = ("_content_type", "_decoder", "_kind", "_parser", "_told", "error")
+    __slots__ = ("_content_type", "_decoder", "_kind", "_parser", "_told", "complete", "error")
 
     def __init__(self, decoder: Decoder, kind: str | None, content_type: str) -> None:
         self.error: UpstreamFailed | None = None
         """What is wrong with the reply, as its last piece showed; `end` raises it, once that was passed on."""
+        self.complete = False
+        """Whether the wire's last event has come."""
         self._decoder = decoder
         self._kind = kind
         self._content_type = content_type
         self._parser = SseParser()
         self._told = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether the wire's last event has come."""
-        return self._decoder.complete
 
     def told(self, data: bytes) -> Sequence[Made]:
         """Return the next piece and its events. Raises `EventTooLongError`."""
@@ -56,4 +53,5 @@ class Telling:
                 events += decoder.feed(payload)
         except UpstreamFailed as error:
             self.error = error
+        self.complete = decoder.complete
         return events

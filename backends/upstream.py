@@ -122,7 +122,7 @@ class HttpBackend:
                     yield made
             elif _is_stream(reply):
                 telling = self._telling(reply, job)
-                while data := await _next(reply, telling):
+                while telling.error is None and (data := await (_last(reply) if telling.complete else reply.read())):
                     for made in telling.told(data):
                         yield made
                 for event in telling.end():
@@ -147,7 +147,7 @@ class HttpBackend:
                 return [*_before(reply), *[made async for made in _relayed(reply, job)]]
             if _is_stream(reply):
                 telling, told = self._telling(reply, job), list[Made](_before(reply))
-                while data := await _next(reply, telling):
+                while telling.error is None and (data := await (_last(reply) if telling.complete else reply.read())):
                     told += telling.told(data)
                 return [*told, *telling.end()]
             return [*_before(reply), *self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)]
@@ -313,13 +313,9 @@ async def _read(reply: Connection, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-async def _next(reply: Connection, telling: Telling) -> bytes:
-    """Return the next piece of a stream; nothing after its last, or where it has gone wrong."""
-    if telling.error is not None:
-        return b""
-    if not telling.complete:
-        return await reply.read()
-    try:  # let the body end, so that its connection can be used again
+async def _last(reply: Connection) -> bytes:
+    """Let the body end, so that its connection can be used again."""
+    try:
         async with asyncio.timeout(END_S):
             return await reply.read()
     except TimeoutError:

@@ -80,7 +80,7 @@ class StreamDecoder:
             if self._chat:
                 message = choice.get(part) or {}
                 content = message.get("content")
-                if type(content) is not str or not message.keys() <= _PLAIN:
+                if type(content) is not str or (len(message) > 1 and not message.keys() <= _PLAIN):
                     events += self._said(message, index)
                 elif content:
                     events.append(Text(content, index))
