@@ -1,6 +1,7 @@
 """What clients say of the caches, over the whole path: stale answers, renewals, routes' times, tags and fallbacks."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from gateway.query import Outcome
 from gateway.request import Caller, Directives, Limits
 from gateway.routes import Route
 from tests.fakes import FakeEngine
-from tests.test_gateway_pipeline import House, ask, house, virtual
+from tests.test_gateway_pipeline import ANYONE, House, ask, house, virtual
 
 
 def said(text: str) -> tuple[Any, ...]:
@@ -190,6 +191,27 @@ def test_stale_if_error_stands_in_for_an_outage(failing, words):
             assert outcome.status.header() == expected
 
     run()
+
+
+@virtual
+async def test_streams_are_served_stale_too():
+    """A client that wants pieces gets the stale ones at once, or in place of an error that comes before any piece."""
+    streamed = ask()
+    streamed = replace(streamed, job=replace(streamed.job, stream=True))
+    async with house({"a": FakeEngine(said("old"))}) as built:
+        keeping(built)
+        await built.get(streamed)
+        built.wall.advance(70)
+
+        at_once = await built.pipeline.answer(streamed, ANYONE, parse("stale-while-revalidate=20"))
+        assert at_once.status.header() == "warmgate; hit; ttl=-10; detail=exact"
+        script(built, UpstreamFailed("down"))
+        await asyncio.sleep(0.1)
+        await settled(built)
+        instead = await built.pipeline.answer(streamed, ANYONE, parse("stale-if-error=60, no-cache"))
+        assert instead.answer is not None
+        assert instead.answer.text() == "old"
+        assert instead.status.forward == "stale"
 
 
 @virtual

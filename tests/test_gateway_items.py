@@ -41,12 +41,19 @@ class Rows(FakeBackend):
     salt = 0.0
     kind: type[Vectors | Scores] = Vectors
     error: Exception | None = None
+    gate: asyncio.Event | None = None
 
     async def stream(self, job: Job):  # type: ignore[override]
         """Answer a job."""
         self.jobs.append(job)
         if self.error is not None:
             raise self.error
+        if self.gate is not None:
+            self.running += 1
+            try:
+                await self.gate.wait()
+            finally:
+                self.running -= 1
         texts = [str(each) for each in job.inputs]
         data = np.array([row(text, self.salt) for text in texts], "<f4").tobytes()
         shape = (len(texts), 3)
@@ -119,6 +126,43 @@ async def test_equal_inputs_are_asked_for_once():
         assert asked(built) == [("one", "two")]
         assert vectors(outcome) == [row("one"), row("two"), row("one")]
         assert vectors(again) == [row("two"), row("two")]
+
+
+@virtual
+async def test_equal_batches_in_flight_are_made_once():
+    """Who asks for the same inputs meanwhile shares the work, and is told so; who leaves takes nothing along."""
+    async with house({"a": Engine()}) as built:
+        Rows.gate = asyncio.Event()
+        try:
+            asking = [asyncio.create_task(built.get(embedding("one", "two"))) for _ in range(3)]
+            await asyncio.sleep(1)
+            asking.pop(0).cancel()
+            await asyncio.sleep(1)
+            Rows.gate.set()
+            outcomes = await asyncio.gather(*asking)
+        finally:
+            Rows.gate = None
+        assert asked(built) == [("one", "two")]
+        assert [vectors(each) for each in outcomes] == [[row("one"), row("two")]] * 2
+        assert {each.status.header() for each in outcomes} == {"warmgate; fwd=miss; collapsed; hits=0; items=2"}
+        assert (await built.get(embedding("two", "one"))).status.hit
+
+
+@virtual
+async def test_last_one_to_leave_ends_the_work():
+    """Nobody waits for it any more, and nothing is kept."""
+    async with house({"a": Engine()}) as built:
+        Rows.gate = asyncio.Event()
+        try:
+            asking = asyncio.create_task(built.get(embedding("one", "two")))
+            await asyncio.sleep(1)
+            asking.cancel()
+            await asyncio.wait([asking])
+            await asyncio.sleep(1)
+        finally:
+            Rows.gate = None
+        assert built.engines["a"].backends[0].running == 0
+        assert not len(built.exact.memory)
 
 
 @virtual
