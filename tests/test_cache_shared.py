@@ -1,13 +1,20 @@
 """The shared tier on a real server: rows, deadlines, the breaker, and what a server's troubles cost."""
 
 import asyncio
+import struct
 import time
+import zlib
 
+import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cache.contract import Entry, Meaning
 from cache.disk.row import ROW_VERSION, pack_row
 from cache.shared.breaker import FAILURES_TO_OPEN, Breaker
+from cache.shared.link import Link
+from cache.shared.store import SharedStore
 from tests.shared_tier import HASTY_S, make_entry, name_of, opened, opens, until
 
 
@@ -159,6 +166,63 @@ async def test_what_is_no_row_of_this_key_is_a_miss_and_counted(redis_server, ro
         await tier.put(make_entry(1))
         await tier.flush()
         assert (await tier.get(make_entry(1).key)).value == b"value"
+
+
+def forged(*fields: object) -> bytes:
+    """Return a row with a right checksum and these fields."""
+    body = msgpack.packb(fields)
+    return struct.pack(">BI", ROW_VERSION, zlib.crc32(body)) + body
+
+
+SOUND: dict[str, object] = {
+    "key": make_entry(1).key,
+    "value": b"v",
+    "stored_at": 1.0,
+    "expires_at": 4e9,
+    "meaning": None,
+    "stale_s": 0.0,
+    "groups": ("model:a",),
+    "stamp": 1,
+}
+FORGERIES = [
+    {"value": "text"},
+    {"stored_at": float("nan")},
+    {"expires_at": "soon"},
+    {"meaning": (b"p", "t")},
+    {"meaning": (b"p", 1, b"v", b"k")},
+    {"meaning": 3},
+    {"groups": 7},
+    {"groups": (1,)},
+    {"stale_s": None},
+    {"stamp": 1.5},
+]
+
+
+@pytest.mark.parametrize("wrong", FORGERIES, ids=str)
+async def test_a_row_of_sound_bytes_and_wrong_values_is_a_miss(redis_server, wrong):
+    """Who can write to the server can still not make a request fail."""
+    async with opened(redis_server) as tier:
+        redis_server.command("SET", name_of(make_entry(1).key), forged(*SOUND.values()))
+        assert (await tier.get(make_entry(1).key)).value == b"v"
+        redis_server.command("SET", name_of(make_entry(1).key), forged(*(SOUND | wrong).values()))
+        assert await tier.get(make_entry(1).key) is None
+        assert tier.stats()["corrupt"] == 1
+        redis_server.command("SET", name_of(make_entry(1).key), forged(*list(SOUND.values())[:-1]))
+        assert await tier.get(make_entry(1).key) is None
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(-(2**63), 2**63) | st.text() | st.binary() | st.floats(), st.lists, max_leaves=12
+    )
+)
+def test_no_row_makes_reading_fail(value):
+    """Whatever a row with a right checksum says."""
+    store = SharedStore(Link("redis://127.0.0.1:1", deadline_s=1.0), name_of)
+    body = msgpack.packb(value)
+    row = struct.pack(">BI", ROW_VERSION, zlib.crc32(body)) + body
+    assert list(store.read([bytes(32)], [row])) == []
+    assert store.counters.corrupt == 1
 
 
 async def test_a_value_of_another_type_is_a_miss(redis_server):

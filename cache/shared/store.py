@@ -1,8 +1,11 @@
 """The entries on the server: read at once or not at all, written behind the callers' backs. Knows no leases."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import msgpack
 
 from cache.contract import Entry
 from cache.disk.row import RowError, pack_row, unpack_row
@@ -184,7 +187,33 @@ class SharedStore:
 
 
 def _entry_of(key: bytes, value: object) -> Entry:
-    entry = unpack_row(value)
+    """Return the entry of a row that anybody may have written. Raises `RowError`."""
+    try:
+        entry = unpack_row(value)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise error if isinstance(error, RowError) else RowError(f"row is of another shape: {error}") from None
     if entry.key != key:
         raise RowError("row lies under another entry's key")
+    if not _is_sound(entry):
+        raise RowError("row has values of other types")
     return entry
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Tell whether an entry has what its types say: no checksum is proof of that."""
+    times = (entry.stored_at, entry.expires_at, entry.stale_s)
+    meaning = entry.meaning
+    return (
+        _are((float, int), *times)
+        and all(map(math.isfinite, times))
+        and _are(bytes, entry.value)
+        and _are(int, entry.stamp)
+        and _are(tuple, entry.groups)
+        and _are(str, *entry.groups)
+        and (meaning is None or _are(bytes, meaning.partition, meaning.vector, meaning.tokens))
+        and (meaning is None or _are(str, meaning.text))
+    )
+
+
+def _are(kind: type | tuple[type, ...], *values: object) -> bool:
+    return all(isinstance(value, kind) for value in values)
