@@ -18,6 +18,7 @@ EMBEDDING = "the bare embedding"
 WORDS = ("Tell", "me", "the", "capital", "city", "of", "France", "please.")
 _MARK = "the question goes here"
 _EMBEDDINGS = "/v1/embeddings"
+_LOOKUPS = "warmgate_semantic_lookups_total"
 _WARM_UP_S = 1
 # Spaces between two words: so many texts that no run comes to their end.
 _MOST_SPACES = 8
@@ -32,7 +33,18 @@ def contests(bench: Bench, gateway: Served) -> list[Contest]:
     status = serving.ask(gateway.url, probe).headers["cache-status"]
     if "detail=semantic" not in status:
         raise RuntimeError(f"expected a hit by meaning, got {status}")
-    return [_contest(bench, gateway, {GATEWAY: hit, EMBEDDING: embedding}, count, numbers) for count in (1, 32)]
+    before = _lookups(gateway)
+    ran = [_contest(bench, gateway, {GATEWAY: hit, EMBEDDING: embedding}, count, numbers) for count in (1, 32)]
+    hits, others = (after - former for after, former in zip(_lookups(gateway), before, strict=True))
+    if others or not hits:
+        raise RuntimeError(f"{others:.0f} of the look-ups were no hits, {hits:.0f} were")
+    return ran
+
+
+def _lookups(gateway: Served) -> tuple[float, float]:
+    """Return how many look-ups by meaning were hits, and how many were not."""
+    hits = serving.metric(gateway.url, _LOOKUPS, result="hit")
+    return hits, serving.metric(gateway.url, _LOOKUPS) - hits
 
 
 def in_other_spaces(number: int) -> str:

@@ -68,6 +68,14 @@ def ask(url: str, post: Post) -> Answer:
     return _exchange(url, "POST", post.path, post.headers, post.body)
 
 
+def metric(url: str, name: str, **labels: str) -> float:
+    """Return the sum of a metric's values that have these labels."""
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    lines = _exchange(url, "GET", "/metrics", _HEADERS).body.splitlines()
+    found = [line for line in lines if line.startswith(name) and all(label in line for label in wanted)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found)
+
+
 def replicas(url: str, model: str) -> int:
     """Return how many replicas of a model there are, whatever their state."""
     pools = json.loads(_exchange(url, "GET", "/admin/pools", _HEADERS).body)["pools"]
