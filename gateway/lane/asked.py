@@ -41,21 +41,26 @@ def asked_by(body: bytes) -> Asked | None:
     if type(fields) is not dict or not fields.keys() <= _FIELDS:
         return None
     model, messages = fields.get("model"), fields.get("messages")
-    if type(model) is not str or not model or type(messages) is not list or not 0 < len(messages) <= _MAX_MESSAGES:
+    if type(model) is not str or not model or type(messages) is not list or not (tokens := _tokens_of(messages)):
         return None
-    tokens = 0
-    for message in messages:
-        if type(message) is not dict or len(message) != 2 or message.get("role") not in _ROLES:  # noqa: PLR2004
-            return None
-        content = message.get("content")
-        if type(content) is not str:
-            return None
-        if content:
-            tokens += len(content) // _BYTES_PER_TOKEN + 1
     strings = len(fields) + 1 + (fields.get("user") is not None)
     if not _named_once(body, strings * _QUOTES_A_STRING + len(messages) * _QUOTES_A_MESSAGE):
         return None
-    return Asked(model, tokens) if _DRAWN.isdisjoint(fields) else _with_drawing(fields, model, tokens)
+    asked = Asked(model, tokens - len(messages))
+    return asked if _DRAWN.isdisjoint(fields) else _with_drawing(fields, asked)
+
+
+def _tokens_of(messages: list[Any]) -> int:
+    """Return about how many tokens the messages have, and one more for each of them; 0 where they are not plain."""
+    tokens = 0
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:  # noqa: PLR2004 - a role and a content
+            return 0
+        role, content = message.get("role"), message.get("content")
+        if type(role) is not str or role not in _ROLES or type(content) is not str:
+            return 0
+        tokens += len(content) // _BYTES_PER_TOKEN + 2 if content else 1
+    return tokens if len(messages) <= _MAX_MESSAGES else 0
 
 
 def _named_once(body: bytes, quotes: int) -> bool:
@@ -63,16 +68,15 @@ def _named_once(body: bytes, quotes: int) -> bool:
     return b"\\\\" not in body and body.count(b'"') - body.count(b'\\"') == quotes
 
 
-def _with_drawing(fields: dict[str, Any], model: str, tokens: int) -> Asked | None:
+def _with_drawing(fields: dict[str, Any], asked: Asked) -> Asked | None:
     temperature, top_p, seed = fields.get("temperature"), fields.get("top_p"), fields.get("seed")
-    most = fields.get("max_tokens")
+    most, stream = fields.get("max_tokens"), fields.get("stream")
     if "max_completion_tokens" in fields:
         if most is not None:
             return None
         most = fields["max_completion_tokens"]
     if (
-        (stream := fields.get("stream")) is not None
-        and stream is not False
+        (stream is not None and stream is not False)
         or type(fields.get("user")) not in _TEXT
         or type(most) not in _WHOLE
         or type(seed) not in _WHOLE
@@ -84,4 +88,4 @@ def _with_drawing(fields: dict[str, Any], model: str, tokens: int) -> Asked | No
         or not 0 <= (top_p or 0) <= 1
     ):
         return None
-    return Asked(model, tokens + (most or 0), temperature, seed is not None)
+    return Asked(asked.model, asked.tokens + (most or 0), temperature, seed is not None)

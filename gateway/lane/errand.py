@@ -73,10 +73,10 @@ class Errand:
         "_arrived",
         "_body",
         "_client",
+        "_desk",
         "_group",
         "_handed_over",
         "_is_awaited",
-        "_desk",
         "_permit",
         "_target",
         "begun",
@@ -86,7 +86,7 @@ class Errand:
     begun: Begun
 
     def __init__(
-        self, desk: Desk, group: Group, body: bytes, target: Target, permit: Permit, arrived: float, client: Client
+        self, desk: Desk, group: Group, body: bytes, client: Client, *, target: Target, permit: Permit, arrived: float
     ) -> None:
         self._desk = desk
         self._group = group

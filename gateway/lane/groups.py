@@ -42,7 +42,7 @@ class Prepared:
     )
 
     def __init__(
-        self, entry: Entry, replay: Replay, pool: Pool, tokens: int, answered: Answered, sums: OfModel
+        self, entry: Entry, replay: Replay, pool: Pool, *, tokens: int, answered: Answered, sums: OfModel
     ) -> None:
         self.key = entry.key
         self.entry = entry

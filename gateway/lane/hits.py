@@ -69,13 +69,16 @@ class Hits:
         replay = None
         if targets == (head.model,) and pool.engine.version == head.version:
             limits = outcome.permit.headers
-            replay = replay_of(found.reply, found.reply_id, outcome.status, limits, seen.entry, seen.now)
+            replay = replay_of(
+                found.reply, found.reply_id, outcome.status, limits=limits, entry=seen.entry, now=seen.now
+            )
         if replay is None:
             self._forget(group, body)
             return None
         tokens = outcome.features.tokens_in + (outcome.features.max_tokens_out or 0)
         answered = self._telemetry.tally(found.surface, head.model, STATUS, outcome.status.label())
-        prepared = Prepared(seen.entry, replay, pool, tokens, answered, self._statistics.sums(head.model))
+        sums = self._statistics.sums(head.model)
+        prepared = Prepared(seen.entry, replay, pool, tokens=tokens, answered=answered, sums=sums)
         self._keep(group, body, prepared)
         return prepared
 

@@ -63,7 +63,7 @@ class Passage:
             permit = self._front.pipeline.accounts.let_in(group.caller, way.tokens)
         except RequestRefused:  # the usual way tells of it
             return None
-        errand = Errand(self._desk, group, body, way.target, permit, arrived, client)
+        errand = Errand(self._desk, group, body, client, target=way.target, permit=permit, arrived=arrived)
         errand.begun = way.target.pool.begin(replica, way.written, errand.told)
         self._desk.look_after(errand)
         return errand

@@ -12,6 +12,7 @@ STATUS = 200
 _ID, _TTL, _AGE, _LIMITS = "\x00i", "\x00t", "\x00a", "\x00l"
 # A look-up of bytes takes less than five millionths of a second, which is so written.
 _TIMING = "cache;dur=0.00"
+_MARKED = {"Server-Timing": _TIMING, "Age": _AGE}
 
 
 class Replay:
@@ -70,7 +71,7 @@ class Replay:
 
 
 def replay_of(
-    reply: Reply, reply_id: str, status: CacheStatus, limits: Collection[str], entry: Entry, now: float
+    reply: Reply, reply_id: str, status: CacheStatus, *, limits: Collection[str], entry: Entry, now: float
 ) -> Replay | None:
     """Return what writes a hit's reply again; None where its times are not those of the entry.
 
@@ -87,13 +88,10 @@ def replay_of(
             if not lines[-1].startswith(_LIMITS):
                 lines.append(_LIMITS)
             continue
-        if name == "Server-Timing":
-            value = _TIMING
-        elif name == "Age":
-            value = _AGE
-        elif name == "Cache-Status":
-            value = value.replace(f"; ttl={status.ttl_s}", f"; ttl={_TTL}")
-        lines.append(f"{name}: {value.replace(reply_id, _ID)}")
+        marked = _MARKED.get(name) or value.replace(reply_id, _ID)
+        if name == "Cache-Status":
+            marked = marked.replace(f"; ttl={status.ttl_s}", f"; ttl={_TTL}")
+        lines.append(f"{name}: {marked}")
     lines.append(f"Content-Length: {len(reply.body)}")
     head = "\r\n".join(lines).replace(f"{_LIMITS}\r\n", _LIMITS) + "\r\n\r\n"
     return Replay(head, reply.body.split(reply_id.encode()), entry, fresh_until)

@@ -1,4 +1,4 @@
-"""Where requests go that are passed on: a model, and what is sent to it for a body. Knows no connection and no clock."""
+"""Where requests go that are passed on: a model, and what is sent to it for a body. Knows no connection."""
 
 from backends.contract import Job, SendingBackend, Task
 from backends.pool import Pool

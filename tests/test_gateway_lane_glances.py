@@ -1,0 +1,127 @@
+"""What is seen at a glance, of requests and of answers: never otherwise than what those say who read them in full."""
+
+import json
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from backends.contract import Job, Task, Usage, Verbatim
+from backends.glance import tokens_of
+from backends.upstream_wire import OpenAIWire
+from gateway.analyze import estimate_tokens
+from gateway.lane.asked import PATH, asked_by
+from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.wire import Call
+
+ODD = st.sampled_from([None, True, False, 0, 1, -1, 2**70, 0.5, 1e9, "", "text", [], {}, [1], {"a": 1}])
+TEXT = st.text(st.sampled_from('ab \\"\n{}:é😀'), max_size=12)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool", "else"]) | ODD, "content": TEXT | ODD},
+    optional={"name": TEXT | ODD},
+)
+NUMBERS = st.sampled_from([None, 0, 1, 0.5, 2, 3, -1, True, 2**63, 2**20 + 1])
+REQUEST = st.fixed_dictionaries(
+    {"model": TEXT | ODD, "messages": st.lists(MESSAGE, max_size=3) | ODD},
+    optional={
+        **dict.fromkeys(("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"), NUMBERS | ODD),
+        "stream": ODD,
+        "user": TEXT | ODD,
+        "else": ODD,
+    },
+)
+PLAIN: dict[str, Any] = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+SURFACE = OpenAISurface()
+
+
+def seen_as_read(body: bytes) -> bool:
+    """Hold what is seen of a request against what is read; tell whether anything was seen."""
+    asked = asked_by(body)
+    if asked is None:
+        return False
+    request, _ = SURFACE.decode(Call("POST", PATH, {}, body, None), "0" * 24)
+    job = request.job
+    assert not job.stream
+    assert asked.model == request.model
+    assert asked.tokens == estimate_tokens(job) + (job.sampling.max_tokens or 0)
+    assert asked.temperature == job.sampling.temperature
+    assert asked.seeded == (job.sampling.seed is not None)
+    return True
+
+
+@given(REQUEST, st.booleans())
+@example({**PLAIN, "messages": [{"role": ["user"], "content": "hi"}]}, False)
+def test_a_request_is_seen_as_it_is_read(fields: dict[str, Any], ascii_only: bool) -> None:
+    """What a surface would refuse is never seen as something."""
+    seen_as_read(json.dumps(fields, ensure_ascii=ascii_only).encode())
+
+
+def test_plain_requests_are_seen() -> None:
+    """Nearly all are."""
+    for more in (
+        {},
+        {"temperature": 1},
+        {"max_tokens": 5, "stream": False, "user": 'a "b"'},
+        {"seed": 3, "top_p": 0.5},
+    ):
+        assert seen_as_read(json.dumps({**PLAIN, **more}).encode())
+
+
+def test_names_that_are_there_twice_are_not_seen() -> None:
+    """The surface refuses them."""
+    for body in (
+        b'{"model":"a","model":"b","messages":[{"role":"user","content":"x"}]}',
+        b'{"model":"a","messages":[{"role":"user","role":"user","content":"x"}]}',
+        b'{"model":"a","messages":[{"role":"user","content":"x"}],"seed":1,"seed":2}',
+    ):
+        assert asked_by(body) is None
+
+
+CHOICE = st.fixed_dictionaries(
+    {"finish_reason": st.sampled_from(["stop", "length", "else"]) | ODD},
+    optional={
+        "index": st.sampled_from([0, 1, 2]) | ODD,
+        "message": st.fixed_dictionaries({"content": TEXT | ODD}, optional={"tool_calls": ODD, "refusal": TEXT | ODD})
+        | ODD,
+        "text": TEXT | ODD,
+        "logprobs": ODD,
+    },
+)
+COUNT = st.sampled_from([0, 3, 2**50, -1, "3", 1.5, None, True])
+USAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": COUNT,
+        "completion_tokens": COUNT,
+        "prompt_tokens_details": st.dictionaries(st.sampled_from(["cached_tokens", "else"]), COUNT) | ODD,
+        "completion_tokens_details": st.dictionaries(st.sampled_from(["reasoning_tokens", "else"]), COUNT) | ODD,
+    },
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"choices": st.lists(CHOICE, max_size=3) | ODD}, optional={"usage": USAGE | ODD, "error": ODD, "else": ODD}
+    )
+)
+def test_an_answer_is_seen_as_it_is_read(answer: dict[str, Any]) -> None:
+    """What is no answer is never seen as one, and its tokens are those that it tells."""
+    body = json.dumps(answer).encode()
+    seen = tokens_of(body)
+    if seen is not None:
+        task = (
+            Task.COMPLETION
+            if any("text" in choice and not choice.get("message") for choice in answer["choices"])
+            else Task.CHAT
+        )
+        events = OpenAIWire().answer_events(Job(task, verbatim=Verbatim("openai", "/chat/completions", b"")), body)
+        told = [(event.prompt_tokens, event.completion_tokens) for event in events if type(event) is Usage]
+        assert seen == (told or [(0, 0)])[0]
+
+
+def test_plain_answers_are_seen() -> None:
+    """As OpenAI's are."""
+    message = {"role": "assistant", "content": "yes", "refusal": None, "annotations": []}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 1}}
+    assert tokens_of(json.dumps({"choices": [choice], "usage": usage}).encode()) == (3, 4)
