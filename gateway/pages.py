@@ -123,7 +123,7 @@ class Pages:
         surface, names = found
         asked = dataclasses.replace(call, path=path, names=names, body=orjson.dumps(question.get("body")))
         request, _ = surface.decode(asked, reply_id="")
-        return _json(await self._explainer.explain(request, cache_control.parse(call.headers.get("cache-control"))))
+        return _json(await self._explainer.explain(request, cache_control.read(call.headers)))
 
 
 def _json(value: Any, status: int = 200) -> Reply:

@@ -132,7 +132,7 @@ class Inference:
         info = known(self._serving().catalog.find, request.model_name, request.model_version)
         question = question_of(request, info)
         asked = to_request(question, info, streamed=streamed)
-        directives = cache_control.parse(headers.get("cache-control"))
+        directives = cache_control.read(headers)
         return question, await pipeline.answer(asked, caller, directives, remaining_s(context)), info.task
 
 
