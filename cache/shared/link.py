@@ -60,7 +60,7 @@ class Link:
                 for command in commands:
                     pipeline.execute_command(*command)
                 replies = await pipeline.execute(raise_on_error=False)
-        except _TROUBLES as error:
+        except Exception as error:  # noqa: BLE001 - a transport that closes raises more than the client's own errors
             self._failed(error)
             raise UnreachableError(type(error).__name__) from None
         finally:
