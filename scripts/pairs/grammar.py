@@ -7,9 +7,10 @@ each in several wordings), clusters (one question in several wordings, and what 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Self
 
 SLOT = re.compile(r"\{(([a-z]+)\d*)\}")
 
@@ -49,6 +50,15 @@ class Grammar:
     things: tuple[Cluster, ...]
     doing: tuple[Line, ...]
     being: tuple[Line, ...]
+
+    def part(self, place: int, of: int, *, inside: bool) -> Self:
+        """Return the grammar with only each block at that place of so many, or with all others; frames stay."""
+        names = ("families", "clusters", "phrases", "things")
+        kept = {
+            name: tuple(each for at, each in enumerate(getattr(self, name)) if (at % of == place) is inside)
+            for name in names
+        }
+        return replace(self, **kept)
 
 
 def load(directory: Path) -> Grammar:
