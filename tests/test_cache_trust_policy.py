@@ -170,11 +170,12 @@ def test_an_edit_keeps_what_was_learned() -> None:
     """A stricter target takes the certificate back, the former one gives it again, without a new label."""
     state = taught(fresh(POLICY, 0.0), *[label()] * ENOUGH)
     strict = replace(POLICY, target=0.001)
-    held = adopt(state, POLICY, strict, 2.0)
+    held = adopt(state, strict, 2.0)
     assert (held.status, held.samples) == ("starting", state.samples)
-    assert adopt(held, strict, POLICY, 3.0).status == "certified"
+    assert adopt(held, POLICY, 3.0).status == "certified"
     moved = replace(POLICY, start_threshold=0.97)
-    assert adopt(state, POLICY, moved, 2.0).threshold == 0.97
+    assert adopt(state, moved, 2.0).threshold == 0.97
+    assert adopt(adopt(state, moved, 2.0), POLICY, 3.0).threshold == 0.9
 
 
 def test_without_a_target_the_threshold_decides_alone() -> None:

@@ -132,11 +132,11 @@ class LiveTrust:
     def adopt(self, policy: Policy, version: str, budget: Budget) -> None:
         """Go on under an edited policy; what was learned stays."""
         now = self._clock()
-        former, self.policy, self.version, self._budget = self.policy, policy, version, budget
+        self.policy, self.version, self._budget = policy, version, budget
         self._left = min(self._left, float(budget.per_minute))
         for (namespace, of), state in list(self._states.items()):
-            if of == version and former != policy:
-                adopted = rules.adopt(state, former, policy, now)
+            if of == version:
+                adopted = rules.adopt(state, policy, now)
                 self._keep(namespace, adopted)
                 self._tell(namespace, state, adopted)
 
@@ -255,9 +255,6 @@ class LiveTrust:
             except ValueError as error:
                 self.counters.unreadable += 1
                 _log.warning("what was learned of %s cannot be read, and is learned anew: %s", key[0], error)
-        if self.policy.target is not None:
-            now = self._clock()
-            for namespace, state in list(self.states()):
-                base = min(state.base, self.policy.start)
-                adopted = rules.settle(rules.rebase(state, base), self.policy, now)
-                self._states[namespace, self.version] = adopted
+        now = self._clock()
+        for namespace, state in list(self.states()):
+            self._states[namespace, self.version] = rules.adopt(state, self.policy, now)

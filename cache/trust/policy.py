@@ -161,7 +161,7 @@ def _begin(policy: Policy, now: float) -> State:
     samples = (Sample(now), Sample(now))
     ledgers = (Ledger(now, policy.share), Ledger(now, policy.share))
     start = policy.start
-    return State("starting", "too few labels yet for a certificate", now, start, start, samples, ledgers)
+    return State("starting", "too few labels yet for a certificate", now, start, start, start, samples, ledgers)
 
 
 def _count(state: State, label: Label) -> State:
@@ -206,15 +206,10 @@ def _opened(state: State, policy: Policy) -> int:
     return place
 
 
-def adopt(state: State, former: Policy, policy: Policy, now: float) -> State:
+def adopt(state: State, policy: Policy, now: float) -> State:
     """Return the state under an edited policy: what was learned stays, and what it allows may change."""
-    base = policy.start if state.base == former.start else min(state.base, policy.start)
-    return settle(rebase(state, base), policy, now)
-
-
-def rebase(state: State, base: int) -> State:
-    """Return the state with another level to be served down to without evidence for what is below."""
-    return replace(state, base=base, place=base)
+    base = policy.start if state.base == state.start else min(state.base, policy.start)
+    return settle(replace(state, start=policy.start, base=base, place=base), policy, now)
 
 
 def _passes(sample: Sample, policy: Policy, first: int, last: int, delta: float) -> bool:

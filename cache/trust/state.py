@@ -37,14 +37,16 @@ class Policy:
 class State:
     """What may be served and why, and the evidence for it.
 
-    `base` is the level that is served down to without evidence of its own for what is below; `place` the level that is
-    served down to now. `wealth` has what bets against the target have won of late; `lost` is how many audits in a row
-    came to no label, `attempt` how often evidence was begun anew. Samples and ledgers: older, younger.
+    `start` is the level of the policy's start threshold; `base` the one that is served down to without evidence of its
+    own for what is below: the start, or a stricter one; `place` the one that is served down to now. `wealth` has what
+    bets against the target have won of late; `lost` is how many audits in a row came to no label, `attempt` how often
+    evidence was begun anew. Samples and ledgers: older, younger.
     """
 
     status: Status
     reason: str
     since: float
+    start: int
     base: int
     place: int
     samples: tuple[Sample, Sample]
