@@ -98,6 +98,8 @@ class Pipeline:
     async def close(self) -> None:
         """End what is renewed and audited in the background."""
         await self._renewals.close()
+        if self._recall is not None:
+            await self._recall.close()
         if self._auditor is not None:
             await self._auditor.close()
 

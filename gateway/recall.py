@@ -104,6 +104,11 @@ class Recall:
         """Return the exact key of a request for one model version, within its tenant."""
         return scoped(features.fingerprint, features.scope, version)
 
+    async def close(self) -> None:
+        """Let go of the vectors that are still on their way."""
+        if self._embeddings is not None:
+            await self._embeddings.close()
+
     def neighbours(self, flights: SingleFlight[Item]) -> Neighbours:
         """Return what lets requests in these flights find each other by meaning."""
         return Neighbours(self._semantic, flights)
