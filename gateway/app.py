@@ -86,6 +86,8 @@ class Gateway:
             await self.listeners.close()
             if self._generation is not None and self._generation.parts.batches is not None:
                 await self._generation.parts.batches.close(0.0)
+            if self._generation is not None:
+                await self._generation.pipeline.close()
             await self._lasting.flights.close()
             await self._lasting.keeper.close()
             await self._close_retiring()
