@@ -66,6 +66,7 @@ class Lessons:
         for line, texts in zip(lines, said, strict=True):
             yield from self._same(texts, "wording")
             yield from self._varied(line, values, texts)
+            yield from self._turned_round(texts)
             yield from self._spoilt(texts)
         for one, other in combinations(said, 2):
             for _ in range(3):
@@ -99,6 +100,14 @@ class Lessons:
                     yield Lesson(text, each, same=line.symmetric, kind="exchanged")
             yield from self._same(texts_exchanged, "wording")
 
+    def _turned_round(self, texts: Sequence[str]) -> Iterator[Lesson]:
+        """Yield pairs of which one is only in another order, and stays the same question."""
+        for way in (noise.fronted, noise.conjoined):
+            text = self._rng.choice(texts)
+            turned = way(text, self._rng)
+            if turned is not None:
+                yield Lesson(text, turned, same=True, kind="turned round")
+
     def _spoilt(self, texts: Sequence[str]) -> Iterator[Lesson]:
         rng = self._rng
         text = rng.choice(texts)
@@ -119,12 +128,14 @@ class Lessons:
             if len(texts) > 1:
                 other = noise.worded(mates[-1].rstrip("?.") + narrowed[len(text.rstrip("?.")) :], rng, 0.5)
                 yield Lesson(narrowed, other, same=True, kind="restricted alike")
+            yield from self._turned_round([narrowed])
 
     def _cluster(self, cluster: Cluster) -> Iterator[Lesson]:
         rng = self._rng
         texts = [noise.worded(text, rng, 1.5) for text in cluster.wordings]
         others = [noise.worded(text, rng, 1.2) for text in cluster.others]
         yield from self._same(texts, "cluster")
+        yield from self._turned_round(texts)
         for other in others:
             for text in rng.sample(texts, min(2, len(texts))):
                 yield Lesson(text, other, same=False, kind="look-alike")

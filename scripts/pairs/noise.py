@@ -63,6 +63,10 @@ _QUALITIES = (
     "old", "new", "cheap", "small", "first", "second", "Chinese", "young", "digital", "local", "female", "broken",
     "free", "online", "private", "public", "modern", "electric", "wooden", "rare", "average", "former", "Indian",
 )  # fmt: skip
+_ADVERBIAL = re.compile(
+    r" (?:in|for|on|at|during|before|after|without|with|if|when|while|as a|under) (?!a good|the case)"
+)
+_JOINED = re.compile(r"\b(\w+) (and|or) (\w+)(?=[?.,]|$)")
 _NEAR_KEYS = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
     "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o", "q": "w", "r": "et", "s": "ad", "t": "ry",
@@ -106,6 +110,29 @@ def synonym(text: str, rng: Random) -> str:
 def turned(text: str, rng: Random) -> str | None:
     """Return the text with one word exchanged for its opposite or like, where there is one."""
     return _exchanged(text, (*OPPOSITE, *((y, x) for x, y in OPPOSITE)), rng)
+
+
+def fronted(text: str, rng: Random) -> str | None:
+    """Return the text with its last adverbial in front: in summer, how do I learn Python? None where it has none."""
+    body, end = text.rstrip("?."), text[-1] if text[-1:] in "?." else ""
+    found = [at for at in _ADVERBIAL.finditer(body) if at.start() > 12]
+    if not found or body.count("{"):
+        return None
+    at = found[-1].start()
+    front, rest = body[at + 1 :], body[:at]
+    if rest.endswith((" or", " and", " than", " not")):
+        return None
+    lowered = rest if rest[:2] == "I " or rest[1:2].isupper() else rest[:1].lower() + rest[1:]
+    return front[:1].upper() + front[1:] + rng.choice((", ", " ")) + lowered + end
+
+
+def conjoined(text: str, rng: Random) -> str | None:
+    """Return the text with two words joined by "and" or "or" in each other's place; None where there are none."""
+    found = [each for each in _JOINED.finditer(text) if each[1].lower() not in _SMALL and each[3].lower() not in _SMALL]
+    if not found:
+        return None
+    each = rng.choice(found)
+    return text[: each.start()] + f"{each[3]} {each[2]} {each[1]}" + text[each.end() :]
 
 
 def restricted(text: str, rng: Random) -> tuple[str, str]:
