@@ -5,22 +5,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from backends.contract import (
-    Backend,
-    DeadlineExceeded,
-    Dispatched,
-    Job,
-    Made,
-    Passed,
-    SendingBackend,
-    Sent,
-    UpstreamFailed,
-    Usage,
-    WorkerDied,
-    Written,
-)
+from backends.contract import Backend, DeadlineExceeded, Dispatched, Job, Made, UpstreamFailed, Usage, WorkerDied
 from backends.limit import Limit
 from backends.replica import Replica
+from backends.sending import Passed, SendingBackend, Sent, Written
 from backends.slots import PoolLimits, Slots
 
 __all__ = ["Answered", "Begun", "Pool", "PoolLimits"]

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from backends.contract import AnsweringBackend, Backend, Engine, Job, Made, SendingBackend, StartFailed
+from backends.contract import AnsweringBackend, Backend, Engine, Job, Made, StartFailed
+from backends.sending import SendingBackend
 from backends.snapshot import ReplicaSnapshot, ReplicaState
 
 MEMORY_SAMPLE_S = 5.0

@@ -16,17 +16,16 @@ from backends.contract import (
     Frame,
     Job,
     Made,
-    Passed,
     StartFailed,
     Task,
     UpstreamFailed,
     Verbatim,
     WorkerDied,
-    Written,
 )
 from backends.glance import tokens_of
 from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import Connection, ExchangeFailed, Silent
+from backends.sending import Passed, Written
 from backends.sse import EventTooLongError
 from backends.telling import Telling
 from backends.upstream_wire import OpenAIWire

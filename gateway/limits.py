@@ -209,7 +209,7 @@ class _Account:
         return self._headers(self.tokens + self.reserved)
 
     def pass_by(self, tokens: int) -> bytes:
-        """Begin and end a request that uses nothing; return the lines of a head that tell what is left while it runs."""
+        """Begin and end a request that uses nothing; return the lines of a head that tell what is left meanwhile."""
         limits = self.limits
         taken = self.tokens + self.reserved + tokens
         if (

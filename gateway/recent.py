@@ -54,6 +54,8 @@ class Recent:
         self._clock = clock
         self._hits: OrderedDict[str, ServedHit] = OrderedDict()
         self._decisions: OrderedDict[str, Recalled] = OrderedDict()
+        self.served_by_bytes: Callable[[str], bytes | None] | None = None
+        """Tells the key of what a request was answered with that never came here."""
 
     def note(self, request_id: str, outcome: Outcome) -> None:
         """Remember what came of a request."""
@@ -77,6 +79,8 @@ class Recent:
     async def hit(self, request_id: str) -> ServedHit | None:
         """Return what a request was served from the cache, or None where that is not known any more."""
         found = self._hits.get(request_id)
+        if found is None and self.served_by_bytes is not None and (key := self.served_by_bytes(request_id)) is not None:
+            return ServedHit(key)
         if found is None and self._journal is not None and (packed := await self._journal.hit(request_id)) is not None:
             found = _unpack(packed)
         return found

@@ -250,7 +250,7 @@ def test_who_does_not_read_is_waited_for() -> None:
             assert client.wire.paused
             client.wire.written = b""
             client.door.resume_writing()
-            while client.connection.task is not None:
+            for _ in range(20):
                 await asyncio.sleep(0)
             assert client.wire.written.count(b" 200 OK") == 1
             assert not client.wire.paused
@@ -274,5 +274,22 @@ def test_replies_are_let_go_when_there_are_many(monkeypatch: pytest.MonkeyPatch)
             before = client.by_bytes
             await client.send(request(chat("question 0")))
             assert client.by_bytes == before
+
+    run_virtual(main())
+
+
+def test_an_operator_can_ask_what_a_request_was_answered_with() -> None:
+    """By the id that its reply bore."""
+
+    async def main() -> None:
+        async with known() as client:
+            client.wire.written = b""
+            client.door.data_received(ASKED["openai"])
+            told = re.search(rb"X-Request-Id: ([0-9a-f]{24})", client.wire.written)
+            assert told is not None
+            key = client.hits.key_of(told[1].decode())
+            assert key is not None
+            assert client.built.exact.peek(key) is not None
+            assert client.hits.key_of("f" * 24) is None
 
     run_virtual(main())

@@ -135,16 +135,10 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         ("GET", "/openapi.json"): _described,
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
-    heads = Heads(gatekeeper, settings.server.max_body_bytes)
-    hits = None if caches is None else _hits(caches, routes, front, parts, lasting)
     if caches is not None and caches.trusting is not None:
         front.on_outcome = caches.trusting.recent.note
-    # Models of our own workers are sent no request as it came.
-    others = {name: pools[name] for name, model in settings.models.items() if model.onnx is None}
-    passage = None
-    if others:
-        passage = Passage(openai, routes, others, front, statistics=lasting.statistics, deadline_s=deadline_s)
-    return Generation(settings, parts, gatekeeper, catalog, pipeline, front, Lane(heads, hits, passage))
+    lane = _lane(settings, parts, lasting, routes=routes, front=front, surface=openai)
+    return Generation(settings, parts, gatekeeper, catalog, pipeline, front, lane)
 
 
 def _auditor(settings: Settings, parts: Parts, lasting: Lasting) -> Auditor | None:
@@ -154,17 +148,25 @@ def _auditor(settings: Settings, parts: Parts, lasting: Lasting) -> Auditor | No
     return auditor_of(trusting, settings.cache.semantic, parts.pools, lasting.telemetry)
 
 
-def _hits(caches: Caches, routes: Routes, front: Front, parts: Parts, lasting: Lasting) -> Hits:
-    hits = Hits(
-        routes,
-        parts.pools,
-        caches.exact,
-        limiter=lasting.limiter,
-        telemetry=lasting.telemetry,
-        statistics=lasting.statistics,
-    )
-    front.on_hit = hits.learn
-    return hits
+def _lane(settings: Settings, parts: Parts, lasting: Lasting, routes: Routes, front: Front, surface: Surface) -> Lane:
+    """Make what answers and passes on by bytes; models of our own workers are sent no request as it came."""
+    statistics, caches, hits, passage = lasting.statistics, parts.caches, None, None
+    if caches is not None:
+        hits = Hits(
+            routes,
+            parts.pools,
+            caches.exact,
+            limiter=lasting.limiter,
+            telemetry=lasting.telemetry,
+            statistics=statistics,
+        )
+        front.on_hit = hits.learn
+        if caches.trusting is not None:
+            caches.trusting.recent.served_by_bytes = hits.key_of
+    if others := {name: parts.pools[name] for name, model in settings.models.items() if model.onnx is None}:
+        deadline_s = settings.server.request_timeout_s
+        passage = Passage(surface, routes, others, front, statistics=statistics, deadline_s=deadline_s)
+    return Lane(Heads(front.gatekeeper, settings.server.max_body_bytes), hits, passage)
 
 
 async def _described(call: Call) -> Reply:

@@ -1,7 +1,7 @@
 """Exact hits by the bytes of their requests: what is known of each, and whether it still holds. Knows no wire."""
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 
 from backends.pool import Pool
@@ -22,6 +22,8 @@ _MOST_BYTES = 32 * 2**20
 _LONGEST_BYTES = 256 * 2**10
 # What the interpreter spends beside the bytes.
 _OVERHEAD_BYTES = 1024
+# Of so many it is remembered what they were answered with, so that an operator can ask by their ids.
+_REMEMBERED = 4096
 
 
 class Hits:
@@ -48,6 +50,12 @@ class Hits:
         self._ids = map(str.encode, fresh_ids())
         self._kept: OrderedDict[tuple[Group, bytes], Prepared | Seen] = OrderedDict()
         self._used_bytes = 0
+        self._served: deque[tuple[bytes, bytes]] = deque(maxlen=_REMEMBERED)
+
+    def key_of(self, request_id: str) -> bytes | None:
+        """Return the key of what a request was answered with, where it was one of the last."""
+        wanted = request_id.encode()
+        return next((key for its_id, key in self._served if its_id == wanted), None)
 
     def learn(self, found: Answered) -> None:
         """Note a request that was just answered from memory, where its head is known and its bytes tell all of it."""
@@ -102,7 +110,9 @@ class Hits:
         except RequestRefused:  # the usual way tells of it
             return None
         prepared.asked_again = True
-        written = prepared.replay.written(now, limits, next(self._ids))
+        fresh_id = next(self._ids)
+        written = prepared.replay.written(now, limits, fresh_id)
+        self._served.append((fresh_id, prepared.key))
         took_s = time.perf_counter() - arrived
         prepared.answered.add(took_s)
         prepared.sums.hit(took_s, now)

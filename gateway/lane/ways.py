@@ -1,7 +1,8 @@
 """Where requests go that are passed on: a model, and what is sent to it for a body. Knows no connection."""
 
-from backends.contract import Job, SendingBackend, Task
+from backends.contract import Job, Task
 from backends.pool import Pool
+from backends.sending import SendingBackend
 from gateway.analyze import Features
 from gateway.answer import Head
 from gateway.cache_control import CacheStatus
