@@ -3,8 +3,6 @@
 import re
 from random import Random
 
-from cache.semantic.wordlists import read_words
-
 _BEFORE = (
     "please tell me, ", "hi, ", "hello, ", "quick question: ", "just curious, ", "I was wondering, ", "sorry to ask, ",
     "hey, ", "I am new here. ", "one more thing: ", "so, ", "ok, ", "good morning, ", "for a friend: ", "honestly, ",
@@ -72,13 +70,12 @@ _NEAR_KEYS = {
     "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o", "q": "w", "r": "et", "s": "ad", "t": "ry",
     "u": "yi", "v": "cb", "w": "qe", "x": "zc", "y": "tu", "z": "x",
 }  # fmt: skip
-_SMALL = frozenset(
-    read_words("""
-    a an the is are was were do does did i you he she it we they my your his her our their of to in on at for from by
-    with and or if be been am can could should would will what which who when where why how that this there as about
-    not no than then so me us them has have had
-    """)
-)
+_SMALL_WORDS = """
+a an the is are was were do does did i you he she it we they my your his her our their of to in on at for from by
+with and or if be been am can could should would will what which who when where why how that this there as about
+not no than then so me us them has have had
+"""
+_SMALL = frozenset(_SMALL_WORDS.split())
 
 
 def worded(text: str, rng: Random, strength: float = 1.0) -> str:
