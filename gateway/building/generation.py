@@ -148,7 +148,9 @@ def _auditor(settings: Settings, parts: Parts, lasting: Lasting) -> Auditor | No
     return auditor_of(trusting, settings.cache.semantic, parts.pools, lasting.telemetry)
 
 
-def _lane(settings: Settings, parts: Parts, lasting: Lasting, routes: Routes, front: Front, surface: Surface) -> Lane:
+def _lane(
+    settings: Settings, parts: Parts, lasting: Lasting, *, routes: Routes, front: Front, surface: Surface
+) -> Lane:
     """Make what answers and passes on by bytes; models of our own workers are sent no request as it came."""
     statistics, caches, hits, passage = lasting.statistics, parts.caches, None, None
     if caches is not None:
