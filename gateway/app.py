@@ -216,6 +216,7 @@ class Gateway:
             deadline = time.monotonic() + former.settings.server.request_timeout_s
             for pool in leaving:
                 ends.create_task(self._close_pool(pool, deadline))
+        await former.pipeline.close()
         if former.parts.caches is not None and former.parts.caches is not coming.parts.caches:
             await former.parts.caches.close(coming.parts.caches)
         if former.parts.forks is not coming.parts.forks:

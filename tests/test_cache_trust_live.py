@@ -164,6 +164,20 @@ def test_a_disk_that_fails_costs_what_was_to_be_kept_and_no_more(tmp_path: Path)
     asyncio.run(run())
 
 
+def test_what_is_learned_after_the_end_is_lost_and_breaks_nothing(tmp_path: Path) -> None:
+    """An audit that ends when the file is closed already is told to nobody."""
+
+    async def run() -> None:
+        trust = await opened(tmp_path / "trust.db")
+        assert trust.decide("n", PAIR, 0.95).serve
+        await trust.close()
+        trust.learn(label(same=False))
+        assert not await trust.refuse(Refused(PAIR, 0.95))
+        assert trust.decide("n", PAIR, 0.95).reason == "refused-pair"
+
+    asyncio.run(run())
+
+
 _VICTIM = """
 import asyncio, sys
 from pathlib import Path

@@ -79,6 +79,7 @@ class Journal:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._writes = 0
+        self._closed = False
 
     async def open(self) -> Kept:
         """Open the file and read what is in it; a corrupt one is moved aside, and nothing is remembered then."""
@@ -108,6 +109,8 @@ class Journal:
 
     async def hit(self, request_id: str) -> bytes | None:
         """Return what `note_hit` kept, or None."""
+        if self._closed:
+            return None
         try:
             return await self._call(self._read_hit, request_id)
         except _TROUBLES:
@@ -117,6 +120,8 @@ class Journal:
     async def refuse(self, refused: Refused) -> bool:
         """Write a refused pair down, and all that waits; tell whether it is on disk."""
         rows = [(_REFUSE, _row(refused, self._clock()))]
+        if self._closed:
+            return False
         try:
             await self._call(self._write, rows)
         except _TROUBLES as error:
@@ -134,6 +139,8 @@ class Journal:
 
     def flush(self) -> None:
         """Write what waits now; never waits."""
+        if self._closed:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -146,7 +153,7 @@ class Journal:
             self._writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write_behind, rows)
 
     async def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write what waits, and close the file; what is told afterwards is lost."""
         while self._writing is not None and not self._writing.done():
             await asyncio.wait([self._writing])
         self.flush()
@@ -155,18 +162,19 @@ class Journal:
             self._timer = None
         if self._writing is not None:
             await asyncio.wait([self._writing])
+        self._closed = True
         await self._call(self._close)
         self._thread.shutdown(wait=False)
 
     def _behind(self, statement: str, row: tuple[object, ...]) -> None:
-        if len(self._pending) >= _MOST_PENDING:
+        if self._closed or len(self._pending) >= _MOST_PENDING:
             self.counters.lost += 1
             return
         self._pending.append((statement, row))
         self._start_timer()
 
     def _start_timer(self) -> None:
-        if self._timer is None:
+        if self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(_BEHIND_S, self._on_timer)
 
     def _on_timer(self) -> None:
