@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cache.contract import Entry, Meaning
 from cache.memory import MemoryStore
 from cache.semantic import Match, Miss, SemanticCache, snapshot
-from cache.semantic.generation import Generation, build
+from cache.semantic.generation import Generation, StoppedError, build
 from cache.semantic.index import VectorIndex
 from cache.semantic.partition import Growth, Partition
 from cache.semantic.snapshot import SnapshotError
@@ -170,7 +170,7 @@ async def test_look_ups_go_on_while_a_generation_is_made(monkeypatch):
     store = Disk(1 << 20, VirtualClock())
     cache, go_on = make_cache(store), threading.Event()
     make = Growth.make
-    monkeypatch.setattr(Growth, "make", lambda self: (go_on.wait(), make(self))[1])
+    monkeypatch.setattr(Growth, "make", lambda self, stop: (go_on.wait(), make(self, stop))[1])
     for number in range(30):
         store.keep(entry_of(number))
         cache.add(entry_of(number))
@@ -185,12 +185,28 @@ async def test_look_ups_go_on_while_a_generation_is_made(monkeypatch):
     await cache.close()
 
 
+async def test_the_end_waits_for_no_generation():
+    """A cache that is closed while a graph is being built throws it away: a process cannot end before its threads."""
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError):
+        build(None, np.arange(400), ROWS, stop)
+
+    store = Disk(1 << 20, VirtualClock())
+    cache = make_cache(store)
+    for number in range(30):
+        cache.add(entry_of(number))
+    await cache.close()
+    assert cache._grower._stop.is_set()
+
+
 async def test_a_generation_that_cannot_be_made_leaves_all_as_it_was(monkeypatch, caplog):
     """Memory runs out on the thread: rows are compared one by one as before, and the log tells."""
     store = Disk(1 << 20, VirtualClock())
     cache = make_cache(store)
 
-    def fail(_: Growth) -> Generation:
+    def fail(_: Growth, stop: threading.Event) -> Generation:
+        del stop
         raise MemoryError
 
     monkeypatch.setattr(Growth, "make", fail)

@@ -5,6 +5,7 @@ cannot delete, so a row that is struck out stays a step on the way and is no res
 is the distance of vectors of length 1: links chosen by inner products leave most of a tight cluster out of reach.
 """
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ _BUILD_WIDTH = 64
 _SEARCH_WIDTH = 192
 # From this share of struck-out rows on, the next generation is built without them instead of on top of them.
 _DEAD_SHARE = 0.25
-_PORTION = 4096
+_PORTION = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +77,42 @@ def struck_out(graph: Any, first: int) -> Generation:
     return Generation(graph, np.arange(first, first + rows), np.packbits(np.ones(rows, bool), bitorder="little"))
 
 
-def build(before: Generation | None, numbers: NDArray[np.int64], rows: NDArray[np.float32]) -> Generation:
+class StoppedError(Exception):
+    """The generation is not wanted any more."""
+
+
+def build(
+    before: Generation | None,
+    numbers: NDArray[np.int64],
+    rows: NDArray[np.float32],
+    stop: threading.Event | None = None,
+) -> Generation:
     """Make the next generation of the last one and more rows, whose numbers ascend and are higher than all before.
 
-    Takes long; faiss lets go of the interpreter meanwhile. Who swaps it in strikes out what has died since.
+    Takes long; faiss lets go of the interpreter meanwhile. Who swaps it in strikes out what has died since. Once `stop`
+    is set it raises `StoppedError` within a second or so: a process waits for its threads before it ends.
     """
     if before is None:
-        return _grown(_empty(rows.shape[1]), np.empty(0, np.int64), np.empty(0, np.uint8), numbers, rows)
-    dead = before.dead.copy()
-    if int(np.bitwise_count(dead).sum()) <= _DEAD_SHARE * len(before):
-        return _grown(faiss.clone_index(before.graph), before.numbers, dead, numbers, rows)
-    alive = np.flatnonzero(~np.unpackbits(dead, count=len(before), bitorder="little").astype(bool))
-    graph = _empty(rows.shape[1])
+        graph, old, dead = _empty(rows.shape[1]), np.empty(0, np.int64), np.empty(0, np.uint8)
+    elif before.dead_count <= _DEAD_SHARE * len(before):
+        # The dead before the graph: who dies in between is struck out once more, and nobody is missed.
+        dead, old, graph = before.dead.copy(), before.numbers, faiss.clone_index(before.graph)
+    else:
+        graph, old, dead = _without_dead(before, stop)
+    _add(graph, rows, stop)
+    count = len(old) + len(numbers)
+    bits = np.zeros((count + 7) // 8, np.uint8)
+    bits[: len(dead)] = dead
+    return Generation(graph, np.concatenate([old, numbers]), bits)
+
+
+def _without_dead(before: Generation, stop: threading.Event | None) -> tuple[Any, NDArray[np.int64], NDArray[np.uint8]]:
+    """Build the graph of the rows that are left anew: with them, their numbers, and that none is struck out."""
+    alive = np.flatnonzero(~np.unpackbits(before.dead, count=len(before), bitorder="little").astype(bool))
+    graph = _empty(before.graph.d)
     for start in range(0, len(alive), _PORTION):
-        part = alive[start : start + _PORTION]
-        graph.add(before.graph.storage.reconstruct_batch(part))
-    return _grown(graph, before.numbers[alive], np.zeros((len(alive) + 7) // 8, np.uint8), numbers, rows)
+        _add(graph, before.graph.storage.reconstruct_batch(alive[start : start + _PORTION]), stop)
+    return graph, before.numbers[alive], np.zeros((len(alive) + 7) // 8, np.uint8)
 
 
 def _empty(dims: int) -> Any:
@@ -102,15 +123,8 @@ def _empty(dims: int) -> Any:
     return graph
 
 
-def _grown(
-    graph: Any,
-    old: NDArray[np.int64],
-    dead: NDArray[np.uint8],
-    numbers: NDArray[np.int64],
-    rows: NDArray[np.float32],
-) -> Generation:
-    graph.add(rows)
-    count = len(old) + len(numbers)
-    bits = np.zeros((count + 7) // 8, np.uint8)
-    bits[: len(dead)] = dead
-    return Generation(graph, np.concatenate([old, numbers]), bits)
+def _add(graph: Any, rows: NDArray[np.float32], stop: threading.Event | None) -> None:
+    for start in range(0, len(rows), _PORTION):
+        if stop is not None and stop.is_set():
+            raise StoppedError
+        graph.add(rows[start : start + _PORTION])

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 
+from cache.semantic.generation import StoppedError
 from cache.semantic.index import VectorIndex
 from cache.semantic.loading import Keeper
 
@@ -24,6 +25,7 @@ class Grower:
         self._keeper = keeper
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cache-generations", initializer=yield_to_others)
         self._task: asyncio.Task[None] | None = None
+        self._stop = threading.Event()
 
     def look(self) -> None:
         """Start to work where something is due; never waits."""
@@ -37,6 +39,7 @@ class Grower:
 
     async def close(self) -> None:
         """End; what is being made is thrown away."""
+        self._stop.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -47,7 +50,9 @@ class Grower:
         while (due := self._index.due()) is not None:
             generation = None
             try:
-                generation = await loop.run_in_executor(self._thread, due.growth.make)
+                generation = await loop.run_in_executor(self._thread, due.growth.make, self._stop)
+            except StoppedError:
+                return
             except (RuntimeError, MemoryError):  # what faiss raises, and numpy: it is compared row by row as before
                 _log.exception("the next generation of a partition could not be made")
                 return

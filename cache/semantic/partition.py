@@ -6,6 +6,7 @@ partition; a `Survey` of it may be searched on any.
 """
 
 import heapq
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -49,9 +50,9 @@ class Growth(NamedTuple):
     numbers: NDArray[np.int64]
     rows: NDArray[np.float32]
 
-    def make(self) -> Generation:
-        """Build the next generation."""
-        return build(self.before, self.numbers, self.rows)
+    def make(self, stop: threading.Event | None = None) -> Generation:
+        """Build the next generation. Raises `StoppedError` once `stop` is set."""
+        return build(self.before, self.numbers, self.rows, stop)
 
 
 class Partition:

@@ -169,4 +169,6 @@ def _section_head(file: IO[bytes]) -> tuple[int, int]:
     if len(head) != _SECTION.size:
         raise SnapshotError("the file ends early")
     length, checksum = _SECTION.unpack(head)
+    if length > os.fstat(file.fileno()).st_size - file.tell():
+        raise SnapshotError("a section is longer than the file")
     return length, checksum
