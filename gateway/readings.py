@@ -51,6 +51,12 @@ def of_trust(trust: LiveTrust, audits: AuditCounters, clock: Callable[[], float]
     for result, count in dataclasses.asdict(audits).items():
         what = "Audits of served answers, and near ones compared, by their result."
         yield Reading("warmgate_cache_audits", what, ("result",), (result,), count, counter=True)
+    events = {"degraded": trust.counters.degraded, "unreadable": trust.counters.unreadable}
+    if trust.journal is not None:
+        events |= dataclasses.asdict(trust.journal.counters)
+    for event, count in events.items():
+        what = "What happened in a tier of the cache."
+        yield Reading("warmgate_cache_events", what, ("tier", "event"), ("trust", event), count, counter=True)
     yield Reading("warmgate_cache_refused_pairs", "Pairs of questions that are never served.", (), (), trust.refused)
     if trust.policy.target is None:
         return

@@ -61,7 +61,7 @@ def test_a_preview_counts_nothing() -> None:
     for _ in range(5):
         assert trust.preview("n", PAIR, 0.95).serve
     (_, state), *_ = trust.states()
-    assert (trust.counters.served, state.ledgers[0].hits, trust.pending("n")) == (0, 0, 0)
+    assert (trust.counters.decided, state.ledgers[0].hits, trust.pending("n")) == ({}, 0, 0)
 
 
 def test_the_budget_of_a_minute_bounds_what_is_served_uncertified() -> None:

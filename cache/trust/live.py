@@ -35,10 +35,6 @@ class Budget:
 class TrustCounters:
     """What was decided and learned since the start."""
 
-    served: int = 0
-    audits: int = 0
-    labels: int = 0
-    wrong: int = 0
     degraded: int = 0
     unreadable: int = 0
     decided: dict[str, int] = field(default_factory=dict)
@@ -82,16 +78,13 @@ class LiveTrust:
     def decide(self, namespace: str, pair: Pair, confidence: float) -> Decision:
         """Decide on a candidate; one that is served is counted, and takes its part of the audits' budget."""
         decision, state = self._decide(namespace, pair, confidence)
-        counted = self.counters
-        counted.decided[decision.reason] = counted.decided.get(decision.reason, 0) + 1
-        if decision.serve:
-            counted.served += 1
-            counted.audits += decision.audit
-            if self.policy.target is not None:
-                self._left -= decision.share
-                if decision.audit:
-                    self._pending.setdefault(namespace, deque()).append(self._clock())
-                self._keep(namespace, state)
+        decided = self.counters.decided
+        decided[decision.reason] = decided.get(decision.reason, 0) + 1
+        if decision.serve and self.policy.target is not None:
+            self._left -= decision.share
+            if decision.audit:
+                self._pending.setdefault(namespace, deque()).append(self._clock())
+            self._keep(namespace, state)
         elif decision.explore:
             self._left -= self._budget.exploration
         return decision
@@ -109,9 +102,7 @@ class LiveTrust:
         """Take a label into account; a wrong pair is refused from now on."""
         if label.source == "audit":
             self._settle(label.namespace)
-        self.counters.labels += 1
         if not label.same:
-            self.counters.wrong += 1
             self._raise_bar(label.pair.stored, label.confidence)
             if label.served:
                 self._refuse(Refused(label.pair, label.confidence))
