@@ -10,7 +10,7 @@ from backends.upstream_answers import tokens
 
 WIRE = "anthropic"
 
-# A turn that was paused, or that filled the model's window, is not complete.
+# A turn that was paused, or that filled the model's window, is not complete. Any other reason is told as it came.
 _REASONS: Mapping[str, str] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -75,9 +75,10 @@ class StreamDecoder:
             raise UpstreamFailed("the upstream's answer ended before it was complete (no message_stop)")
         try:
             usage = _usage_of(self._usage)
+            finish = Finish(_REASONS.get(self._reason, self._reason), stop=self._stop)
         except (TypeError, AttributeError, ValueError) as error:
             raise misshapen(orjson.dumps(self._usage), error) from error
-        return [usage] if self._untold else [usage, Finish(_REASONS.get(self._reason, "stop"), stop=self._stop)]
+        return [usage] if self._untold else [usage, finish]
 
     def _take(self, event: dict[str, Any]) -> list[Event]:
         match event["type"]:

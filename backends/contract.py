@@ -240,9 +240,10 @@ class Usage:
 
 @value
 class Finish:
-    """Choice `index` is complete; `reason` is `stop`, `length`, `tool_calls` or `content_filter`.
+    """Choice `index` is complete; `reason` is `stop`, `length`, `tool_calls`, `content_filter` or an upstream's own.
 
-    `stop` is the stop sequence that ended it, where one did and is known.
+    What a reason of an upstream's own stands for is not known, so that nothing may take the choice for whole. `stop` is
+    the stop sequence that ended it, where one did and is known.
 
     A stream without it was cut off: every complete stream ends with `Usage` (where known), then one `Finish` a choice.
     """

@@ -23,9 +23,14 @@ from backends.contract import (
     Vectors,
 )
 
-# What servers call the reasons to stop; whatever is not here ended of itself.
+# What servers call the reasons to stop. Any other is told in the server's own word, which nothing takes for a whole
+# answer: among them are `abort`, `error` and `insufficient_system_resource`.
 _REASONS = {
     "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
     "length": "length",
     "tool_calls": "tool_calls",
     "content_filter": "content_filter",
@@ -89,7 +94,7 @@ class StreamDecoder:
             if logprobs := choice.get("logprobs"):
                 events += _logprobs(logprobs, index)
             if reason := choice.get("finish_reason"):
-                finishes[index] = Finish(_REASONS.get(reason, "stop"), index)
+                finishes[index] = Finish(_REASONS.get(reason) or _text(reason), index)
         return events
 
     def end(self) -> list[Event]:

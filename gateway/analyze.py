@@ -75,7 +75,7 @@ class Features:
 
 
 # What a request says of its answer's form: such as breaks with that is not kept.
-_WANTED = ("tools", "response_format")
+_WANTED = ("tools", "tool_choice", "response_format")
 # The same input always gives the same output.
 _FUNCTIONS = (Task.EMBED, Task.PREDICT, Task.INFER)
 

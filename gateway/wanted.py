@@ -2,11 +2,11 @@
 
 Clients write the schemas, so each is bounded before it is used: in its text, in what its references expand to, and by
 patterns that take time in proportion to the text. What is beyond the bounds cannot be checked, and that is said.
-Source of the shapes: OpenAI's `tools` and `response_format`; other wires are put into those.
+Source of the shapes: OpenAI's `tools`, `tool_choice` and `response_format`; other wires are put into those.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -29,6 +29,20 @@ def wrong_call(name: str, arguments: str, wanted: Mapping[str, object]) -> str |
         return "tool not offered"
     trouble = _mismatch(arguments, offered[name])
     return None if trouble is None else f"arguments: {trouble}"
+
+
+def wrong_choice(names: Collection[str], wanted: Mapping[str, object]) -> str | None:
+    """Return what is wrong with which tools were called, or None: as many, and those, that the request asked for."""
+    match wanted.get("tool_choice"):
+        case "none":
+            return "call not wanted" if names else None
+        case "required":
+            return None if names else "no call"
+        case {"type": "function" | "custom" as kind, **choice}:
+            chosen = choice.get(kind)
+            name = chosen.get("name") if isinstance(chosen, Mapping) else None
+            return None if set(names) == {name} else "another tool was chosen"
+    return None
 
 
 def wrong_text(text: str, wanted: Mapping[str, object]) -> str | None:

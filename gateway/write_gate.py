@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gateway.analyze import Features
 from gateway.answer import Answer
 from gateway.surfaces.choices import Choice, choices_of
-from gateway.wanted import wrong_call, wrong_text
+from gateway.wanted import wrong_call, wrong_choice, wrong_text
 
 _WHOLE = ("stop", "tool_calls")
 
@@ -35,6 +35,8 @@ def _wrong(choice: Choice, wanted: Mapping[str, object]) -> str | None:
         return "refusal"
     if choice.finish == "tool_calls" and not choice.calls:
         return "no call"
+    if choice.finish != "length" and (trouble := wrong_choice([call.name for call in choice.calls], wanted)):
+        return trouble
     if choice.calls:
         return next(filter(None, (wrong_call(call.name, call.arguments, wanted) for call in choice.calls)), None)
     return None if choice.finish == "length" else wrong_text(choice.text, wanted)

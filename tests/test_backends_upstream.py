@@ -278,6 +278,15 @@ def test_the_end_comes_last_though_the_usage_comes_later():
     assert decoder.end() == [Usage(1, 2), Finish("stop")]
 
 
+@pytest.mark.parametrize(
+    ("told", "reason"), [("end_turn", "stop"), ("abort", "abort"), ("insufficient_system_resource",) * 2]
+)
+def test_a_reason_that_is_not_known_is_told_as_it_came(told, reason):
+    """It may stand for an answer that was aborted, so it is not taken for one that ended of itself."""
+    body = orjson.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": told}]})
+    assert WIRE.answer_events(chat("x"), body)[-1] == Finish(reason)
+
+
 @pytest.mark.parametrize("count", [b"1e300", b"-1", b"1099511627777"])
 def test_usage_beyond_all_measure_is_an_upstream_failure(count):
     """It would be taken from a client's budget, and be written into an answer."""

@@ -36,6 +36,34 @@ def called(arguments: str, name: str = "weather", finish: str = "tool_calls") ->
     return ToolCall(0, "c1", name, arguments[:half]), ToolCall(0, arguments=arguments[half:]), Finish(finish)
 
 
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "events", "refused"),
+    [
+        ("auto", called('{"city":"Rome"}'), None),
+        ("auto", (Text("in words"), Finish("stop")), None),
+        ("none", (Text("in words"), Finish("stop")), None),
+        ("none", called('{"city":"Rome"}'), "call not wanted"),
+        ("required", called('{"city":"Rome"}', finish="stop"), None),
+        ("required", (Text("in words"), Finish("stop")), "no call"),
+        (NAMED, called('{"city":"Rome"}', finish="stop"), None),
+        (NAMED, called('{"city":"Rome"}', name="climate"), "another tool was chosen"),
+        (NAMED, (Text("in words"), Finish("stop")), "another tool was chosen"),
+        ({"type": "allowed_tools", "allowed_tools": {}}, called('{"city":"Rome"}'), None),
+    ],
+)
+def test_an_answer_is_stored_only_with_the_calls_that_were_chosen(choice, events, refused):
+    """None where none were wanted, at least one where that is required, and no other than the one that was named."""
+    assert gated(*events, tools=[tool(), tool("climate")], tool_choice=choice) == refused
+
+
+def test_what_ended_for_a_reason_of_its_upstream_is_not_stored():
+    """Nobody knows what it means; an answer that was aborted may end so."""
+    assert gated(Text("a"), Finish("abort"), truncated=True) == "finish_reason abort"
+
+
 @pytest.mark.parametrize(
     ("events", "refused"),
     [
