@@ -261,7 +261,17 @@ def test_request_travels_as_it_came():
     assert verbatim.headers == {"anthropic-version": "2026-10-21", "anthropic-beta": "b1"}
     assert verbatim.streamed
     assert encoder.frames is not None
-    assert request.beside == {"anthropic-version": "2026-10-21", "anthropic-beta": "b1", "query": "beta=true"}
+    assert request.beside == {"anthropic-beta": "b1", "query": "beta=true"}
+
+
+def test_a_version_shapes_the_reply_and_is_no_other_question():
+    """Clients of two versions share an answer, and neither is given the other's bytes."""
+    body = b'{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}'
+    (old, _), (new, _) = decode(body, anthropic_version="2023-06-01"), decode(body, anthropic_version="2026-10-21")
+    assert fingerprint(old) == fingerprint(new)
+    assert old.job.verbatim is not None
+    assert new.job.verbatim is not None
+    assert old.job.verbatim.kind != new.job.verbatim.kind
 
 
 @pytest.mark.parametrize(

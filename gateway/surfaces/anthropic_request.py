@@ -35,8 +35,8 @@ _WORDS: Mapping[str, str] = {
     "reasoning_effort": "'output_config.effort'",
     "parallel_tool_calls": "'tool_choice.disable_parallel_tool_use'",
 }
-# What a header says that is there or not without a difference: the only version of the wire that there is.
-_MEANT = {"anthropic-version": "2023-06-01"}
+# A version of the wire says what a reply looks like, and not what is answered.
+_VERSION = "anthropic-version"
 _CHOICES: Mapping[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -52,12 +52,13 @@ def read(body: Mapping[str, Any], raw: bytes, asked: Asked) -> Request:
     conversation = anthropic_messages.read(body)
     streamed = flag(body, "stream")
     extra = _extra(body)
+    headers = dict(asked.headers)
     job = Job(
         Task.CHAT,
         messages=conversation.messages,
         sampling=_sampling(body),
         extra=extra,
-        verbatim=Verbatim(WIRE, asked.path, raw, headers=dict(asked.headers), streamed=streamed),
+        verbatim=Verbatim(WIRE, asked.path, raw, headers=headers, streamed=streamed, form=headers.get(_VERSION, "")),
         stream=streamed,
     )
     last = conversation.identity[-1]
@@ -85,7 +86,7 @@ def _identity(body: Mapping[str, Any], messages: object, extra: Mapping[str, obj
 
 def _beside(body: Mapping[str, Any], asked: Asked) -> dict[str, object]:
     """Return what another wire cannot say."""
-    beside: dict[str, object] = {name: value for name, value in asked.headers if _MEANT.get(name) != value}
+    beside: dict[str, object] = {name: value for name, value in asked.headers if name != _VERSION}
     if query := asked.path.partition("?")[2]:
         beside["query"] = query
     more = unsaid(body)
