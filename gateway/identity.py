@@ -13,6 +13,9 @@ _SEPARATOR = b"\x00"
 _ANY_TEXT = "\x00any text"
 _WHOLE_FLOAT = re.compile(rb"\.0[,\]}]")
 _MOST_EXACT = 2**53
+# A float of 20 digits and more is written so, and was a whole number perhaps: those beyond 64 bits are read as floats.
+_EXPONENT = b"e+"
+_DIGITS = re.compile(rb"[0-9]{20,}+")
 
 PARTITION_EPOCH = "1"
 """A release whose rules of what may match differ in more than strictness raises it: older entries match no more."""
@@ -22,12 +25,15 @@ def fingerprint(request: Request) -> bytes:
     """Digest all that an answer depends on: SHA-256 of JSON with sorted keys, so that their order does not matter.
 
     What we know of a request is no neighbour of the client's own fields, which may have any name. 1 and 1.0 are the
-    same number, as in RFC 8785 §3.2.2.3; no text is changed, since a model may read it otherwise in another form.
+    same number, as in RFC 8785 §3.2.2.3; no text is changed, since a model may read it otherwise in another form. What
+    goes on as it came has numbers with more digits than were read: those are told apart by their digits.
     """
     asked = [request.job.task, request.beside, request.fields]
     written = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
     if _WHOLE_FLOAT.search(written) is not None:
         written = orjson.dumps(_with_whole_numbers(asked), option=orjson.OPT_SORT_KEYS)
+    if _EXPONENT in written and request.job.verbatim is not None:
+        written = _SEPARATOR.join([written, *_DIGITS.findall(request.job.verbatim.body)])
     return hashlib.sha256(written).digest()
 
 

@@ -196,3 +196,17 @@ def test_both_limits_are_told_apart():
     """A limit under its older name stays what it is beside the newer one, since a backend may read either."""
     asked = [WIRES["chat"]({"max_completion_tokens": 9, "max_tokens": limit}) for limit in (5, 6)]
     assert fingerprint(asked[0]) != fingerprint(asked[1])
+
+
+@pytest.mark.parametrize(("one", "other"), [(2**64 + 1, 2**64 + 2), (-(2**70), -(2**70) - 1), (10**29, 10**29 + 1)])
+@pytest.mark.parametrize("wire", ["/v1/chat/completions", "/v1/completions"])
+def test_whole_numbers_beyond_64_bits_are_not_the_same(wire, one, other):
+    """They are read as the nearest floats, which may be one; but the body goes on with all their digits."""
+
+    def asked(number: int) -> bytes:
+        prompt = b'"messages":[{"role":"user","content":"hi"}]' if "chat" in wire else b'"prompt":"hi"'
+        body = b'{"model":"m",%b,"seed_of_ours":{"n":[%d]}}' % (prompt, number)
+        return fingerprint(OpenAISurface().decode(Call("POST", wire, {}, body, None), "0" * 24)[0])
+
+    assert asked(one) != asked(other)
+    assert asked(one) == asked(one)
