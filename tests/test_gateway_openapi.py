@@ -19,8 +19,7 @@ def given_to_front(monkeypatch: pytest.MonkeyPatch) -> tuple[set[tuple[str, str]
     """Return the method and path of all model requests and of all pages of a generation with all its parts."""
     given: list[Any] = []
     monkeypatch.setattr(generation, "Front", lambda *parts: given.append(parts))
-    for lane in ("Lane", "Passage"):  # it only takes what a surface of these has
-        monkeypatch.setattr(generation, lane, lambda *_, **__: None)
+    monkeypatch.setattr(generation, "_lane", lambda *_, **__: None)  # it only takes what a surface of these has
     anything: Any = object()
     settings = Settings.model_validate({"models": {"m": {"task": "chat", "http": {"url": "http://127.0.0.1:1/v1"}}}})
     parts = generation.Parts(forks=anything, pools={}, caches=None, batches=anything)
