@@ -16,6 +16,9 @@ ALL = "all"
 AGE = "age"
 # A table of marks as large as this costs some ten megabytes; beyond it the oldest become a purge of all before them.
 MOST_MARKS = 1 << 16
+# In microseconds some 280 years after the epoch; what is told from elsewhere and is later than this is no stamp, and
+# would leave no room for later ones in what a store can write.
+MOST_STAMP = 1 << 53
 
 
 class Mark(NamedTuple):
@@ -51,7 +54,8 @@ class Purges:
     def observe(self, stamp: int) -> None:
         """Let all stamps to come be later than this one, which another process or an earlier life gave."""
         with self._changing:
-            self._last = max(self._last, stamp)
+            if stamp <= MOST_STAMP:
+                self._last = max(self._last, stamp)
 
     def purge(self, group: str) -> Mark:
         """End all of a group that is stamped before now; durable once what is unsaved was written."""
@@ -81,7 +85,8 @@ class Purges:
     def merge(self, marks: Iterable[Mark]) -> list[Mark]:
         """Take over marks from elsewhere, the later of each two; return those of them that were new."""
         with self._changing:
-            news = [merged for mark in marks if (merged := self._put(mark)) is not None]
+            told = [mark for mark in marks if mark.stamp <= MOST_STAMP]
+            news = [merged for mark in told if (merged := self._put(mark)) is not None]
             self._fold()
             return news
 
@@ -99,7 +104,7 @@ class Purges:
         """Tell whether a purge has ended this entry."""
         stamp = entry.stamp
         if stamp > self.newest:
-            return False
+            return stamp > MOST_STAMP  # no purge to come could end it
         marks = self._marks
         if not marks:
             return False

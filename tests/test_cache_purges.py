@@ -143,6 +143,15 @@ def test_what_was_purged_stays_dead_and_what_was_not_lives(steps, most_marks):
             assert purges.is_dead(entry) == gone
 
 
+def test_a_stamp_beyond_all_time_is_none():
+    """Whoever tells one, later ones would fit into no store; and no purge could end an entry that bears it."""
+    purges, beyond = Purges(VirtualClock()), 1 << 63
+    purges.observe(beyond)
+    assert purges.merge([Mark("model:a", beyond)]) == []
+    assert purges.stamp() < beyond
+    assert purges.is_dead(make_entry(1, beyond, "model:a"))
+
+
 @given(st.lists(st.tuples(st.sampled_from(GROUPS), st.integers(1, 50)), max_size=30), st.randoms())
 def test_marks_merge_in_any_order_and_any_number_of_times(told, random):
     """Two gateways that saw the same marks agree on what is dead."""

@@ -217,3 +217,15 @@ async def test_a_removed_entry_is_gone_from_what_is_shared(redis_server):
         assert await other.get(make_entry(1).key) is not None
         await exact.remove(make_entry(1).key)
         assert await other.get(make_entry(1).key) is None
+
+
+async def test_a_forged_clock_or_mark_on_the_server_is_passed_over(redis_server):
+    """What is no stamp moves no clock here, so that purges can still be written, and ends nothing."""
+    purges = Purges()
+    async with opened(redis_server, purges) as tier:
+        redis_server.command("SET", name_of(b"", "clock"), "9" * 5000)
+        redis_server.command("XADD", LOG, "*", "group", ALL, "stamp", "9" * 25, "by", "0.0")
+        purges.purge(MODEL)
+        assert await tier.tell()
+        assert [mark.group for mark in purges.marks()] == [MODEL]
+        assert purges.stamp() < 1 << 63

@@ -14,6 +14,8 @@ from cache.shared.link import Command, Link
 _READ_AT_ONCE = 1000
 _KEPT = 1 << 16
 _START = b"0-0"
+# More than any stamp has.
+_MOST_DIGITS = 20
 # The largest stamp that any gateway gave: who sees it gives later ones, though its clock be behind.
 _OBSERVE = """
 local seen = tonumber(redis.call('get', KEYS[1]) or '0')
@@ -59,7 +61,7 @@ class SharedMarks:
                 ],
                 within_s,
             )
-            if isinstance(clock, bytes) and clock.isdigit():
+            if isinstance(clock, bytes) and clock.isdigit() and len(clock) <= _MOST_DIGITS:
                 self._purges.observe(int(clock))
             if exists == 0:
                 # Somebody emptied the server: all that is known is news again, and so are the log's first ids.
