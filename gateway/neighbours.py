@@ -45,10 +45,11 @@ class Neighbours:
         if landed or not meanings.question.begun.done():
             self._semantic.airborne.leave(meanings.question)
 
-    async def waited(self, meanings: Meanings, within_s: float) -> bool:
+    async def waited(self, meanings: Meanings, own: bytes, within_s: float) -> bool:
         """Wait for an earlier question that means the same; tell whether one was answered, so that it is worth a look.
 
-        It has the budget of a look-up to be found, and `within_s` to be answered.
+        It has the budget of a look-up to be found, and `within_s` to be answered. One whose work has the request's
+        `own` key is the same request: that work is joined, which needs no wait for its end.
         """
         question = meanings.question
         if self._semantic is None or question is None:
@@ -59,21 +60,19 @@ class Neighbours:
                     earlier = await self._semantic.earlier(meanings.namespace, question, meanings.budget_s)
                     if earlier is None:
                         return False
-                    if await self._answered(question, earlier):
-                        return True
+                    question.follows = True
+                    try:
+                        key = await asyncio.shield(earlier.begun)
+                        if key == own:
+                            return False
+                        # From a cache, perhaps, which is worth a look; it is found no more.
+                        if key is None or await self._rode_along(earlier, key):
+                            return True
+                    finally:
+                        question.follows = False
         except TimeoutError:
             pass
         return False
-
-    async def _answered(self, question: Question, earlier: Question) -> bool:
-        question.follows = True
-        try:
-            key = await asyncio.shield(earlier.begun)
-            if key is None:
-                return True  # from a cache, perhaps, which is worth a look; it is found no more
-            return await self._rode_along(earlier, key)
-        finally:
-            question.follows = False
 
     async def _rode_along(self, earlier: Question, key: bytes) -> bool:
         assert self._semantic is not None, "a question is in flight only where there is a semantic cache"

@@ -163,7 +163,8 @@ class Pipeline:
                 ):
                     meanings = await recall.meanings(query.request, features, versions)
                     # While the caches were asked, an identical run may have ended: what it left is in memory now.
-                    hit = await self._alike(recall, query, meanings)
+                    hit = recall.in_memory(features, directives, versions)
+                    hit = hit or await self._alike(recall, query, meanings)
                     if self._auditor is not None:
                         self._auditor.looked(meanings, query.request.job, hit)
                     found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
@@ -185,7 +186,8 @@ class Pipeline:
         assert neighbours is not None, "there are caches"
         neighbours.board(meanings)
         hit = await recall.alike(meanings, directives)
-        if hit is None and await neighbours.waited(meanings, (query.features.deadline_s - self._clock()) / 2):
+        own, within_s = self._shared(query, background=False), (query.features.deadline_s - self._clock()) / 2
+        if hit is None and await neighbours.waited(meanings, own, within_s):
             meanings.look_again()
             hit = collapsed(await recall.alike(meanings, directives))
         return hit

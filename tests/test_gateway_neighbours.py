@@ -85,6 +85,22 @@ async def test_a_burst_of_near_duplicates_makes_one_call():
         assert jobs(built) == 1
 
 
+async def test_identical_requests_that_arrive_together_share_the_work_live():
+    """The later waits for no end: it is the same request, and reads along; no audit asks after its answer."""
+    go_on = asyncio.Event()
+    async with city(ANSWER[0], go_on, *ANSWER[1:]) as built:
+        asking = [built.pipeline.answer(ask(FIRST), Caller(scope=""), Directives()) for _ in range(2)]
+        outcomes = await asyncio.gather(*asking)
+        assert not go_on.is_set()
+        go_on.set()
+
+        answers = await asyncio.gather(*[built.pipeline.collect(outcome) for outcome in outcomes])
+        assert [outcome.answer.text() for outcome in answers] == ["yes", "yes"]
+        assert sorted(outcome.status.collapsed for outcome in answers) == [False, True]
+        assert all(outcome.status.detail != "semantic" for outcome in answers)
+        assert jobs(built) == 1
+
+
 @pytest.mark.parametrize(
     "other",
     [
