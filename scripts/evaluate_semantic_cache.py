@@ -19,39 +19,32 @@ import numpy as np
 from cache.semantic import DEFAULT_THRESHOLD
 from cache.semantic.guards import find_veto
 from cache.semantic.judging import LEAST_SIMILARITY
+from cache.semantic.vectors import similarity
 from gateway.verifier import START_CONFIDENCE
 from scripts.pairs.curves import ALLOWED, Floats, summary
 from scripts.pairs.drawing import draw
 from scripts.pairs.latency import measure
-from scripts.pairs.models import Embedder, Verifier
+from scripts.pairs.models import Verifier
 from scripts.pairs.sets import Pair, read_pairs
 from scripts.running_gateway import ROOT
 
 
 def scores_of(pairs: list[Pair], models: Path) -> dict[str, tuple[Floats, float | None]]:
     """Return each setting's scores, and the threshold that it starts with in a gateway."""
-    vectors = Embedder(models / "minilm").embed(text for pair in pairs for text in (pair.a, pair.b))
-    cosine = np.array([float(vectors[pair.a] @ vectors[pair.b]) for pair in pairs])
+    verifier = Verifier(models)
+    meanings = verifier.meanings(text for pair in pairs for text in (pair.a, pair.b))
+    cosine = np.array([similarity(meanings[pair.a].vector, meanings[pair.b].vector) for pair in pairs])
     guarded = np.array([-math.inf if find_veto(p.a, p.b) else c for p, c in zip(pairs, cosine, strict=True)])
-    scores: dict[str, tuple[Floats, float | None]] = {
+    shipped = np.full(len(pairs), -math.inf)
+    for at, pair in enumerate(pairs):
+        # As the gateway judges: what is far, or what a sure guard vetoes, the verifier is not asked about.
+        if cosine[at] >= LEAST_SIMILARITY and find_veto(pair.a, pair.b, only_sure=True) is None:
+            shipped[at] = verifier.confidences(meanings[pair.a], [meanings[pair.b]])[0]
+    return {
         "cosine": (cosine, None),
         "guards": (guarded, DEFAULT_THRESHOLD),
-        "shipped": (shipped(pairs, cosine, models), START_CONFIDENCE),
+        "shipped": (shipped, START_CONFIDENCE),
     }
-    return scores
-
-
-def shipped(pairs: list[Pair], cosine: Floats, models: Path) -> Floats:
-    """Return the verifier's confidence where no sure guard vetoes and the pair is near enough to be asked about."""
-    verifier = Verifier(models)
-    meanings = {text: verifier.meaning(text) for text in sorted({text for pair in pairs for text in (pair.a, pair.b)})}
-    found = []
-    for pair, near in zip(pairs, cosine, strict=True):
-        if near < LEAST_SIMILARITY or find_veto(pair.a, pair.b, only_sure=True) is not None:
-            found.append(-math.inf)
-        else:
-            found.append(verifier.confidences(meanings[pair.a], [meanings[pair.b]])[0])
-    return np.array(found)
 
 
 def evaluate(pairs: list[Pair], models: Path) -> dict[str, Any]:

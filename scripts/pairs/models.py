@@ -1,19 +1,19 @@
-"""Runs minilm, and what it tells besides, in this process. Knows no pairs."""
+"""Runs the embedder and the verifier in this process, as workers do. Knows no sets of pairs."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from backends.worker.arrays import decode
+from backends.worker.encode import pad
 from backends.worker.rows import pack_tokens
 from cache.contract import Meaning
 from gateway.verifier import can_compare, tensors
 
 BATCH = 64
+MAX_TOKENS = 256
 
 
 def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -22,29 +22,6 @@ def session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-class Embedder:
-    """minilm in this process: texts to normalised vectors."""
-
-    def __init__(self, directory: Path) -> None:
-        self._session = session(directory / "model.onnx")
-        self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        self._tokenizer.enable_truncation(256)
-        self._tokenizer.enable_padding()
-
-    def embed(self, texts: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """Return the vector of each text, short texts first so that little is padded."""
-        ordered = sorted(set(texts), key=len)
-        vectors: dict[str, NDArray[np.float32]] = {}
-        for at in range(0, len(ordered), BATCH):
-            batch = ordered[at : at + BATCH]
-            encoded = self._tokenizer.encode_batch(batch)
-            ids = np.array([e.ids for e in encoded], dtype=np.int64)
-            mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
-            rows = self._session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})[0]
-            vectors.update(zip(batch, rows, strict=True))
-        return vectors
 
 
 class Verifier:
@@ -57,10 +34,21 @@ class Verifier:
 
     def meaning(self, text: str) -> Meaning:
         """Return what the cache keeps of a text."""
-        ids = self.tokenizer.encode(text).ids[:256]
-        feed = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
-        vector, tokens = self.embedder.run(["embedding", "token_vectors"], feed)
-        return Meaning(b"", text, vector[0].tobytes(), pack_tokens(ids, tokens[0]))
+        return self.meanings([text])[text]
+
+    def meanings(self, texts: Iterable[str]) -> dict[str, Meaning]:
+        """Return what the cache keeps of each text; short ones share a batch first, so that little is padded."""
+        ordered = sorted(set(texts), key=len)
+        found: dict[str, Meaning] = {}
+        for at in range(0, len(ordered), BATCH):
+            batch = ordered[at : at + BATCH]
+            rows = [encoding.ids[:MAX_TOKENS] for encoding in self.tokenizer.encode_batch(batch)]
+            ids, mask = pad(rows)
+            feed = {"input_ids": ids, "attention_mask": mask}
+            vectors, tokens = self.embedder.run(["embedding", "token_vectors"], feed)
+            for place, (text, row) in enumerate(zip(batch, rows, strict=True)):
+                found[text] = Meaning(b"", text, vectors[place].tobytes(), pack_tokens(row, tokens[place]))
+        return found
 
     def confidences(self, asked: Meaning, stored: list[Meaning]) -> list[float]:
         """Return how likely it is that each stored answer serves; 0 where a text has no token vectors."""
