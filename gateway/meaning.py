@@ -153,5 +153,5 @@ class Meanings(Mapping[str, Meaning]):
 
 NO_MEANINGS = Meanings("", "", {}, 0.0)
 
-EMBEDDING_TROUBLES = (BackendError, BusyError, TimeoutError)
-"""Why a request has no meaning: each is a miss, and counted by its name."""
+EMBEDDING_TROUBLES = (BackendError, BusyError)
+"""Why a request has no meaning, but for a vector that is late: each is a miss, and counted by its name."""

@@ -217,6 +217,9 @@ class Recall:
         meanings = Meanings(namespace, request.asked, partitions, self._budget_s)
         try:
             await meanings.arrive(self._embeddings)
+        except TimeoutError:
+            meanings.sought = Miss("deadline")
+            self._telemetry.semantic("deadline")
         except EMBEDDING_TROUBLES as error:
             self._telemetry.semantic(type(error).__name__)
         return meanings
