@@ -15,11 +15,15 @@ numbers: Who won the world cup in 2010? | Who won the world cup in 2014?
 numbers: Give me a 7 day itinerary for Lisbon | Give me an itinerary for Lisbon
 numbers: How much is 90 kg in pounds? | How much is 90 g in pounds?
 numbers: When is it due, on May 3? | When is it due, on May 4?
+numbers: What is 2+2? | What is 2*2?
+numbers: Is x < y where x=3? | Is x > y where x=3?
+units: How many MB are in a GB? | How many Mb are in a GB?
 units: What is the formula for celsius to fahrenheit? | What is the formula for celsius to kelvin?
 polarity: Which foods should I eat? | Which foods should I not eat?
 polarity: How do I deploy with Docker? | How do I deploy without Docker?
 polarity: How do I enable logging? | How do I disable logging?
 polarity: Should I buy bonds? | Should I sell bonds?
+polarity: Is hypertension dangerous? | Is hypotension dangerous?
 polarity: What is my realized gain? | What is my unrealized gain?
 polarity: Is it safe to eat before noon? | Is it safe to eat after noon?
 marks: How do I translate "cat" into French? | How do I translate "dog" into French?

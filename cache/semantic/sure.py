@@ -12,7 +12,7 @@ from cache.semantic.lexicon import FUNCTION_WORDS, NEGATIONS, OPPOSITES, QUESTIO
 from cache.semantic.marks import find_mark
 from cache.semantic.reading import Reading
 from cache.semantic.tokens import Token
-from cache.semantic.units import UNITS
+from cache.semantic.units import CASED_UNITS, UNITS
 
 # Words that are numbers only now and then: one does not know, a first time, half of it, in a second.
 _UNSURE_VALUES = frozenset({"1", "1th", "2th", "0.5"})
@@ -22,17 +22,29 @@ _CHANCE_OPPOSITES = frozenset(
 )
 _NOT_AFTER = frozenset({"or", "why", "whether"})
 _NOT_BEFORE = frozenset({"only", "just", "matter"})
+# Words that differ in these alone are opposites: hypertension, hypotension.
+_OPPOSITE_PREFIXES = (("hyper", "hypo"), ("macro", "micro"), ("inter", "intra"), ("pre", "post"))
+_LEAST_STEM = 3
+# Signs of one sense are one sign.
+_SIGNS = {sign: sign for sign in "+-*/^<>=≤≥≠"} | {
+    "\u00d7": "*", "÷": "/", "**": "^", "==": "=", "<=": "≤", ">=": "≥", "!=": "≠",
+}  # fmt: skip
 _COMMON_UNITS = frozenset({"second", "minute", "foot", "stone", "pound", "yard", "cup", "day", "year", "hour"})
 
 
 def sure_numbers(a: Reading, b: Reading) -> str | None:
-    """Veto where a number of one text, with its unit, is not in the other; words such as "one" may be no numbers."""
+    """Veto where a number of one text, with its unit, is not in the other; words such as "one" may be no numbers.
+
+    So do signs that each text has between numbers or letters, where the other has none of them.
+    """
     for one, other in ((a, b), (b, a)):
         missing = _numbers(one, sure=True) - _numbers(other, sure=False)
         if missing:
             value, unit = min(missing, key=str)
             return f"{value} {unit}" if unit else f"{value} is in one text only"
-    return None
+    first, second = _signs(a), _signs(b)
+    only_a, only_b = first - second, second - first
+    return f"{min(only_a)} against {min(only_b)}" if only_a and only_b else None
 
 
 def units(a: Reading, b: Reading) -> str | None:
@@ -100,8 +112,19 @@ def _is_unsure(token: Token) -> bool:
 
 def _units(reading: Reading) -> set[str]:
     """Return the units that are named without a number; those that are also plain words count only as measures."""
-    words = (UNITS.get(token.word) for token in reading.tokens if token.value is None)
+    words = (CASED_UNITS.get(token.text) or UNITS.get(token.word) for token in reading.tokens if token.value is None)
     return {unit for unit in words if unit is not None and unit not in _COMMON_UNITS}
+
+
+def _signs(reading: Reading) -> set[str]:
+    """Return the signs that stand beside a number or a single letter, as in 2 + 2 and x < y."""
+    found = set()
+    for at, token in enumerate(reading.tokens):
+        sign = _SIGNS.get(token.text)
+        beside = (*reading.tokens[max(0, at - 1) : at], *reading.tokens[at + 1 : at + 2])
+        if sign is not None and any(each.value is not None or len(each.word) == 1 for each in beside):
+            found.add(sign)
+    return found
 
 
 def _negations(reading: Reading) -> int:
@@ -129,5 +152,8 @@ def _opposites(a: Reading, b: Reading) -> list[tuple[str, str]]:
 
 
 def is_prefixed(x: str, y: str) -> bool:
-    """Whether y is x turned into its opposite by a prefix."""
+    """Whether y is x turned into its opposite by a prefix, or by another one than it has."""
+    for one, other in _OPPOSITE_PREFIXES:
+        if x.startswith(one) and len(x) >= len(one) + _LEAST_STEM and y == other + x.removeprefix(one):
+            return True
     return len(x) > 3 and any(y == prefix + x for prefix in ("un", "in", "im", "ir", "dis", "non", "anti", "de", "mis"))  # noqa: PLR2004
