@@ -45,11 +45,12 @@ class Explainer:
         route = self._routes.resolve(request.model, _OPERATOR)
         features = analyze(request, _OPERATOR, directives, route.policy, now + self._deadline_s)
         targets = route.targets(features.fingerprint)
+        served = (*targets, *route.fallback) if route.policy.fallback else targets
         unloaded = [model for model in (*route.candidates, *route.fallback) if self._catalog.unloaded(model)]
         return {
             "route": {**dataclasses.asdict(route), "unloaded": unloaded},
             "features": _features(features, now),
-            "cache": await self._cached(request, features, directives, self._pipeline.runner.versions(targets)),
+            "cache": await self._cached(request, features, directives, self._pipeline.runner.versions(served)),
             "plan": [_choice(choice) for choice in self._pipeline.runner.plan(route, features, targets)],
         }
 

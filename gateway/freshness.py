@@ -26,8 +26,11 @@ def use_of(entry: Entry, now: float, directives: Directives, max_stale_s: float)
     if past_s > max_stale_s:
         return Use.NONE
     is_fresh = now < entry.fresh_until
-    if directives.max_age_s is not None and (over_s := age_of(entry, now) - directives.max_age_s) > 0:
-        is_fresh, past_s = False, max(past_s, over_s)
+    if directives.max_age_s is not None:
+        # By fractions of a second: whoever says max-age=0 wants nothing from a cache, however new.
+        over_s = now - entry.stored_at - directives.max_age_s
+        if over_s > 0 or directives.max_age_s == 0:
+            is_fresh, past_s = False, max(past_s, over_s)
     if not directives.no_cache:
         if is_fresh:
             if entry.fresh_until - now >= directives.min_fresh_s:
