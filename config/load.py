@@ -12,6 +12,7 @@ from config.holes import certain, hole_at, without
 from config.parsing import HIDDEN
 from config.problems import ConfigError, Path, Problem, dotted, shown, suggestion
 from config.reading import content_at
+from config.secret import filled
 from config.settings import Settings, fields_of, section_at
 
 MAX_FILE_BYTES = 2**20
@@ -28,6 +29,15 @@ def load(path: str | FilePath, environ: Mapping[str, str]) -> Settings:
     Reads the file, so it blocks. Raises `ConfigError` with every fault that could be found at once.
     """
     return parse(_text_of(FilePath(path)), environ, source=str(path))
+
+
+def load_without_secrets(path: str | FilePath, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of a YAML file for who needs no secret: one that `environ` lacks stands for nothing.
+
+    Reads the file, so it blocks. Raises `ConfigError` with every other fault.
+    """
+    text = _text_of(FilePath(path))
+    return parse(text, filled(text, environ), source=str(path))
 
 
 def parse(text: str, environ: Mapping[str, str], *, source: str) -> Settings:

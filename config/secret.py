@@ -13,6 +13,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # An unclosed one is matched as well, so that it is refused and not taken for the secret.
 _REFERENCE = re.compile(r"\$\{([^}]*)\}?")
 
+# Also a URL of the shared tier may be a `${NAME}` alone.
+_STAND_IN = "redis://not-set"
+
+
+def filled(text: str, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment, and a stand-in that any secret takes for each `${NAME}` of a text that it lacks."""
+    return {found[1]: _STAND_IN for found in _REFERENCE.finditer(text)} | dict(environ)
+
 
 def expand(value: object, environ: Mapping[str, str]) -> SecretStr:
     """Return the secret, each `${NAME}` replaced from `environ`. Raises `ValueError`, which never has the value."""

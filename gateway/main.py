@@ -13,7 +13,7 @@ from pathlib import Path
 
 from config.checks import cautions
 from config.difference import Difference, difference, difference_of_plain
-from config.load import line_at, load
+from config.load import line_at, load, load_without_secrets
 from config.parsing import ListenAddress
 from config.plain import plain
 from config.problems import ConfigError, dotted
@@ -131,7 +131,7 @@ def _place(file: str | None) -> cache_commands.Place:
     """Return what a config file says of where the caches are; nothing where there is no file."""
     if file is None:
         return cache_commands.Place()
-    settings = load(file, os.environ)
+    settings = load_without_secrets(file, os.environ)
     return cache_commands.Place(
         _own_url(settings),
         settings.server.tls.certificate if settings.server.tls else None,

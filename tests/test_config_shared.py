@@ -1,8 +1,10 @@
 """The URL of the shared tier: what is taken, and that no part of it is shown."""
 
+from pathlib import Path
+
 import pytest
 
-from config.load import parse
+from config.load import load_without_secrets, parse
 from config.plain import plain
 from config.problems import ConfigError
 from config.settings import Settings
@@ -48,6 +50,20 @@ def test_what_is_no_redis_url_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigError, match=r"f\.yaml:1: cache\.shared\.url: is not a URL such as redis://") as caught:
         loaded(url)
     assert "99999" not in str(caught.value)
+
+
+def test_who_needs_no_secret_reads_a_file_without_them(tmp_path: Path) -> None:
+    """Where a gateway listens and keeps its cache is known though no variable is set; other faults are told."""
+    file = tmp_path / "f.yaml"
+    for url in ("${MISSING}", "rediss://:${MISSING}@host:6380/1"):
+        file.write_text(
+            f'cache: {{shared: {{url: "{url}"}}}}\n'
+            'models: {a: {task: chat, http: {url: "http://host/v1", key: "${KEY}"}}}\n'
+        )
+        assert load_without_secrets(file, {}).models["a"].http is not None
+    file.write_text("modles: {}\n")
+    with pytest.raises(ConfigError, match="unknown key"):
+        load_without_secrets(file, {})
 
 
 def test_a_variable_that_is_not_set_is_named() -> None:
