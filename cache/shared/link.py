@@ -60,6 +60,9 @@ class Link:
                 for command in commands:
                     pipeline.execute_command(*command)
                 replies = await pipeline.execute(raise_on_error=False)
+        except TimeoutError:
+            self._failed(TimeoutError(_too_late(self.deadline_s, within_s)))
+            raise UnreachableError(TimeoutError.__name__) from None
         except Exception as error:  # noqa: BLE001 - a transport that closes raises more than the client's own errors
             self._failed(error)
             raise UnreachableError(type(error).__name__) from None
@@ -115,5 +118,13 @@ class Link:
             _log.warning("shared cache: %s; further ones are only counted", _told(error))
 
 
+def _too_late(deadline_s: float, within_s: float | None) -> str:
+    if within_s is not None:
+        return f"no answer within {within_s:g} s"
+    return f"no answer within cache.shared.timeout ({1000 * deadline_s:g} ms)"
+
+
 def _told(error: Exception) -> str:
+    if isinstance(error, TimeoutError) and str(error):
+        return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
