@@ -22,7 +22,6 @@ from cache.semantic.judging import LEAST_SIMILARITY
 from cache.semantic.vectors import similarity
 from gateway.verifier import START_CONFIDENCE
 from scripts.pairs.curves import ALLOWED, Floats, summary
-from scripts.pairs.drawing import draw
 from scripts.pairs.latency import measure
 from scripts.pairs.models import Verifier
 from scripts.pairs.sets import Pair, read_pairs
@@ -112,6 +111,8 @@ def main() -> None:
         told["latency"] = measure(pairs, options.models)
     show(told)
     if options.png is not None:
+        from scripts.pairs.drawing import draw  # noqa: PLC0415 - only --png needs the tools of development
+
         draw(f"{told['file']}, half {told['half']}", told["settings"], ALLOWED, options.png)
     if options.json is not None:
         options.json.write_text(json.dumps(told, indent=1) + "\n")
