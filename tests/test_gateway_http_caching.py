@@ -9,11 +9,13 @@ import pytest
 from backends.contract import BadJob, Dispatched, Finish, Text, UpstreamFailed, Usage
 from gateway.analyze import CachePolicy
 from gateway.cache_control import parse
+from gateway.catalog import Catalog
 from gateway.errors import NotCached
+from gateway.explain import Explainer
 from gateway.identity import scoped
 from gateway.query import Outcome
 from gateway.request import Caller, Directives, Limits
-from gateway.routes import Route
+from gateway.routes import Route, Routes
 from tests.fakes import FakeEngine
 from tests.test_gateway_pipeline import ANYONE, House, ask, house, virtual
 
@@ -266,6 +268,23 @@ async def test_answer_of_a_fallback_is_found_unless_the_route_says_otherwise():
             await built.get(ask(model=name), Directives(no_cache=True))
             best = await built.get(ask(model=name))
             assert (best.head.model, best.status.hit) == ("a", True)
+
+
+@virtual
+async def test_explain_tells_the_keys_of_fallbacks_where_their_answers_are_served():
+    """By such a key the answer of a fallback can be purged."""
+    routes = {
+        name: Route(name, ("a",), fallback=("b",), policy=CachePolicy(fallback=name == "open"))
+        for name in ("open", "strict")
+    }
+    async with house({"a": FakeEngine(), "b": FakeEngine()}, routes) as built:
+        pipeline, catalog = built.pipeline, Catalog(built.pools, {}, {}, cached=True)
+        explainer = Explainer(
+            Routes(built.routes), pipeline, pipeline._recall, catalog, deadline_s=60.0, clock=lambda: 0.0
+        )
+        for name, versions in (("open", ["a-1", "b-1"]), ("strict", ["a-1"])):
+            told = await explainer.explain(ask(model=name), Directives())
+            assert list(told["cache"]["keys"]) == versions
 
 
 @virtual
