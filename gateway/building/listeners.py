@@ -79,9 +79,7 @@ class Listeners:
         """Let a generation answer from the next request on, where it wants to be reached and there alone."""
         assert self._server is not None, "`open` comes first"
         front, at, former = coming.front, opened.settings, self._settings
-        self._server.exchange(
-            front.serve, front.refuse, at.max_body_bytes, coming.gatekeeper.identify, coming.lane
-        )
+        self._server.exchange(front.serve, front.refuse, at.max_body_bytes, coming.gatekeeper.identify, coming.lane)
         if opened.http is not None:
             self.http_address = self._server.take(opened.http)
         self._settings, self._tls = at, opened.tls
