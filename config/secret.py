@@ -1,7 +1,8 @@
 """Secrets that the file names as `${NAME}` and the environment holds. Never shows one.
 
-`${NAME}` may stand alone or inside the text of a secret value (`models.*.http.key`, `models.*.command.env.*`), and
-nowhere else, so that no secret can reach a place where it would be printed.
+`${NAME}` may stand alone or inside the text of a secret value (`models.*.http.key`, `models.*.command.env.*`,
+`batch.callback_secret`, `cache.shared.url`), and nowhere else, so that no secret
+can reach a place where it would be printed.
 """
 
 import re
