@@ -260,17 +260,19 @@ class _Room:
         self._freeing += leaving_bytes
         self._idle = [(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)]
         self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
+        self._begun: set[str] = set()
 
     def make(self, want: _Want) -> list[Action]:
         """Return a start where it fits, else what frees memory for it and the reason why it waits, which comes last."""
         pool, need = want.pool, want.pool.replica_bytes
-        if self._budget is not None and not pool.alive:
+        if self._budget is not None and not pool.alive and pool.model not in self._begun:
             if (never := self._never(pool, self._budget)) is not None:
                 return [Refuse(pool.model, never)]
             # What it may grow to is a guess that may be wrong, and must not keep it down for ever.
             need = min(need, self._budget - self._lasting_beside(pool))
         if self._budget is None or need <= self._free:
             self._free -= need
+            self._begun.add(pool.model)
             return [Start(pool.model, want.why)]
         victims = self._victims(pool, need - self._free - self._freeing) if want.urgent else []
         self._freeing += sum(r.memory_bytes for _, r in victims)

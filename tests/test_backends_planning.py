@@ -248,6 +248,12 @@ def test_growth_beyond_the_budget_is_no_refusal():
     assert kinds(plan(NOW, [grown, other("always", min_replicas=1)], 250 * MIB)) == ["start atlas"]
 
 
+def test_only_the_first_start_may_hope_to_stay_small():
+    """A second replica beside one that starts in the same breath needs the room that it may grow to."""
+    pools = [pool(queued=500, least_bytes=0, replica_bytes=MIB)]
+    assert kinds(plan(NOW, pools, 0)) == ["start atlas", "wait atlas"]
+
+
 def test_what_a_start_may_grow_to_bars_nobody():
     """While a replica of a minimum starts, others are refused only for what it needs at least."""
     starting = replica("always-1", ReplicaState.STARTING, size=900 * MIB, remaining_s=1.0)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.client import IncompleteRead
@@ -110,7 +111,7 @@ def test_mid_stream(house: House, name: str, text: str) -> None:
         else:
             rest = client.response.read()
             assert b"complete" in rest
-            assert b"in time" in rest or b"within 0.15 s" in rest
+            assert b"in time" in rest or re.search(rb"within 0\.1\d? s", rest)
             assert b'"error"' in rest
             assert b"[DONE]" not in rest
             assert client.response.status == 200
