@@ -325,7 +325,7 @@ def test_meanings(edited: Edited) -> None:
     until(lambda: replicas(edited.url, "minilm"), "the embedder is up")
     text_of(chat(edited.url, "echo", first, temperature=0))
     until(lambda: "detail=semantic" in hit_once(edited, second), "it is found by its meaning")
-    edited.edit(on.replace("ttl: 1h}\nmodels", "ttl: 1h, threshold: 1}\nmodels"))
+    edited.edit(on.replace("budget: 2s}\nmodels", "budget: 2s, threshold: 1}\nmodels"))
     assert "hit" not in hit_once(edited, second)
     edited.edit(edited.text(ECHO))
     assert "hit" not in hit_once(edited, second)
