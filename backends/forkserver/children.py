@@ -12,6 +12,17 @@ from backends.forkserver import family
 from backends.worker import main as worker_main
 from backends.worker.spec import read_order
 
+# Ours, and those that a shell or nohup may have had us ignore: a program that was not told so would ignore them too.
+_RESET = (
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGXFSZ,
+)
+
 
 def fork_worker(order: Mapping[str, Any], connection_fd: int, output_fd: int) -> int:
     """Fork a worker that serves on `connection_fd` and prints to `output_fd`; return its pid."""
@@ -60,7 +71,7 @@ def _execute(order: Mapping[str, Any], parent_pid: int, output_fd: int, failed_f
 def _begin(parent_pid: int, output_fd: int) -> None:
     """Give a fresh child its own session, its streams, and the signals that a program expects."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ):
+    for number in _RESET:
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     family.die_with_parent(parent_pid)
