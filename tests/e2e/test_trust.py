@@ -44,7 +44,8 @@ def test_the_bound_holds_in_a_stream_whose_answers_change_half_way(tmp_path: Pat
     file = tmp_path / "figures.json"
     command = [
         sys.executable, "-m", "scripts.evaluate_bound", "--requests", "1500", "--every", "100", "--model", "world",
-        "--changed", "20%", "--target", "2%", "--start-share", "100%", "--json", str(file),
+        "--changed", "20%", "--target", "2%", "--start-share", "100%", "--judged-by", "cosine",
+        "--json", str(file),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
 
