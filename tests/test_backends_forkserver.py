@@ -274,7 +274,7 @@ async def test_spawns_under_way_fail_when_the_fork_server_dies(output):
     await asyncio.sleep(0)
     os.kill(server.pid, signal.SIGKILL)
 
-    with pytest.raises(StartFailed, match="the fork server (ended with status -9|has just ended)"):
+    with pytest.raises(StartFailed, match=r"the fork server (ended with status -9|has just ended)"):
         await spawning
     await server.close(10)
 
