@@ -11,15 +11,16 @@ class Limit:
     than a token of a stream may.) Close it at the end.
     """
 
-    __slots__ = ("_cancelled", "_task", "_timer", "expired")
+    __slots__ = ("_cancelled", "_loop", "_task", "_timer", "expired")
 
     def __init__(self, within_s: float | None) -> None:
         self.expired = False
         self._cancelled = False
         self._task: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()  # asked for once: it costs a system call each time
         if within_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, within_s), self._expire)
+            self._timer = self._loop.call_later(max(0.0, within_s), self._expire)
 
     def close(self) -> None:
         """Forget the timer."""
@@ -30,7 +31,7 @@ class Limit:
         if self.expired:
             raise TimeoutError
         if self._timer is not None:
-            self._task = asyncio.current_task()
+            self._task = asyncio.current_task(self._loop)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
