@@ -29,6 +29,24 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Demote:
+    """Put `replica` of `model`, which is ready and has no job, to sleep: one level down, not out."""
+
+    model: str
+    replica: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Bring `replica` of `model`, which sleeps, back to the warmest level."""
+
+    model: str
+    replica: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """A replica of `model` is wanted, and cannot start yet."""
 
@@ -44,7 +62,7 @@ class Refuse:
     why: str
 
 
-Action = Start | Stop | Wait | Refuse
+Action = Start | Stop | Demote | Wake | Wait | Refuse
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,34 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backends.warmth.course import ALWAYS_COLD, Course
+from backends.warmth.ladder import Level
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_CAP_S = 60.0
 
 
 class ReplicaState(StrEnum):
-    """Where a replica stands; one that is gone is in no snapshot."""
+    """Where a replica stands; one that is gone is in no snapshot.
+
+    `STARTING` is any climb to the warmest level: from nothing, or from sleep (its `level` tells). `DOZING` is the way
+    down to sleep, `ASLEEP` its end: it holds no job and takes none until it was woken. What leaves is `DRAINING`.
+    """
 
     STARTING = "starting"
     READY = "ready"
+    DOZING = "dozing"
+    ASLEEP = "asleep"
     DRAINING = "draining"
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSnapshot:
-    """One replica. Times are of the pool's clock; `remaining_start_s` is 0 unless it is starting."""
+    """One replica. Times are of the pool's clock; `remaining_start_s` is 0 unless it is starting.
+
+    `level` is the level of warmth that it has reached, or climbs or goes down from. It holds `memory_bytes` of the host
+    and `device_bytes` of devices now; while it climbs or goes down, the larger of what both ends hold.
+    """
 
     name: str
     state: ReplicaState
@@ -33,6 +44,22 @@ class ReplicaSnapshot:
     idle_since: float | None
     remaining_start_s: float
     memory_bytes: int
+    level: Level = Level.WARM
+    device_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LevelCost:
+    """What a replica holds on one level, and how long it takes from there to the warmest, as learned or seeded.
+
+    `reach_s` is the median, `reach_p90_s` what nine of ten climbs do not exceed.
+    """
+
+    level: Level
+    reach_s: float
+    reach_p90_s: float
+    memory_bytes: int
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +69,8 @@ class PoolSnapshot:
     `replica_bytes` is what one replica is expected to hold in time, `least_bytes` what it needs to come up at all.
     `keep_warm_s` is how long an idle replica stays; `None`: as `course` says for the time since `idle_since`, which is
     when the last job ended (None while one is here, and before the first); `course_words` tells how it came about.
+    `rungs` are the levels that the places of `course` stand for, the warmest first. `costs` has an entry for each level
+    that a replica of this model can stand on, the coldest first: where `ASLEEP` is among them, idle ones can sleep.
     `retry_at` is when the next start may be tried after `failures` failures in a row; `closing` says that it takes no
     new jobs.
     """
@@ -68,6 +97,8 @@ class PoolSnapshot:
     retry_at: float = 0.0
     last_failure: str = ""
     closing: bool = False
+    rungs: tuple[Level, ...] = (Level.WARM, Level.ABSENT)
+    costs: tuple[LevelCost, ...] = ()
 
     @property
     def alive(self) -> tuple[ReplicaSnapshot, ...]:
@@ -79,11 +110,24 @@ class PoolSnapshot:
         """The replicas that take jobs now."""
         return tuple(r for r in self.replicas if r.state is ReplicaState.READY)
 
+    @property
+    def asleep(self) -> tuple[ReplicaSnapshot, ...]:
+        """The replicas that sleep, or are about to."""
+        return tuple(r for r in self.replicas if r.state in (ReplicaState.DOZING, ReplicaState.ASLEEP))
+
+    def cost_at(self, level: Level) -> LevelCost | None:
+        """Return what a level costs; None where no replica of this model can stand on it."""
+        return next((cost for cost in self.costs if cost.level is level), None)
+
     def is_wanted(self, now: float) -> bool:
         """Tell whether it has a job, or the next one is likely enough to come soon for a replica to wait for it."""
+        return self.wanted_level(now) is Level.WARM
+
+    def wanted_level(self, now: float) -> Level:
+        """Return how warm one replica is worth keeping though nobody asks just now."""
         if self.idle_since is None:
-            return self.queued > 0 or self.in_flight > 0
-        return self.course.place_at(max(0.0, now - self.idle_since)) == 0
+            return Level.WARM if self.queued > 0 or self.in_flight > 0 else Level.ABSENT
+        return self.rungs[self.course.place_at(max(0.0, now - self.idle_since))]
 
     @property
     def in_flight(self) -> int:
