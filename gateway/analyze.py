@@ -57,6 +57,7 @@ class Features:
     """What routing and caching need to know. `cacheable` goes with its `reason`; both reach the client's headers.
 
     `wanted` is what the request says of the answer's form, and `truncated` whether one cut off at its limit is kept.
+    `streamed`: the client reads the answer as it is made.
     """
 
     task: Task
@@ -72,6 +73,7 @@ class Features:
     wanted: Mapping[str, object] = field(default_factory=dict)
     truncated: bool = False
     keeping: Keeping = Keeping()
+    streamed: bool = False
 
 
 # What a request says of its answer's form: such as breaks with that is not kept.
@@ -109,6 +111,7 @@ def analyze(
             (policy.tags, directives.tags),
             obey_upstream=policy.obey_upstream,
         ),
+        streamed=request.job.stream,
     )
 
 

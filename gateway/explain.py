@@ -92,4 +92,4 @@ def _found(asked: str, found: Match | Miss) -> dict[str, Any]:
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
-    return {**dataclasses.asdict(choice), "total_s": choice.total_s}
+    return {**dataclasses.asdict(choice), "wait_s": choice.wait_s, "total_s": choice.total_s}

@@ -45,11 +45,13 @@ class Query:
     def shared_key(self, *, background: bool, epoch: int = 0) -> bytes:
         """Return what names the work that it may share: what yields to all others is shared by such alone.
 
-        Nobody joins what began in another `epoch` of the purges.
+        Nobody joins what began in another `epoch` of the purges, nor what a model may answer that it would not be
+        answered by.
         """
         pace = ("background",) if background else ()
+        preferred = (f"prefers {self.route.preferred}",) if self.route.preferred else ()
         since = (f"purged at {epoch}",) if epoch else ()
-        return scoped(self.features.fingerprint, self.features.scope, *self.versions, *pace, *since)
+        return scoped(self.features.fingerprint, self.features.scope, *self.versions, *pace, *preferred, *since)
 
 
 class Sought(NamedTuple):

@@ -1,11 +1,12 @@
 """Names that clients use for models, and the models behind each. Pure; knows no pool."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.analyze import CachePolicy
 from gateway.errors import Forbidden, UnknownModel
 from gateway.fields import cut
+from gateway.preferences import Preferred
 from gateway.request import Caller
 
 _WEIGHT_BYTES = 8
@@ -16,7 +17,7 @@ class Route:
     """A name, the models that may answer under it, and those that step in when none of them can.
 
     With `weights`, one model is drawn for each distinct request; without, every candidate may answer and the one that
-    is expected first does.
+    is expected first does. `preferred` says that a client's preference made it what it is.
     """
 
     name: str
@@ -24,6 +25,16 @@ class Route:
     weights: tuple[float, ...] = ()
     fallback: tuple[str, ...] = ()
     policy: CachePolicy = CachePolicy()
+    preferred: Preferred | None = None
+
+    def preferring(self, preferred: Preferred | None) -> "Route":
+        """Return the route as a client prefers it; where no other model could step in, that is the same."""
+        if preferred is None or (not self.fallback and not (self.weights and preferred == "fastest")):
+            return self
+        if preferred == "exact":
+            return replace(self, fallback=(), preferred=preferred)
+        everyone = tuple(dict.fromkeys((*self.candidates, *self.fallback)))
+        return replace(self, candidates=everyone, weights=(), fallback=(), preferred=preferred)
 
     def targets(self, fingerprint: bytes) -> tuple[str, ...]:
         """Return the models that may answer this request.

@@ -4,14 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
-from gateway.router import Candidate, expected_wait, plan
+from gateway.router import NOTHING, Candidate, Spread, Way, expected_wait, plan
 
 NOW = 100.0
 
 
-def replica(state: ReplicaState = ReplicaState.READY, in_flight: int = 0, remaining_s: float = 0.0) -> ReplicaSnapshot:
+def replica(
+    state: ReplicaState = ReplicaState.READY, in_flight: int = 0, remaining_s: float = 0.0, since: float = 0.0
+) -> ReplicaSnapshot:
     """Make a replica."""
-    return ReplicaSnapshot("r", state, in_flight, 0.0, None, remaining_s, 0)
+    return ReplicaSnapshot("r", state, in_flight, since, None, remaining_s, 0)
 
 
 def pool(
@@ -27,26 +29,70 @@ def pool(
 
 def test_free_slot_means_no_wait():
     """A ready replica with a free slot takes the job at once."""
-    assert expected_wait(pool("m", replica(in_flight=1)), NOW)[0] == 0.0
+    way, wait, _ = expected_wait(pool("m", replica(in_flight=1)), NOW)
+
+    assert (way, wait) == (Way.FREE, NOTHING)
 
 
 def test_busy_replicas_are_waited_for_by_their_service_time():
     """Three jobs before it on two slots of one second each make a wait of a second and a half."""
-    wait_s, why = expected_wait(pool("m", replica(in_flight=2), queued=2), NOW)
+    way, wait, why = expected_wait(pool("m", replica(in_flight=2), queued=2), NOW)
 
-    assert wait_s == 1.5
+    assert way is Way.QUEUE
+    assert wait.p50_s == 1.5
+    assert wait.p90_s > 1.5
     assert "3 jobs before it" in why
 
 
 def test_start_in_progress_is_waited_for_what_remains():
     """What remains of a start counts, not the whole of it."""
-    assert expected_wait(pool("m", replica(ReplicaState.STARTING, remaining_s=0.5)), NOW)[0] == 0.5
+    coming = replica(ReplicaState.STARTING, remaining_s=0.5, since=NOW - 4)
+    way, wait, _ = expected_wait(pool("m", coming), NOW, Spread(4.5, 9.0))
+
+    assert way is Way.STARTING
+    assert wait == Spread(0.5, 5.0)
 
 
 def test_cold_pool_costs_a_start_and_its_pause_after_failures():
     """Where nothing runs, the learned start-up time counts, and the pause that failures have earned."""
-    assert expected_wait(pool("m"), NOW)[0] == 5.0
-    assert expected_wait(pool("m", failures=2, retry_at=NOW + 3), NOW)[0] == 8.0
+    start = Spread(5.0, 7.0)
+
+    assert expected_wait(pool("m"), NOW, start)[:2] == (Way.START, start)
+    assert expected_wait(pool("m", failures=2, retry_at=NOW + 3), NOW, start)[1] == Spread(8.0, 10.0)
+
+
+def test_a_busy_replica_is_left_for_a_start_that_is_sooner():
+    """Where the queue is long and a replica is about to be up, a job is expected to come to that one."""
+    coming = replica(ReplicaState.STARTING, remaining_s=0.5)
+
+    assert expected_wait(pool("m", replica(in_flight=2), coming), NOW, Spread(1, 1))[0] is Way.STARTING
+    assert expected_wait(pool("m", replica(in_flight=2), queued=1, slots_per_replica=64), NOW)[0] is Way.FREE
+
+
+def test_a_start_that_may_take_long_goes_behind_one_that_is_sure():
+    """Of two starts that usually take as long, the one that is hardly ever slow comes first."""
+    wild = Candidate(pool("wild"), 0.1, start=Spread(5.0, 60.0))
+    sure = Candidate(pool("sure"), 0.1, start=Spread(5.5, 6.0))
+
+    assert [choice.model for choice in plan([wild, sure], NOW, NOW + 600)] == ["sure", "wild"]
+
+
+def test_the_first_token_decides_and_not_the_last():
+    """What is ranked is the time to what the client waits for."""
+    brief = Candidate(pool("brief", replica()), 2.0, first=Spread(1.5, 1.5))
+    early = Candidate(pool("early", replica()), 9.0, first=Spread(0.1, 0.2))
+
+    assert [choice.model for choice in plan([brief, early], NOW, NOW + 60)] == ["early", "brief"]
+
+
+def test_who_has_no_patience_for_a_start_is_sent_to_who_is_up():
+    """A candidate whose wait is beyond the patience stands behind a fallback that is there at once."""
+    cold = Candidate(pool("cold"), 0.1, patience_s=1.0)
+    spare = Candidate(pool("spare", replica()), 0.1, is_fallback=True, patience_s=1.0)
+
+    choices = plan([cold, spare], NOW, NOW + 60)
+
+    assert [(choice.model, choice.soon) for choice in choices] == [("spare", True), ("cold", False)]
 
 
 def test_warm_candidate_goes_before_a_cold_one():
