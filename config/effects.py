@@ -57,6 +57,7 @@ _RULES = (
     _Rule("server.max_body", Effect.NOW, _AT_ONCE),
     _Rule("server.request_timeout", Effect.NOW, _AT_ONCE),
     _Rule("server.shutdown_timeout", Effect.NOW, "counts for the next stop"),
+    _Rule("server.access_log", Effect.NOW, "takes effect at once, for requests that end from now on"),
     _Rule("server.keys", Effect.KEYS, _AT_ONCE),
     _Rule("server.keys.*", Effect.KEYS, "", "may call at once", "is refused at once"),
     _Rule("server.keys.**", Effect.KEYS, _AT_ONCE),

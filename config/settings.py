@@ -92,6 +92,10 @@ class ServerSettings(Section):
     shutdown_timeout_s: Annotated[Duration, duration_from("0s")] = Field(
         default=30.0, alias="shutdown_timeout", description="How long a stop waits for the requests in flight."
     )
+    access_log: FilePath | None = Field(
+        default=None,
+        description="File that gets one JSON line for each request, with neither its text nor its key. Left out: none.",
+    )
     keys: tuple[KeySettings, ...] = Field(
         default=(), description="Keys of the clients. None: only callers on this machine (loopback) are served."
     )

@@ -7,22 +7,34 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from backends.contract import BackendError, Job
+from gateway.access_log import BROKEN_OFF, CLIENT_LEFT, AccessLog
 from gateway.analyze import Features
 from gateway.limits import Limiter, Permit
 from gateway.model_statistics import ModelStatistics
 from gateway.query import Outcome
 from gateway.request import Caller
+from gateway.telemetry import Telemetry
+
+_OK = 200
 
 
 class Accounts:
     """Counts the requests that look for an answer, and settles what each of them took."""
 
-    def __init__(self, limiter: Limiter, statistics: ModelStatistics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limiter: Limiter, statistics: ModelStatistics, clock: Callable[[], float], telemetry: Telemetry
+    ) -> None:
         self._limiter = limiter
         self._statistics = statistics
+        self._telemetry = telemetry
         self._clock = clock
         self._answering = 0
         self._idle: asyncio.Event | None = None
+
+    @property
+    def access(self) -> AccessLog:
+        """Where the requests are written to."""
+        return self._telemetry.access
 
     def begin(self, caller: Caller, features: Features, *, background: bool = False) -> Permit:
         """Let a request begin; it is to be `ended`. Raises as the limits do."""
@@ -59,16 +71,26 @@ class Accounts:
     def settle(self, outcome: Outcome, spent: int, *, failed: bool | None = False) -> None:
         """Close the accounts of a request that has ended; `failed` is None where its client left before."""
         outcome.permit.settle(spent)
+        head = outcome.head
+        total_s, wait_s = self._clock() - outcome.arrived, head.queue_s + head.start_s
+        if self.access.file is not None:
+            self.access.note(
+                head.model,
+                total_s=total_s,
+                cache=outcome.status.label(),
+                status=CLIENT_LEFT if failed is None else BROKEN_OFF if failed else _OK,
+                away_s=total_s if outcome.status.hit else outcome.lookup_s + wait_s,
+                wait_s=0.0 if outcome.status.hit else wait_s,
+            )
         if failed is None:
             return
-        head = outcome.head
         self._statistics.record(
             head.model,
             outcome.job,
-            total_s=self._clock() - outcome.arrived,
+            total_s=total_s,
             hit=outcome.status.hit,
             failed=failed,
             lookup_s=outcome.lookup_s,
-            wait_s=head.queue_s + head.start_s,
+            wait_s=wait_s,
             infer_s=head.infer_s,
         )

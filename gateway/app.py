@@ -53,6 +53,7 @@ class Gateway:
         )
         self._lasting.telemetry.read_from(self._readings)
         self._lasting.telemetry.read_from(config.readings)
+        self.access_log = self._lasting.telemetry.access
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing_queues: set[asyncio.Task[None]] = set()
@@ -191,6 +192,7 @@ class Gateway:
         for name, pool in former.parts.pools.items() if former is not None else ():
             if name not in coming.parts.pools:
                 keeper.retire(pool)
+        self.access_log.file = settings.server.access_log
         self.listeners.exchange(opened, coming)
         self._generation = coming
         if former is None:
@@ -254,6 +256,7 @@ class Gateway:
             return
         yield from readings.of_pools(generation.parts.pools, time.monotonic())
         yield from readings.of_flights(self._lasting.flights)
+        yield from readings.of_access_log(self.access_log)
         if generation.parts.caches is not None:
             yield from readings.of_cache(generation.parts.caches.exact, generation.parts.caches.semantic)
             if (trusting := generation.parts.caches.trusting) is not None:
@@ -283,5 +286,6 @@ async def running(settings: Settings, config: ConfigFile) -> AsyncIterator[Gatew
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateway.close)
         await gateway.apply(settings)
+        await stack.enter_async_context(gateway.access_log.kept())
         await stack.enter_async_context(learned.kept(gateway.learned))
         yield gateway

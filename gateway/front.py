@@ -80,7 +80,7 @@ class Front:
         surface = None
         reply_id = next(self._ids)
         model, label = "", "none"
-        caller, asked = None, None
+        caller, asked, outcome = None, None, None
         try:
             if found is None:
                 return await self._page(call)
@@ -106,9 +106,15 @@ class Front:
             surface = surface or self._like(call.path)
             status = self.pipeline.forwarded(*asked) if asked and isinstance(error, BackendError) else None
             reply = self.failed(error, surface, reply_id, caller, status)
+            if found is not None and outcome is None:  # one that had an outcome is settled, and noted there
+                self.note_failed("" if asked is None else asked[0].model, reply.status, time.perf_counter() - started)
         name = self._default_surface.name if surface is None else surface.name
         self.telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
         return reply
+
+    def note_failed(self, model: str, status: int, total_s: float) -> None:
+        """Have a request in the access log that has no outcome."""
+        self.telemetry.access.note(model, total_s=total_s, cache="none", status=status)
 
     def failed(
         self,

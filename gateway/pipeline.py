@@ -59,7 +59,7 @@ class Pipeline:
         self._neighbours = None if recall is None else recall.neighbours(flights)
         self._renewals = Renewals(telemetry, deadline_s)
         self._auditor = auditor
-        self.accounts = Accounts(limiter, statistics, clock)
+        self.accounts = Accounts(limiter, statistics, clock, telemetry)
         self._catalog = catalog
         self._deadline_s = deadline_s
         self._clock = clock

@@ -10,6 +10,7 @@ from cache.flight import SingleFlight
 from cache.semantic.lookup import SemanticCache
 from cache.trust.certificate import certificate
 from cache.trust.live import LiveTrust
+from gateway.access_log import AccessLog
 from gateway.audit import AuditCounters
 from gateway.running import Item
 from gateway.telemetry import Reading
@@ -36,6 +37,13 @@ def _of_pool(pool: PoolSnapshot) -> Iterable[Reading]:
     }
     for metric, (what, value) in figures.items():
         yield Reading(metric, what, ("model",), (pool.model,), value)
+
+
+def of_access_log(log: AccessLog) -> Iterable[Reading]:
+    """Read what became of the lines."""
+    for result, count in (("written", log.written), ("dropped", log.dropped)):
+        what = "Lines of the access log."
+        yield Reading("warmgate_access_log_lines", what, ("result",), (result,), count, counter=True)
 
 
 def of_flights(flights: SingleFlight[Item]) -> Iterable[Reading]:

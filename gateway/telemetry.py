@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.access_log import AccessLog
 from gateway.tally import Answered, OfModel, Times
 
 
@@ -27,9 +28,10 @@ class Reading:
 
 
 class Telemetry:
-    """The gateway's metrics, in a registry of its own."""
+    """The gateway's metrics, in a registry of its own; `access` has each request for itself, where that is wanted."""
 
     def __init__(self) -> None:
+        self.access = AccessLog()
         self._registry = CollectorRegistry()
         self._fallbacks = Counter(
             "warmgate_fallbacks", "Times that a candidate failed and the next one was tried.",

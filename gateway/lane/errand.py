@@ -115,7 +115,11 @@ class Errand:
         target.made.answered(took_s, read, made)
         target.sums.passed(total_s, lookup_s, took_s)
         target.answered.add(total_s)
-        desk.front.pipeline.accounts.ended()
+        accounts = desk.front.pipeline.accounts
+        accounts.ended()
+        if accounts.access.file is not None:
+            label = target.status.label()
+            accounts.access.note(target.pool.model, total_s=total_s, cache=label, status=STATUS, away_s=lookup_s)
         reply_id = next(desk.ids)
         form = target.form(content_type) % (
             lookup_s * 1000,
@@ -151,6 +155,7 @@ class Errand:
             model, label = target.pool.model, target.status.label()
         except Exception as error:  # noqa: BLE001 - as in the front: whatever went wrong becomes one clear answer
             reply = front.failed(error, desk.surface, reply_id, self._group.caller, target.status)
+            front.note_failed(target.pool.model, reply.status, desk.clock() - self._arrived)
         front.telemetry.answered(WIRE, model, reply.status, label, desk.clock() - self._arrived)
         return reply
 

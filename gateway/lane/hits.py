@@ -45,6 +45,7 @@ class Hits:
         self._peek = exact.peek
         self._limiter = limiter
         self._telemetry = telemetry
+        self._access = telemetry.access
         self._statistics = statistics
         self._clock = clock
         self._ids = map(str.encode, fresh_ids())
@@ -116,6 +117,8 @@ class Hits:
         took_s = time.perf_counter() - arrived
         prepared.answered.add(took_s)
         prepared.sums.hit(took_s, now)
+        if self._access.file is not None:
+            self._access.note(prepared.pool.model, total_s=took_s, cache="exact", status=STATUS, away_s=took_s)
         return written
 
     def _keep(self, group: Group, body: bytes, prepared: Prepared | Seen) -> None:

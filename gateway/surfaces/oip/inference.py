@@ -171,6 +171,8 @@ class _Counted:
         """Count it, and return what to tell of it."""
         trouble = told(error)
         self._count("", trouble.status, "none")
+        took_s = time.perf_counter() - self._since_s
+        self._telemetry.access.note("", total_s=took_s, cache="none", status=trouble.status)
         return trouble
 
     def _count(self, model: str, status: int, label: str) -> None:

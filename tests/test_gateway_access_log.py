@@ -1,0 +1,107 @@
+"""The access log: what a line tells, what it never tells, and what becomes of lines that find no room."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gateway.access_log import AccessLog
+from gateway.auth import Gatekeeper
+from gateway.front import Front
+from gateway.surfaces.openai import OpenAISurface
+from gateway.surfaces.wire import Call
+from tests.fakes import FakeEngine
+from tests.test_gateway_pipeline import house
+
+SECRET = "the words of the prompt"
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Read a log."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def body(model: str) -> bytes:
+    """Write a request."""
+    return json.dumps({"model": model, "messages": [{"role": "user", "content": SECRET}]}).encode()
+
+
+async def test_each_request_is_one_line_without_its_text(tmp_path: Path) -> None:
+    """A miss, a hit of the cache and a refused request are told of with model, cache, status and times alone."""
+    async with house({"a": FakeEngine()}) as built:
+        log = built.telemetry.access
+        log.file = tmp_path / "deep" / "access.jsonl"
+        front = Front((OpenAISurface(),), {}, built.pipeline, Gatekeeper([]), built.telemetry)
+        for model in ("a", "a", "nobody"):
+            headers = {"authorization": "Bearer sk-secret"}
+            reply = await front.serve(Call("POST", "/v1/chat/completions", headers, body(model), "127.0.0.1"))
+            assert reply.status == (404 if model == "nobody" else 200)
+        await log.write()
+
+    told = lines(log.file)
+    assert [(line["model"], line["cache"], line["status"]) for line in told] == [
+        ("a", "miss", 200),
+        ("a", "exact", 200),
+        ("nobody", "none", 404),
+    ]
+    assert all(set(line) == {"timestamp_s", "model", "service_s", "cache", "status", "wait_s"} for line in told)
+    assert told[1]["service_s"] == 0.0
+    written = log.file.read_text()
+    assert SECRET not in written
+    assert "sk-" not in written
+    assert (log.written, log.dropped) == (3, 0)
+
+
+async def test_what_the_wait_is_and_what_the_work(tmp_path: Path) -> None:
+    """The time of arrival counts back from the end; what the model took is the total without the rest."""
+    log = AccessLog(wall_clock=lambda: 1000.0)
+    log.file = tmp_path / "log"
+    log.note("a", total_s=10.0, cache="miss", status=200, away_s=4.0, wait_s=3.0)
+    await log.write()
+
+    assert lines(log.file) == [
+        {"timestamp_s": 990.0, "model": "a", "service_s": 6.0, "cache": "miss", "status": 200, "wait_s": 3.0}
+    ]
+
+
+async def test_lines_beyond_the_bound_are_dropped_and_counted(tmp_path: Path) -> None:
+    """A log that cannot keep up costs lines, not memory."""
+    log = AccessLog(most_waiting=2)
+    log.file = tmp_path / "log"
+    for _ in range(5):
+        log.note("a", total_s=1.0, cache="miss", status=200)
+    await log.write()
+
+    assert (len(lines(log.file)), log.written, log.dropped) == (2, 2, 3)
+
+
+async def test_a_file_that_cannot_be_written_costs_only_lines(tmp_path: Path) -> None:
+    """The lines are counted as dropped, and the next ones are tried anew."""
+    log = AccessLog()
+    log.file = tmp_path  # a directory
+    log.note("a", total_s=1.0, cache="miss", status=200)
+    await log.write()
+    assert (log.written, log.dropped) == (0, 1)
+
+    log.file = tmp_path / "log"
+    log.note("a", total_s=1.0, cache="miss", status=200)
+    await log.write()
+    assert (log.written, log.dropped) == (1, 1)
+
+
+async def test_what_is_noted_last_is_written_at_the_end(tmp_path: Path) -> None:
+    """Nothing that was noted is lost when the gateway stops."""
+    log = AccessLog()
+    log.file = tmp_path / "log"
+    async with log.kept():
+        log.note("a", total_s=1.0, cache="miss", status=200)
+
+    assert log.written == len(lines(log.file)) == 1
+
+
+def test_without_a_file_nothing_is_kept() -> None:
+    """It is off by default."""
+    log = AccessLog(most_waiting=1)
+    log.note("a", total_s=1.0, cache="miss", status=200)
+    log.note("a", total_s=1.0, cache="miss", status=200)
+
+    assert log.dropped == 0
