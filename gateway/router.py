@@ -1,11 +1,13 @@
 """Which candidate of a route is expected to answer first. Pure: snapshots in, a plan with its reasons out."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from backends.snapshot import PoolSnapshot, ReplicaState
+from backends.warmth.ladder import Level
 
 # By how many standard deviations the ninth tenth of a normal distribution lies above its middle.
 _Z90 = 1.2816
@@ -44,6 +46,7 @@ class Way(StrEnum):
     FREE = "free"
     QUEUE = "queue"
     STARTING = "starting"
+    WAKE = "wake"
     START = "start"
 
 
@@ -52,15 +55,13 @@ class Candidate:
     """A model that may answer: its pool as it stands, and how long it would work on this request (seconds).
 
     `first` is the time from dispatch to what the client waits for: the first token of a stream, else the whole answer.
-    `start` is the time of a start from the level that the model is at. `patience_s` is how long a wait may be expected
-    to take for the candidate to be worth it; None is without bound.
+    `patience_s` is how long a wait may be expected to take for the candidate to be worth it; None is without bound.
     """
 
     pool: PoolSnapshot
     service_s: float
     is_fallback: bool = False
     first: Spread | None = None
-    start: Spread | None = None
     patience_s: float | None = None
 
 
@@ -106,7 +107,7 @@ def plan(candidates: Sequence[Candidate], now: float, deadline_s: float) -> tupl
 
 
 def _choose(candidate: Candidate, now: float, deadline_s: float) -> Choice:
-    way, wait, why = expected_wait(candidate.pool, now, candidate.start)
+    way, wait, why = expected_wait(candidate.pool, now)
     service_s, patience_s = candidate.service_s, candidate.patience_s
     first = wait.after(candidate.first or Spread(service_s, service_s))
     in_time = now + wait.p90_s + service_s <= deadline_s
@@ -114,11 +115,8 @@ def _choose(candidate: Candidate, now: float, deadline_s: float) -> Choice:
     return Choice(candidate.pool.model, way, wait, first, service_s, in_time, soon, why)
 
 
-def expected_wait(pool: PoolSnapshot, now: float, start: Spread | None = None) -> tuple[Way, Spread, str]:
-    """Return how a job that arrives now would come to a slot, after which time, and why.
-
-    `start` is the time of a start from where the model stands; left out, what the snapshot says of it.
-    """
+def expected_wait(pool: PoolSnapshot, now: float) -> tuple[Way, Spread, str]:
+    """Return how a job that arrives now would come to a slot, after which time, and why."""
     ready = len(pool.ready)
     free = ready * pool.slots_per_replica - pool.in_flight - pool.queued
     if free > 0:
@@ -130,7 +128,7 @@ def expected_wait(pool: PoolSnapshot, now: float, start: Spread | None = None) -
         ways.append((Way.QUEUE, _drain(behind, pool.service_s, ready * pool.slots_per_replica), why))
     starting = any(r.state is ReplicaState.STARTING for r in pool.replicas)
     if starting or not ready:
-        ways.append(_start_wait(pool, now, start or Spread(pool.start_s, pool.start_s), starting=starting))
+        ways.append(_climb(pool, now, starting=starting))
     return min(ways, key=lambda way: way[1].weighed_s)
 
 
@@ -143,27 +141,42 @@ def _drain(jobs: int, service_s: float, slots: int) -> Spread:
     return Spread(mean_s, mean_s * (1 + _Z90 / math.sqrt(jobs)))
 
 
-def _start_wait(pool: PoolSnapshot, now: float, start: Spread, *, starting: bool) -> tuple[Way, Spread, str]:
+def _climb(pool: PoolSnapshot, now: float, *, starting: bool) -> tuple[Way, Spread, str]:
+    """Return the time until a replica is up that is not yet, and the jobs that wait for it have their slots."""
     ahead_s = pool.queued // pool.slots_per_replica * pool.service_s
     ahead = Spread(ahead_s, ahead_s)
     if starting:
-        up = _next_up(pool, now, start)
+        up = _next_up(pool, now)
         return Way.STARTING, up.after(ahead), f"a replica is up in {up.p50_s:.2f} s, {pool.queued} jobs wait for it"
-    pause_s = max(0.0, pool.retry_at - now) if pool.failures else 0.0
-    why = f"a cold start takes {start.p50_s:.2f} s, {start.p90_s:.2f} s at worst, {pool.queued} jobs wait"
-    if pause_s:
+    if pool.asleep:
+        wake = _reach(pool, Level.ASLEEP)
+        why = f"to wake a replica takes {_words(wake)}, {pool.queued} jobs wait"
+        return Way.WAKE, wake.after(ahead), why
+    start = _reach(pool, Level.ABSENT)
+    why = f"a cold start takes {_words(start)}, {pool.queued} jobs wait"
+    if pool.failures and (pause_s := max(0.0, pool.retry_at - now)):
+        start = start.after(Spread(pause_s, pause_s))
         why += f"; after {pool.failures} failed starts it pauses for {pause_s:.2f} s"
-    return Way.START, Spread(pause_s, pause_s).after(start).after(ahead), why
+    return Way.START, start.after(ahead), why
 
 
-def _next_up(pool: PoolSnapshot, now: float, start: Spread) -> Spread:
-    """Return the time until the first of those that start is up; one that is late has what its pool expects of it."""
-    coming = [
-        Spread(r.remaining_start_s, max(r.remaining_start_s, start.p90_s - (now - r.since)))
-        for r in pool.replicas
-        if r.state is ReplicaState.STARTING
-    ]
-    first = coming[0]
-    for other in coming[1:]:
-        first = first.or_sooner(other)
-    return first
+def _next_up(pool: PoolSnapshot, now: float) -> Spread:
+    """Return the time until the first of those that climb is up; one that is late has what its pool expects of it."""
+    return functools.reduce(
+        Spread.or_sooner,
+        (
+            Spread(r.remaining_start_s, max(r.remaining_start_s, _reach(pool, r.level).p90_s - (now - r.since)))
+            for r in pool.replicas
+            if r.state is ReplicaState.STARTING
+        ),
+    )
+
+
+def _reach(pool: PoolSnapshot, level: Level) -> Spread:
+    """Return the time from a level to the warmest."""
+    cost = pool.cost_at(level)
+    return Spread(pool.start_s, pool.start_s) if cost is None else Spread(cost.reach_s, cost.reach_p90_s)
+
+
+def _words(climb: Spread) -> str:
+    return f"{climb.p50_s:.2f} s, nine times in ten at most {climb.p90_s:.2f} s"

@@ -17,8 +17,6 @@ _log = logging.getLogger(__name__)
 
 Item = Head | Made
 
-_NINE_IN_TEN = 0.9
-
 FINAL = (BadJob, DeadlineExceeded)
 """No other model could do better."""
 
@@ -60,8 +58,7 @@ class Runner:
         tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
         costs, service_s = pool.costs, pool.costs.service_s(features.tokens_in, tokens_out)
         first_s = min(costs.first_event_s, service_s) if features.streamed else service_s
-        start = Spread(costs.start_s(), costs.start_s(_NINE_IN_TEN))
-        return Candidate(pool.snapshot(now), service_s, first=Spread(first_s, first_s), start=start)
+        return Candidate(pool.snapshot(now), service_s, first=Spread(first_s, first_s))
 
     async def whole(self, job: Job, deadline_s: float, models: Sequence[str]) -> tuple[Answer, int]:
         """Run a job that nobody shares on the first candidate that answers: its whole answer, and its tokens."""

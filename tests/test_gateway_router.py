@@ -3,17 +3,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
+from backends.snapshot import LevelCost, PoolSnapshot, ReplicaSnapshot, ReplicaState
+from backends.warmth.ladder import Level
 from gateway.router import NOTHING, Candidate, Spread, Way, expected_wait, plan
 
 NOW = 100.0
 
 
 def replica(
-    state: ReplicaState = ReplicaState.READY, in_flight: int = 0, remaining_s: float = 0.0, since: float = 0.0
+    state: ReplicaState = ReplicaState.READY,
+    in_flight: int = 0,
+    remaining_s: float = 0.0,
+    since: float = 0.0,
+    level: Level = Level.WARM,
 ) -> ReplicaSnapshot:
     """Make a replica."""
-    return ReplicaSnapshot("r", state, in_flight, since, None, remaining_s, 0)
+    return ReplicaSnapshot("r", state, in_flight, since, None, remaining_s, 0, level)
 
 
 def pool(
@@ -25,6 +30,12 @@ def pool(
         "rate_per_s": 0.0, "last_arrival": None, "service_s": 1.0, "replica_bytes": 0,
     }  # fmt: skip
     return PoolSnapshot(model=model, replicas=replicas, queued=queued, start_s=start_s, **(fields | more))
+
+
+def costs(start: Spread, wake: Spread | None = None) -> tuple[LevelCost, ...]:
+    """Make what the levels of a model cost that may sleep."""
+    climbs = {Level.ABSENT: start, Level.ASLEEP: wake}
+    return tuple(LevelCost(level, c.p50_s, c.p90_s, 0) for level, c in climbs.items() if c is not None)
 
 
 def test_free_slot_means_no_wait():
@@ -46,8 +57,8 @@ def test_busy_replicas_are_waited_for_by_their_service_time():
 
 def test_start_in_progress_is_waited_for_what_remains():
     """What remains of a start counts, not the whole of it."""
-    coming = replica(ReplicaState.STARTING, remaining_s=0.5, since=NOW - 4)
-    way, wait, _ = expected_wait(pool("m", coming), NOW, Spread(4.5, 9.0))
+    coming = replica(ReplicaState.STARTING, remaining_s=0.5, since=NOW - 4, level=Level.ABSENT)
+    way, wait, _ = expected_wait(pool("m", coming, costs=costs(Spread(4.5, 9.0))), NOW)
 
     assert way is Way.STARTING
     assert wait == Spread(0.5, 5.0)
@@ -57,22 +68,33 @@ def test_cold_pool_costs_a_start_and_its_pause_after_failures():
     """Where nothing runs, the learned start-up time counts, and the pause that failures have earned."""
     start = Spread(5.0, 7.0)
 
-    assert expected_wait(pool("m"), NOW, start)[:2] == (Way.START, start)
-    assert expected_wait(pool("m", failures=2, retry_at=NOW + 3), NOW, start)[1] == Spread(8.0, 10.0)
+    assert expected_wait(pool("m", costs=costs(start)), NOW)[:2] == (Way.START, start)
+    paused = pool("m", costs=costs(start), failures=2, retry_at=NOW + 3)
+    assert expected_wait(paused, NOW)[1] == Spread(8.0, 10.0)
+
+
+def test_a_sleeper_is_woken_in_the_time_that_wakings_take():
+    """What sleeps costs a waking, and one that wakes what is left of that, whatever a start from nothing takes."""
+    learned = costs(Spread(40.0, 60.0), Spread(2.0, 4.0))
+    asleep = pool("m", replica(ReplicaState.ASLEEP, level=Level.ASLEEP), costs=learned)
+    waking = replica(ReplicaState.STARTING, remaining_s=1.0, since=NOW - 1, level=Level.ASLEEP)
+
+    assert expected_wait(asleep, NOW)[:2] == (Way.WAKE, Spread(2.0, 4.0))
+    assert expected_wait(pool("m", waking, costs=learned), NOW)[:2] == (Way.STARTING, Spread(1.0, 3.0))
 
 
 def test_a_busy_replica_is_left_for_a_start_that_is_sooner():
     """Where the queue is long and a replica is about to be up, a job is expected to come to that one."""
     coming = replica(ReplicaState.STARTING, remaining_s=0.5)
 
-    assert expected_wait(pool("m", replica(in_flight=2), coming), NOW, Spread(1, 1))[0] is Way.STARTING
+    assert expected_wait(pool("m", replica(in_flight=2), coming), NOW)[0] is Way.STARTING
     assert expected_wait(pool("m", replica(in_flight=2), queued=1, slots_per_replica=64), NOW)[0] is Way.FREE
 
 
 def test_a_start_that_may_take_long_goes_behind_one_that_is_sure():
     """Of two starts that usually take as long, the one that is hardly ever slow comes first."""
-    wild = Candidate(pool("wild"), 0.1, start=Spread(5.0, 60.0))
-    sure = Candidate(pool("sure"), 0.1, start=Spread(5.5, 6.0))
+    wild = Candidate(pool("wild", costs=costs(Spread(5.0, 60.0))), 0.1)
+    sure = Candidate(pool("sure", costs=costs(Spread(5.5, 6.0))), 0.1)
 
     assert [choice.model for choice in plan([wild, sure], NOW, NOW + 600)] == ["sure", "wild"]
 
