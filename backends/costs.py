@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.estimators import DecayedMean, DurationHistogram, LinearFit, member, number
+from backends.snapshot import LevelCost
+from backends.warmth.ladder import WAIT_VALUE, Ladder, Level, Rung
 
 # Below this many jobs a fit of three coefficients says less than their mean.
 YOUNG_JOBS = 8
@@ -22,12 +24,25 @@ GROWTH_KEPT_BY_SAMPLE = 0.9
 GROWTH_KEPT_BY_START = 0.5
 
 
+# A byte of a device's memory is worth so many of the host's: what either costs to rent is about that far apart.
+DEVICE_BYTE = 10.0
+
+# What a sleeping replica is believed to cost, as a share of a warm one, until both were measured.
+ASLEEP_SHARE = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class CostSeed:
-    """What to believe of a model before anything was measured (seconds, bytes, tokens)."""
+    """What to believe of a model before anything was measured (seconds, bytes, tokens).
+
+    `wake_s` None: a tenth of `start_s`. `memory_bytes` and `device_bytes` are those of a warm replica.
+    """
 
     start_s: float = 5.0
+    wake_s: float | None = None
     memory_bytes: int = 0
+    asleep_bytes: int = 0
+    device_bytes: int = 0
     service_s: float = 1.0
     tokens_out: float = 64.0
 
@@ -37,6 +52,11 @@ class ModelCosts:
 
     def __init__(self, seed: CostSeed = CostSeed()) -> None:
         self._start = DurationHistogram(seed.start_s)
+        self._wake = DurationHistogram(0.1 * seed.start_s if seed.wake_s is None else seed.wake_s)
+        self._asleep_bytes, self._asleep_device_bytes = float(seed.asleep_bytes), 0.0
+        self._device_bytes = float(seed.device_bytes)
+        self._sleeps = False
+        self._levels: tuple[LevelCost, ...] | None = None
         self._start_bytes = self._least_bytes = float(seed.memory_bytes)
         self._growth_bytes = 0.0
         self._service = DecayedMean(seed.service_s)
@@ -47,17 +67,43 @@ class ModelCosts:
     def learn_start(self, seconds: float) -> None:
         """Learn how long one replica took from absent to ready."""
         self._start.add(seconds)
+        self._levels = None
+
+    def learn_wake(self, seconds: float) -> None:
+        """Learn how long one replica took from sleep to ready."""
+        self._wake.add(seconds)
+        self._levels = None
+
+    def learn_sleeps(self, *, can: bool) -> None:
+        """Learn whether the replicas of this model can sleep."""
+        self._sleeps = can
+        self._levels = None
+
+    def learn_asleep_memory(self, measured_bytes: int) -> None:
+        """Learn the resident bytes of a replica that sleeps."""
+        self._asleep_bytes = float(measured_bytes)
+        self._levels = None
+
+    def learn_device_memory(self, level: Level, measured_bytes: int) -> None:
+        """Learn what a replica holds of devices, at the warmest level or asleep."""
+        if level is Level.ASLEEP:
+            self._asleep_device_bytes = float(measured_bytes)
+        else:
+            self._device_bytes = float(measured_bytes)
+        self._levels = None
 
     def learn_start_memory(self, measured_bytes: int) -> None:
         """Learn the resident bytes of a replica that has just come up; the growth of those before it fades."""
         self._start_bytes = self._least_bytes = float(measured_bytes)
         self._growth_bytes *= GROWTH_KEPT_BY_START
+        self._levels = None
 
     def learn_memory(self, measured_bytes: int) -> None:
         """Learn the resident bytes of a replica at work: a new peak at once, a smaller figure slowly."""
         growth = max(0.0, measured_bytes - self._start_bytes)
         kept = GROWTH_KEPT_BY_SAMPLE
         self._growth_bytes = max(growth, kept * self._growth_bytes + (1.0 - kept) * growth)
+        self._levels = None
 
     def learn_job(self, *, service_s: float, first_event_s: float, tokens_in: int, tokens_out: int) -> None:
         """Learn from one complete job; both times count from its dispatch."""
@@ -72,13 +118,55 @@ class ModelCosts:
         assert quantile is not None, "without a lower bound there is always a value or the seed"
         return quantile
 
-    def remaining_start_s(self, elapsed_s: float) -> float:
-        """Return the seconds that a start still needs which has run for `elapsed_s`.
+    def wake_s(self, share: float = 0.5) -> float:
+        """Return the time in seconds from sleep to ready that `share` of wakings do not exceed."""
+        quantile = self._wake.quantile(share)
+        assert quantile is not None, "without a lower bound there is always a value or the seed"
+        return quantile
+
+    def remaining_start_s(self, elapsed_s: float, level: Level = Level.ABSENT) -> float:
+        """Return the seconds that a climb from `level` still needs which has run for `elapsed_s`.
 
         One that took longer than all before it is expected to take half as long again.
         """
-        total = self._start.quantile(0.5, above_s=elapsed_s)
+        total = (self._wake if level is Level.ASLEEP else self._start).quantile(0.5, above_s=elapsed_s)
         return 0.5 * elapsed_s if total is None else total - elapsed_s
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether the replicas of this model can sleep, as the last that came up said."""
+        return self._sleeps
+
+    @property
+    def device_bytes(self) -> int:
+        """The memory of devices that a warm replica is expected to hold."""
+        return int(self._device_bytes)
+
+    @property
+    def levels(self) -> tuple[LevelCost, ...]:
+        """What each level costs that a replica can stand on, the coldest first."""
+        if self._levels is None:
+            levels = [LevelCost(Level.ABSENT, self.start_s(), self.start_s(0.9), 0)]
+            if self._sleeps:
+                held = int(self._asleep_bytes) or self.memory_bytes, int(self._asleep_device_bytes)
+                levels.append(LevelCost(Level.ASLEEP, self.wake_s(), self.wake_s(0.9), *held))
+            self._levels = (*levels, LevelCost(Level.WARM, 0.0, 0.0, self.memory_bytes, self.device_bytes))
+        return self._levels
+
+    @property
+    def ladder(self) -> Ladder:
+        """The rungs that are worth standing on, in seconds of a replica that is warm and idle."""
+        rungs = [Rung(Level.WARM, 1.0, 0.0), Rung(Level.ABSENT, 0.0, self.start_s())]
+        if self._sleeps:
+            rungs.append(Rung(Level.ASLEEP, self._asleep_share, self.wake_s()))
+        return Ladder.of(rungs, WAIT_VALUE)
+
+    @property
+    def _asleep_share(self) -> float:
+        """What a sleeping replica costs beside a warm one: by their bytes, where both are known."""
+        warm = self.memory_bytes + DEVICE_BYTE * self._device_bytes
+        asleep = self._asleep_bytes + DEVICE_BYTE * self._asleep_device_bytes
+        return asleep / warm if warm and asleep else ASLEEP_SHARE
 
     @property
     def memory_bytes(self) -> int:
@@ -119,6 +207,11 @@ class ModelCosts:
         """Return what was learned as plain JSON values."""
         return {
             "start": self._start.dump(),
+            "wake": self._wake.dump(),
+            "sleeps": self._sleeps,
+            "asleep_bytes": self._asleep_bytes,
+            "asleep_device_bytes": self._asleep_device_bytes,
+            "device_bytes": self._device_bytes,
             "start_bytes": self._start_bytes,
             "growth_bytes": self._growth_bytes,
             "service": self._service.dump(),
@@ -135,10 +228,17 @@ class ModelCosts:
         sizes = number(member(data, "start_bytes")), number(member(data, "growth_bytes"))
         fresh = (
             DurationHistogram(self.start_s()).load(member(data, "start")),
+            DurationHistogram(self.wake_s()).load(member(data, "wake")),
             DecayedMean(0.0).load(member(data, "service")),
             LinearFit().load(member(data, "fit")),
             DecayedMean(0.0).load(member(data, "tokens_out")),
             DecayedMean(0.0).load(member(data, "first_event")),
         )
+        asleep = number(member(data, "asleep_bytes")), number(member(data, "asleep_device_bytes"))
+        device_bytes, sleeps = number(member(data, "device_bytes")), member(data, "sleeps")
+        if sleeps not in (True, False):
+            raise ValueError(f"{sleeps!r:.50} where true or false is needed")
         self._start_bytes, self._growth_bytes = sizes
-        self._start, self._service, self._fit, self._tokens_out, self._first_event = fresh
+        self._asleep_bytes, self._asleep_device_bytes = asleep
+        self._device_bytes, self._sleeps, self._levels = device_bytes, bool(sleeps), None
+        self._start, self._wake, self._service, self._fit, self._tokens_out, self._first_event = fresh

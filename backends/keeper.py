@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from backends.contract import StartFailed
-from backends.planning import Action, Refuse, Start, Stop, Wait, next_retry, over_budget, plan
+from backends.planning import Action, Demote, Refuse, Start, Stop, Wait, Wake, next_retry, over_budget, plan
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot
 from backends.warmth.keeping import Habits
@@ -172,6 +172,10 @@ class Keeper:
                 self._begin(pool)
             case Stop():
                 pool.stop_replica(action.replica)
+            case Demote():
+                pool.demote_replica(action.replica)
+            case Wake():
+                pool.wake_replica(action.replica)
             case Refuse():
                 pool.refuse_waiting(action.why)
             case Wait():

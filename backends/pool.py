@@ -7,9 +7,10 @@ from typing import NamedTuple, cast
 
 from backends.contract import Backend, DeadlineExceeded, Dispatched, Job, Made, UpstreamFailed, Usage, WorkerDied
 from backends.limit import Limit
+from backends.pool_limits import PoolLimits
 from backends.replica import Replica
 from backends.sending import Passed, SendingBackend, Sent, Written
-from backends.slots import PoolLimits, Slots
+from backends.slots import Slots
 
 __all__ = ["Answered", "Begun", "Pool", "PoolLimits"]
 

@@ -1,22 +1,24 @@
-"""The life of one replica: brought up, watched, closed. Knows nothing of queues or of why it should live."""
+"""Where one replica stands: its state, its level, its jobs. Knows nothing of queues or of why it should live."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any
 
-from backends.contract import AnsweringBackend, Backend, Engine, Job, Made, StartFailed
+from backends.contract import AnsweringBackend, Backend, Job, Made
 from backends.sending import SendingBackend
+from backends.sleeping import SleepingBackend, StartNote
 from backends.snapshot import ReplicaSnapshot, ReplicaState
+from backends.warmth.ladder import Level
 
-MEMORY_SAMPLE_S = 5.0
+_LEAVING = (ReplicaState.DRAINING, ReplicaState.FAILED)
 
 
 class Replica:
     """One replica's state; its pool reads and changes it between awaits, `run` of the pool carries it along.
 
     `since` is when the state was entered, `ready_at` when it first took jobs, `idle_since` when its last job left.
-    `answer` is the backend's, where it has one; `sending` is the backend where it can be sent a job without waiting.
+    `answer` is the backend's, where it has one; `sending` is the backend where it can be sent a job without waiting,
+    `sleeping` where it can sleep. `level` is the last that it reached; `moved` is set to have its task take it to the
+    next one. `device_bytes` is what it was measured to hold of devices.
     """
 
     def __init__(self, name: str, now: float) -> None:
@@ -28,15 +30,25 @@ class Replica:
         self.idle_since: float | None = None
         self.in_flight = 0
         self.memory_bytes = 0
+        self.device_bytes = 0
+        self.level = Level.ABSENT
+        self.note = StartNote()
         self.backend: Backend | None = None
         self.answer: Callable[[Job], Awaitable[Sequence[Made]]] | None = None
         self.sending: SendingBackend | None = None
+        self.sleeping: SleepingBackend | None = None
         self.stopping = asyncio.Event()
+        self.moved = asyncio.Event()
 
     @property
     def alive(self) -> bool:
         """Whether it takes jobs, or will."""
         return self.state in (ReplicaState.STARTING, ReplicaState.READY)
+
+    @property
+    def staying(self) -> bool:
+        """Whether it is on its way up or there, asleep or on its way there: anything but out."""
+        return self.state not in _LEAVING
 
     def become(self, state: ReplicaState, now: float) -> None:
         """Enter a state."""
@@ -48,8 +60,27 @@ class Replica:
         self.backend = backend
         self.answer = backend.answer if isinstance(backend, AnsweringBackend) else None
         self.sending = backend if isinstance(backend, SendingBackend) else None
+        self.sleeping = backend if isinstance(backend, SleepingBackend) and backend.can_sleep else None
         self.ready_at = self.idle_since = now
+        self.level = Level.WARM
         self.become(ReplicaState.READY, now)
+
+    def doze(self, now: float) -> None:
+        """Take no more jobs and go to sleep; one that holds a job, or cannot sleep, stays as it is."""
+        if self.state is ReplicaState.READY and self.in_flight == 0 and self.sleeping is not None:
+            self.become(ReplicaState.DOZING, now)
+            self.moved.set()
+
+    def asleep(self, now: float) -> None:
+        """Note that it sleeps."""
+        self.level = Level.ASLEEP
+        self.become(ReplicaState.ASLEEP, now)
+
+    def rouse(self, now: float) -> None:
+        """Wake up; one that does not sleep stays as it is."""
+        if self.state is ReplicaState.ASLEEP:
+            self.become(ReplicaState.STARTING, now)
+            self.moved.set()
 
     def drain(self, now: float) -> None:
         """Take no more jobs, and stop when the last one has left."""
@@ -65,8 +96,9 @@ class Replica:
             if self.state is ReplicaState.DRAINING:
                 self.stopping.set()
 
-    def snapshot(self, remaining_start_s: float, learned_bytes: int) -> ReplicaSnapshot:
-        """Return what it looks like now; before it was measured it holds what was learned of others."""
+    def snapshot(self, remaining_start_s: float, learned_bytes: int, learned_device_bytes: int = 0) -> ReplicaSnapshot:
+        """Return what it looks like now; before it was measured, or on its way, it holds what was learned of others."""
+        moving = self.state in (ReplicaState.STARTING, ReplicaState.DOZING)
         return ReplicaSnapshot(
             name=self.name,
             state=self.state,
@@ -74,57 +106,7 @@ class Replica:
             since=self.since,
             idle_since=self.idle_since if self.in_flight == 0 else None,
             remaining_start_s=remaining_start_s,
-            memory_bytes=self.memory_bytes or learned_bytes,
+            memory_bytes=max(self.memory_bytes, learned_bytes) if moving else self.memory_bytes or learned_bytes,
+            level=self.level,
+            device_bytes=max(self.device_bytes, learned_device_bytes) if moving else self.device_bytes,
         )
-
-
-async def bring_up(engine: Engine, stopping: asyncio.Event, timeout_s: float) -> Backend | None:
-    """Start a backend; return `None` when told to stop meanwhile.
-
-    Raises `StartFailed`, also when `timeout_s` has passed. Nothing of the start is left behind in either case.
-    """
-    start = asyncio.ensure_future(engine.start())
-    stop = asyncio.ensure_future(stopping.wait())
-    backend: Backend | None = None
-    try:
-        await asyncio.wait({start, stop}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if stop.done():
-            return None
-        if not start.done():
-            raise StartFailed(f"not ready after {timeout_s:g} s, the limit for a start")
-        backend = start.result()
-        return backend
-    finally:
-        await _end(stop)
-        if backend is None:
-            await _undo(start)
-
-
-async def watch(backend: Backend, stopping: asyncio.Event, sample: Callable[[int], None]) -> str | None:
-    """Watch a backend until it ends (return why) or it is told to stop (return `None`); `sample` gets its memory."""
-    ended = asyncio.ensure_future(backend.wait_exit())
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        while True:
-            await asyncio.wait({ended, stop}, timeout=MEMORY_SAMPLE_S, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                return ended.result()
-            if stop.done():
-                return None
-            sample(backend.memory_bytes())
-    finally:
-        await _end(ended)
-        await _end(stop)
-
-
-async def _end(task: "asyncio.Future[Any]") -> None:
-    task.cancel()
-    await asyncio.wait({task})
-
-
-async def _undo(start: "asyncio.Future[Backend]") -> None:
-    """Cancel a start; where it had come through after all, close what it made."""
-    await _end(start)
-    if not start.cancelled() and start.exception() is None:
-        with suppress(asyncio.CancelledError):
-            await start.result().close()

@@ -6,17 +6,21 @@ what is done in a slot.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from backends.climbing import bring_up, doze, rouse, watch
 from backends.contract import Backend, DeadlineExceeded, Engine, Job, QueueFull, StartFailed, Task
 from backends.costs import ModelCosts
 from backends.demand import Demand
 from backends.failures import LEAST_RETRY_S, Failures
 from backends.line import Line
-from backends.replica import Replica, bring_up, watch
+from backends.pool_limits import PoolLimits
+from backends.replica import Replica
+from backends.sleeping import SleepFailed
 from backends.snapshot import PoolSnapshot, ReplicaState
-from backends.warmth.ladder import two_rungs
+from backends.warmth.ladder import Level
+from backends.warmth.schedule import least_replicas
 
 _log = logging.getLogger(__name__)
 
@@ -24,20 +28,6 @@ _log = logging.getLogger(__name__)
 STABLE_S = 60.0
 
 _NO_JOB = Job(Task.INFER)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """How far a pool may go: replicas, jobs in the queue, seconds for one start.
-
-    `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the forecast.
-    """
-
-    min_replicas: int = 0
-    max_replicas: int = 1
-    queue: int = 128
-    start_timeout_s: float = 120.0
-    keep_warm_s: float | None = None
 
 
 class Slots:
@@ -57,6 +47,7 @@ class Slots:
         demand: Demand,
         clock: Callable[[], float],
         wake_keeper: Callable[[], None],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.model = model
         self.engine = engine
@@ -65,6 +56,7 @@ class Slots:
         self.demand = demand
         self._clock = clock
         self._wake_keeper = wake_keeper
+        self._wall_clock = wall_clock
         self._line: Line[Replica] = Line(self._release)
         self._background: Line[Replica] = Line(self._release)
         self._replicas: list[Replica] = []
@@ -77,8 +69,8 @@ class Slots:
         self.price()
 
     def price(self) -> None:
-        """Weigh keeping a replica up by what a start has been learned to take."""
-        self.demand.keeping.price(two_rungs(self.costs.start_s()))
+        """Weigh the levels of warmth by what was learned of their costs."""
+        self.demand.keeping.price(self.costs.ladder)
 
     async def warm_up(self, deadline: float) -> None:
         """Return when a replica is up; ask for one as a job would. Raises what `stream` raises before an event."""
@@ -104,8 +96,20 @@ class Slots:
     def stop_replica(self, name: str) -> None:
         """Take a replica out of service: it ends when its last job has left. Unknown names are gone already."""
         for replica in self._replicas:
-            if replica.name == name and replica.alive:
+            if replica.name == name and replica.staying:
                 replica.drain(self._clock())
+
+    def demote_replica(self, name: str) -> None:
+        """Put a replica to sleep; one that has got a job, or cannot sleep, stays as it is."""
+        for replica in self._replicas:
+            if replica.name == name:
+                replica.doze(self._clock())
+
+    def wake_replica(self, name: str) -> None:
+        """Wake a replica that sleeps; a job that waits is bound to it once it is up."""
+        for replica in self._replicas:
+            if replica.name == name:
+                replica.rouse(self._clock())
 
     def refuse_waiting(self, why: str) -> None:
         """Fail everybody in the queue with `StartFailed`."""
@@ -118,12 +122,12 @@ class Slots:
         backend: Backend | None = None
         reason: str | None = "ended by an internal error"
         try:
-            backend = await bring_up(self.engine, replica.stopping, self.limits.start_timeout_s)
+            backend = await bring_up(self.engine, replica, self.limits.start_timeout_s)
             if backend is None:
                 reason = None
                 return
             self._up(replica, backend)
-            reason = await watch(backend, replica.stopping, lambda size: self._sample(replica, size))
+            reason = await self._carry(replica, backend)
         except StartFailed as error:
             reason = str(error)
         except asyncio.CancelledError:
@@ -135,18 +139,40 @@ class Slots:
                 # What a server printed once it had served may quote requests, which no log of ours may have.
                 _log.warning("%s failed: %s", replica.name, reason.partition("\n")[0] if served else reason)
                 self._lost(replica, reason)
-            if replica.alive:
+            if replica.staying:
                 replica.become(ReplicaState.DRAINING, self._clock())
             await self._gone(replica, backend)
 
+    async def _carry(self, replica: Replica, backend: Backend) -> str | None:
+        """Watch a replica and move it between its levels; return why it ended, None where it was told to."""
+        while True:
+            reason = await watch(backend, replica, lambda size: self._sample(replica, size))
+            if reason is not None or replica.stopping.is_set():
+                return reason
+            replica.moved.clear()
+            began, falls = self._clock(), replica.state is ReplicaState.DOZING
+            try:
+                reason = await (doze if falls else rouse)(backend, replica, self.limits.start_timeout_s)
+            except SleepFailed as error:
+                _log.warning("%s does not fall asleep and is stopped: %s", replica.name, error)
+                return None
+            if reason is not None or replica.stopping.is_set():
+                return reason
+            if falls:
+                replica.asleep(self._clock())
+                self._wake_keeper()
+            else:
+                self.costs.learn_wake(self._clock() - began)
+                self._ready(replica, backend)
+
     def snapshot(self, now: float) -> PoolSnapshot:
         """Return what the pool looks like at `now`."""
-        learned = self.costs.memory_bytes
-        replicas = tuple(r.snapshot(self._remaining_start_s(r, now), learned) for r in self._replicas)
+        learned, on_devices = self.costs.memory_bytes, self.costs.device_bytes
+        replicas = tuple(r.snapshot(self._remaining_start_s(r, now), learned, on_devices) for r in self._replicas)
         waits_since = [line.oldest for line in (self._line, self._background) if line.oldest is not None]
         return PoolSnapshot(
             model=self.model,
-            min_replicas=0 if self.resting else self.limits.min_replicas,
+            min_replicas=0 if self.resting else self._least(),
             max_replicas=0 if self.resting else self.limits.max_replicas,
             slots_per_replica=self.engine.concurrency,
             replicas=replicas,
@@ -167,6 +193,8 @@ class Slots:
             retry_at=self._failures.retry_at,
             last_failure=self._failures.last,
             closing=self._closing,
+            rungs=self.demand.keeping.ladder.levels,
+            costs=self.costs.levels,
         )
 
     async def drain(self, deadline: float) -> bool:
@@ -279,9 +307,13 @@ class Slots:
                 return
 
     def _up(self, replica: Replica, backend: Backend) -> None:
-        now = self._clock()
-        replica.up(backend, now)
-        self.costs.learn_start(now - replica.started_at)
+        self.costs.learn_start(self._clock() - replica.started_at)
+        self._ready(replica, backend)
+
+    def _ready(self, replica: Replica, backend: Backend) -> None:
+        """Give a replica that has reached the warmest level its first jobs."""
+        replica.up(backend, self._clock())
+        self.costs.learn_sleeps(can=replica.sleeping is not None)
         self.price()
         self._sample(replica, backend.memory_bytes())
         self._dispatch()
@@ -289,15 +321,18 @@ class Slots:
 
     def _sample(self, replica: Replica, size: int) -> None:
         if size:
-            learn = self.costs.learn_memory if replica.memory_bytes else self.costs.learn_start_memory
+            if replica.level is Level.ASLEEP:
+                learn = self.costs.learn_asleep_memory
+            else:
+                learn = self.costs.learn_memory if replica.memory_bytes else self.costs.learn_start_memory
             replica.memory_bytes = size
             learn(size)
 
     def _lost(self, replica: Replica, reason: str) -> None:
         """Note that a replica failed, once; one that was told to stop owes no reason."""
         now = self._clock()
-        if replica.alive:
-            stable = replica.state is ReplicaState.READY and now - replica.ready_at >= STABLE_S
+        if replica.staying:
+            stable = replica.state is not ReplicaState.STARTING and now - replica.ready_at >= STABLE_S
             served = replica.state is not ReplicaState.STARTING
             self._failures.note(reason, now, first=stable, served=served)
             replica.become(ReplicaState.FAILED, now)
@@ -317,9 +352,17 @@ class Slots:
             self._wake_keeper()
 
     def _hopeless(self, deadline: float | None) -> StartFailed | None:
-        if self._failures.count == 0 or any(r.alive for r in self._replicas):
+        if self._failures.count == 0 or any(r.staying for r in self._replicas):
             return None
         return self._failures.hopeless(self._clock(), deadline, self.costs.start_s())
+
+    def _least(self) -> int:
+        """Return how many replicas run at least now; those of a shift start so early that they are up by then."""
+        limits = self.limits
+        if not limits.schedule:
+            return limits.min_replicas
+        shifts = least_replicas(limits.schedule, self._wall_clock(), ahead_s=self.costs.start_s(0.9))
+        return max(limits.min_replicas, min(shifts, limits.max_replicas))
 
     def _waiting(self) -> int:
         return len(self._line) + len(self._background)
@@ -327,7 +370,7 @@ class Slots:
     def _remaining_start_s(self, replica: Replica, now: float) -> float:
         if replica.state is not ReplicaState.STARTING:
             return 0.0
-        return self.costs.remaining_start_s(now - replica.started_at)
+        return self.costs.remaining_start_s(now - replica.since, replica.level)
 
     def _retry_after_s(self, now: float) -> float:
         """Until half of the queue has been served, at the learned service time."""

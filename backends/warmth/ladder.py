@@ -52,6 +52,11 @@ class Ladder:
             raise ValueError("a ladder needs at least one rung")
         return cls(tuple(kept), wait)
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels of the rungs, the warmest first."""
+        return tuple([rung.level for rung in self.rungs])
+
     def leave_after_s(self, place: int) -> float:
         """Return the idle time after which the rung below this place has become the cheaper one: the break-even.
 

@@ -1,0 +1,21 @@
+"""How far one pool may go, as the operator wrote it."""
+
+from dataclasses import dataclass
+
+from backends.warmth.schedule import Shift
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How far a pool may go: replicas, jobs in the queue, seconds for one start.
+
+    `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the forecast. `schedule`
+    has the hours in which the minimum is another.
+    """
+
+    min_replicas: int = 0
+    max_replicas: int = 1
+    queue: int = 128
+    start_timeout_s: float = 120.0
+    keep_warm_s: float | None = None
+    schedule: tuple[Shift, ...] = ()
