@@ -144,6 +144,10 @@ def _of_model(path: Path, model: ModelSettings) -> Iterator[Conflict]:
     if pool.min > pool.max:
         message = f"is more than pool.max, which is {pool.max}"
         yield Conflict((*path, "pool", "min"), pool.min, message, ((*path, "pool", "max"),))
+    for index, hours in enumerate(pool.schedule):
+        if hours.min > pool.max:
+            message = f"is more than pool.max, which is {pool.max}"
+            yield Conflict((*path, "pool", "schedule", index, "min"), hours.min, message, ((*path, "pool", "max"),))
     yield from _of_task(path, model)
     if engines == ["http"]:
         for field in sorted(pool.model_fields_set - {"queue"}):

@@ -73,12 +73,18 @@ def difference_of_plain(old: Mapping[str, Any], new: Mapping[str, Any]) -> Diffe
 def _changes(path: Path, old: Any, new: Any) -> Iterator[Change]:
     if path in _LISTED_BY_NAME:
         old, new = ({item["name"]: item for item in items or ()} for items in (old, new))
+    elif _has_sections(old) or _has_sections(new):
+        old, new = (dict(enumerate(items or ())) for items in (old, new))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for step in (*old, *(key for key in new if key not in old)):
             yield from _changes((*path, step), old.get(step), new.get(step))
     elif old != new:
         effect, words = effect_of(path, old, new)
         yield Change(path, _text(old), _text(new), effect, words)
+
+
+def _has_sections(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
 
 
 def _text(value: Any) -> str | None:

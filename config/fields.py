@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
 
 from config import parsing
+from config.hours import DAYS_PATTERN, HOURS_PATTERN, days_text, hours_text, parse_days, parse_hours, parse_zone
 from config.problems import suggestion
 from config.units import (
     SHARE_PATTERN,
@@ -114,6 +115,7 @@ _MEMORY: list[dict[str, Any]] = [
     {"type": "string", "pattern": SHARE_PATTERN},
     {"const": 0},
 ]
+_ONE_DAY: dict[str, Any] = {"type": "string", "pattern": DAYS_PATTERN}
 _THRESHOLD: dict[str, Any] = {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
 
 Size = Annotated[int, PlainSerializer(size_text)]
@@ -135,6 +137,19 @@ KeepWarm = Annotated[
     PlainSerializer(_keep_warm_text),
     _schema(anyOf=[{"type": "string", "pattern": TIME_PATTERN}, {"enum": ["predict", 0]}]),
 ]
+Days = Annotated[
+    tuple[int, ...],
+    PlainValidator(parse_days),
+    PlainSerializer(days_text),
+    _schema(anyOf=[_ONE_DAY, {"type": "array", "items": _ONE_DAY, "minItems": 1}]),
+]
+Hours = Annotated[
+    tuple[int, int],
+    PlainValidator(parse_hours),
+    PlainSerializer(hours_text),
+    _schema(type="string", pattern=HOURS_PATTERN),
+]
+Zone = Annotated[str, PlainValidator(parse_zone), _TEXT]
 Memory = Annotated[Allowance, PlainValidator(parse_allowance), PlainSerializer(allowance_text), _schema(anyOf=_MEMORY)]
 Threshold = Annotated[float, PlainValidator(parsing.parse_threshold), WithJsonSchema(_THRESHOLD)]
 Share = Annotated[

@@ -14,10 +14,12 @@ from pydantic.fields import FieldInfo
 from config.caching import CacheSettings, RouteCacheSettings
 from config.fields import (
     CommandLine,
+    Days,
     Digest,
     Duration,
     FilePath,
     Gpus,
+    Hours,
     KeepWarm,
     Listen,
     Memory,
@@ -30,6 +32,7 @@ from config.fields import (
     Url,
     UrlPath,
     Variable,
+    Zone,
     duration_from,
     exactly_one,
     one_of,
@@ -151,6 +154,17 @@ class HttpSettings(Section):
     concurrency: Annotated[int, whole(1)] = Field(default=64, description="Requests in flight to it at a time.")
 
 
+class ScheduleSettings(Section):
+    """Hours in which more replicas run than `min` says."""
+
+    days: Days = Field(
+        default=(0, 1, 2, 3, 4, 5, 6), description="Days that it begins on: `mon-fri`, `sat`, or a list of these."
+    )
+    hours: Hours = Field(description="Hours of the day such as `8-18` or `22:30-6`, which ends on the next day.")
+    min: Annotated[int, whole(1)] = Field(description="Replicas that run at least within these hours.")
+    time_zone: Zone = Field(default="UTC", description="Whose clocks count, such as `Europe/Berlin`.")
+
+
 class PoolSettings(Section):
     """How many replicas of a model run, and who waits for them."""
 
@@ -168,6 +182,9 @@ class PoolSettings(Section):
         default=None,
         alias="keep_warm",
         description="How long an idle replica above `min` stays: `predict` (by demand), or a fixed time such as `10m`.",
+    )
+    schedule: tuple[ScheduleSettings, ...] = Field(
+        default=(), description="Hours in which at least so many replicas run; they are up when these begin."
     )
 
 

@@ -14,6 +14,7 @@ from config.difference import Difference, difference, difference_of_plain
 from config.effects import Effect
 from config.load import load, parse
 from config.plain import plain
+from config.problems import dotted
 from config.section import Section
 from config.settings import Settings, fields_of, section_in
 
@@ -68,7 +69,7 @@ def with_other(data: dict[str, Any], place: Place) -> dict[str, Any]:
 
 def key_of(place: Place) -> str:
     """Return the key of a change at this place: the key of a client is known by its name."""
-    return ".".join("team-a" if step == 0 else str(step) for step in place)
+    return dotted(["team-a" if place[:index] == ("server", "keys") else step for index, step in enumerate(place)])
 
 
 def test_the_example_has_every_section() -> None:

@@ -16,6 +16,7 @@ from backends.pool import Pool, PoolLimits
 from backends.upstream import HttpEngine
 from backends.upstream_wire import OpenAIWire
 from backends.warmth.keeping import Keeping
+from backends.warmth.schedule import Shift
 from backends.wire import Wire
 from config.fields import Gpus
 from config.settings import Api, ModelSettings, PoolSettings, Settings
@@ -108,6 +109,7 @@ def limits_of(name: str, settings: Settings) -> PoolLimits:
         queue=pool.queue,
         start_timeout_s=pool.start_timeout_s,
         keep_warm_s=pool.keep_warm_s,
+        schedule=tuple(Shift(frozenset(each.days), *each.hours, each.min, each.time_zone) for each in pool.schedule),
     )
 
 
