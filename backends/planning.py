@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
+from backends.turns import busy, is_over, turn_of, why_over
 from backends.warmth.giving_way import Resident, first_to_go
 
 
@@ -144,8 +145,12 @@ def _want(now: float, pool: PoolSnapshot, policy: Policy) -> _Want | None:
     if room > 0 and pool.queued and (count := _for_queue(pool)):
         why = f"{pool.queued} queued for up to {pool.oldest_wait_s:.1f} s, {alive} up, start-up {pool.start_s:.1f} s"
         return _Want(pool, min(room, count), True, (1, -pool.oldest_wait_s), why)
+    if room > 0 and not alive and pool.promised_since is not None:
+        waited_s = now - pool.promised_since
+        return _Want(pool, 1, True, (1, -waited_s), f"promised {waited_s:.1f} s ago to who comes again")
     if room > 0 and (count := _for_forecast(now, pool, policy)):
-        why = f"{_course_words(now, pool)}, {_load_words(pool)}, {alive} up"
+        hint = f"{pool.hinted} hinted at, " if pool.hinted else ""
+        why = f"{hint}{_course_words(now, pool)}, {_load_words(pool)}, {alive} up"
         return _Want(pool, min(room, count), False, (2, -value_per_byte(pool)), why)
     return None
 
@@ -170,11 +175,13 @@ def _for_queue(pool: PoolSnapshot) -> int:
 
 def _for_forecast(now: float, pool: PoolSnapshot, policy: Policy) -> int:
     """Count the replicas that the expected demand is worth before anybody asked."""
-    if pool.closing or pool.keep_warm_s is not None:
+    if pool.closing:
         return 0
+    if pool.keep_warm_s is not None:
+        return max(0, pool.hinted - len(pool.alive))
     offered = _offered(now, pool, policy)
     by_load = math.ceil(offered / policy.utilisation) if offered > policy.utilisation else 0
-    return max(0, max(by_load, int(pool.is_wanted(now))) - len(pool.alive))
+    return max(0, max(by_load, pool.hinted, int(pool.is_wanted(now))) - len(pool.alive))
 
 
 def _surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop]:
@@ -199,9 +206,9 @@ def _surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop]:
 def _expected(now: float, pool: PoolSnapshot, policy: Policy) -> int:
     """Count the replicas that are worth keeping though nobody asks just now."""
     if pool.keep_warm_s is not None:
-        return 0
+        return pool.hinted
     by_load = math.ceil(_offered(now, pool, policy) * policy.stop_margin / policy.utilisation)
-    return by_load if by_load > 1 else int(pool.is_wanted(now))
+    return max(pool.hinted, by_load if by_load > 1 else int(pool.is_wanted(now)))
 
 
 def _residency_s(pool: PoolSnapshot, policy: Policy) -> float:
@@ -277,6 +284,8 @@ class _Room:
         self._freeing = sum(r.memory_bytes for r in replicas if r.name in stopping or r.state in _LEAVING)
         self._freeing += leaving_bytes
         self._idle = [(pool, replica) for pool in pools for replica in _evictable(now, pool, stopping)]
+        self._busy = [(pool, replica) for pool in pools for replica in busy(pool, stopping)]
+        self._now = now
         self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
         self._begun: set[str] = set()
 
@@ -295,7 +304,8 @@ class _Room:
         victims = self._victims(pool, need - self._free - self._freeing) if want.urgent else []
         self._freeing += sum(r.memory_bytes for _, r in victims)
         stops: list[Action] = [
-            Stop(p.model, r.name, f"{_mib(r.memory_bytes)} for {pool.model}, {_idle_words(p)}") for p, r in victims
+            Stop(p.model, r.name, f"{_mib(r.memory_bytes)} for {pool.model}, {self._why(p, r, pool)}")
+            for p, r in victims
         ]
         held = f"needs {_mib(need)}, {_mib(self._budget - self._free)} of {_mib(self._budget)} are held"
         if need > self._free + self._freeing:
@@ -316,17 +326,37 @@ class _Room:
         return sum(size for model, size in self._lasting.items() if model != pool.model)
 
     def _victims(self, wanting: PoolSnapshot, missing: int) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
-        """Pick the idle replicas that give way first until they free `missing` bytes; none where all cannot."""
+        """Pick the replicas that give way first until they free `missing` bytes; none where all cannot.
+
+        Idle ones first, then the busy ones whose turn is over, the longest up first: these end what they hold.
+        """
         left = {item[1].name: item for item in self._idle if item[0].model != wanting.model}
         chosen: list[tuple[PoolSnapshot, ReplicaSnapshot]] = []
         while missing > 0 and left:
             residents = [Resident(name, value_per_byte(p), r.since) for name, (p, r) in left.items()]
             chosen.append(left.pop(first_to_go(residents).name))
             missing -= chosen[-1][1].memory_bytes
+        over = self._over(wanting)
+        while missing > 0 and over:
+            chosen.append(over.pop())
+            missing -= chosen[-1][1].memory_bytes
         if missing > 0:
             return []
         self._idle = [item for item in self._idle if item not in chosen]
+        self._busy = [item for item in self._busy if item not in chosen]
         return chosen
+
+    def _over(self, wanting: PoolSnapshot) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
+        """List the busy replicas whose turn is over, where the model has none of its own; the longest up last."""
+        if wanting.alive:
+            return []
+        waiting = turn_of(wanting, self._now)
+        others = [item for item in self._busy if item[0].model != wanting.model]
+        over = [(p, r) for p, r in others if is_over(turn_of(p, self._now, r), waiting)]
+        return sorted(over, key=lambda item: -item[1].since)
+
+    def _why(self, pool: PoolSnapshot, replica: ReplicaSnapshot, wanting: PoolSnapshot) -> str:
+        return why_over(self._now, pool, replica, wanting) or _idle_words(pool)
 
 
 def _by_value(idle: list[tuple[PoolSnapshot, ReplicaSnapshot]]) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:

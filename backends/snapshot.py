@@ -71,8 +71,9 @@ class PoolSnapshot:
     when the last job ended (None while one is here, and before the first); `course_words` tells how it came about.
     `rungs` are the levels that the places of `course` stand for, the warmest first. `costs` has an entry for each level
     that a replica of this model can stand on, the coldest first: where `ASLEEP` is among them, idle ones can sleep.
-    `retry_at` is when the next start may be tried after `failures` failures in a row; `closing` says that it takes no
-    new jobs.
+    `hinted` is how many replicas somebody said to be needed soon; `promised_since`: since when somebody is expected
+    back who was sent away until one is up. `retry_at` is when the next start may be tried after `failures` failures in
+    a row; `closing` says that it takes no new jobs.
     """
 
     model: str
@@ -99,6 +100,8 @@ class PoolSnapshot:
     closing: bool = False
     rungs: tuple[Level, ...] = (Level.WARM, Level.ABSENT)
     costs: tuple[LevelCost, ...] = ()
+    hinted: int = 0
+    promised_since: float | None = None
 
     @property
     def alive(self) -> tuple[ReplicaSnapshot, ...]:
@@ -125,6 +128,8 @@ class PoolSnapshot:
 
     def wanted_level(self, now: float) -> Level:
         """Return how warm one replica is worth keeping though nobody asks just now."""
+        if self.hinted:
+            return Level.WARM
         if self.idle_since is None:
             return Level.WARM if self.queued > 0 or self.in_flight > 0 else Level.ABSENT
         return self.rungs[self.course.place_at(max(0.0, now - self.idle_since))]

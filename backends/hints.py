@@ -1,0 +1,102 @@
+"""What callers said of what they will ask for: models to have warm, for a time, within a credit that runs out.
+
+Knows no pool; no clock: every call brings `now`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# What each caller's hints may hold is given for an hour, once a day: a hint brings a start forward, and keeps nothing.
+CREDIT_LASTS_S = 3600.0
+REFILLED_IN_S = 86400.0
+
+# A model whose memory was not measured yet is charged as one of this size.
+LEAST_BYTES = 64 * 2**20
+# Beyond so many callers those whose credit is fullest are forgotten, which costs them nothing or little.
+_MOST_CALLERS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What was granted of a hint: so many replicas for `for_s` from now on, 0 where the credit is used up.
+
+    `left` is the share of the credit that is left, `enough_in_s` the time until the whole hint would be granted.
+    """
+
+    replicas: int
+    for_s: float
+    left: float
+    enough_in_s: float
+
+
+class Hints:
+    """The hints on one model: at most one of each caller is in force, the last."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[int, float]] = {}
+        self._promised: tuple[float, float] | None = None
+
+    def give(self, caller: str, replicas: int, until: float) -> None:
+        """Note that a caller will ask for the model before `until`."""
+        self._of[caller] = (replicas, until)
+
+    def promise(self, now: float, until: float) -> None:
+        """Note that somebody was told to come again before `until`."""
+        since, before = self._promised or (now, until)
+        self._promised = (since if before > now else now, max(before, until))
+
+    def replicas(self, now: float) -> int:
+        """Return how many replicas are hinted at."""
+        if not self._of:
+            return 0
+        self._of = {caller: hint for caller, hint in self._of.items() if hint[1] > now}
+        return max((replicas for replicas, _ in self._of.values()), default=0)
+
+    def until(self, caller: str, now: float) -> float:
+        """Return until when a caller's hint is in force; `now` where there is none."""
+        return max(now, self._of.get(caller, (0, now))[1])
+
+    def promised_since(self, now: float) -> float | None:
+        """Return since when somebody is expected back who was sent away; None where nobody is."""
+        return self._promised[0] if self._promised is not None and self._promised[1] > now else None
+
+
+class Credits:
+    """What each caller's hints may still hold: bytes times seconds, refilled slowly.
+
+    `bytes_for_an_hour` says how much that is: what may be held for an hour a day.
+    """
+
+    def __init__(self, bytes_for_an_hour: Callable[[], int]) -> None:
+        self._bytes = bytes_for_an_hour
+        self._used: dict[str, tuple[float, float]] = {}
+
+    def spend(self, caller: str, *, size: int, replicas: int, for_s: float, now: float) -> Grant:
+        """Take what a hint costs, or as much of it as there is."""
+        whole = self._whole
+        used, held = self._used_by(caller, now), max(size, LEAST_BYTES) * replicas
+        granted_s = max(0.0, min(for_s, (whole - used) / held))
+        used += granted_s * held
+        missing = (for_s - granted_s) * held
+        self._used[caller] = (used, now)
+        self._forget(now)
+        left = 1 - used / whole if whole else 0.0
+        enough_in_s = missing / whole * REFILLED_IN_S if whole else REFILLED_IN_S
+        return Grant(replicas if granted_s > 0 else 0, granted_s, left, enough_in_s)
+
+    def left(self, caller: str, now: float) -> float:
+        """Return the share of a caller's credit that is left."""
+        return 1 - self._used_by(caller, now) / self._whole if self._whole else 0.0
+
+    @property
+    def _whole(self) -> float:
+        return self._bytes() * CREDIT_LASTS_S
+
+    def _used_by(self, caller: str, now: float) -> float:
+        used, at = self._used.get(caller, (0.0, now))
+        return max(0.0, min(used, self._whole) - max(0.0, now - at) * self._whole / REFILLED_IN_S)
+
+    def _forget(self, now: float) -> None:
+        if len(self._used) > _MOST_CALLERS:
+            for caller in sorted(self._used, key=lambda name: self._used_by(name, now))[: _MOST_CALLERS // 2]:
+                del self._used[caller]
