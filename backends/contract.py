@@ -3,7 +3,7 @@
 Knows nothing of how a model runs, nor of the wire that a client speaks.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -103,7 +103,9 @@ class Job:
     `extra` holds the client's other fields under OpenAI's names and in its shapes (`tools`, `n`, `logprobs`), whatever
     its wire was: a backend honours each or refuses it with `BadJob`. A relay is all in `verbatim`, which the others may
     have too. `stream` says that the first client wants events as they are made; a backend may ignore it. A `background`
-    job yields to all others. An embed job that asks for `token_vectors` gets them where the model has any.
+    job yields to all others. An embed job that asks for `token_vectors` gets them where the model has any. A backend
+    that has an event while whoever runs the job waits for one may call the `tap` with it: it tells whether that was
+    taken, and what was is not yielded.
     """
 
     task: Task
@@ -118,6 +120,7 @@ class Job:
     stream: bool = False
     background: bool = False
     token_vectors: bool = False
+    tap: "Callable[[Made], bool] | None" = None
 
 
 @value

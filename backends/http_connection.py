@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._told: Callable[[], None] | None = None
+        self._straight: Callable[[bytes], bool] | None = None
         self._whole = False
         self._used = False
         self._known = known
@@ -79,6 +80,8 @@ class Connection(asyncio.Protocol):
         self._body_bytes = 0
         self._received_bytes = 0
         self._paused = False
+        self.diverted = False
+        """Whether the last `read` returned because what came went elsewhere."""
         self._until_close = False
         self._keep_alive = False
         self._overrun = False
@@ -135,15 +138,25 @@ class Connection(asyncio.Protocol):
         """Return all headers of the reply, with their names in lower case."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._headers.items()}
 
-    async def read(self) -> bytes:
-        """Return what has come of the body since the last time; nothing at its end. Raises `ExchangeFailed`."""
+    async def read(self, straight: Callable[[bytes], bool] | None = None) -> bytes:
+        """Return what has come of the body since the last time; nothing at its end. Raises `ExchangeFailed`.
+
+        What comes during the wait is given to `straight`, if any, and the wait ends when that returns False: then
+        nothing is returned either, and `diverted` is set.
+        """
+        self.diverted = False
         while not self._body:
             if self.complete:
                 return b""
             if self.error is not None:
                 raise self.error
-            self._waiter = self._loop.create_future()
-            await self._waiter
+            self._waiter, self._straight = self._loop.create_future(), straight
+            try:
+                await self._waiter
+            finally:
+                self._straight = None
+            if self.diverted:
+                return b""
         body = self._body
         data = body[0] if len(body) == 1 else b"".join(body)
         body.clear()
@@ -225,12 +238,7 @@ class Connection(asyncio.Protocol):
         self.since_s = self._now()
         if not self._received_bytes and self._take_known(data):
             return
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self.fail(ExchangeFailed("it switched to another protocol, unasked"))
-        except HttpParserError as error:
-            self.fail(ExchangeFailed(f"what it sent is not HTTP/1.1: {error}"))
+        self._parse(data)
         self._received_bytes += len(data)
         if self._received_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes and not self._ended():
             self._check_head(len(data))
@@ -241,7 +249,27 @@ class Connection(asyncio.Protocol):
             self._note(data)
         if self._head_done and (self.complete or not self._whole or self._paused):
             self._whole = False
-            self._wake()
+            if self._straight is None or not self._went_straight(self._straight):
+                self._wake()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self.fail(ExchangeFailed("it switched to another protocol, unasked"))
+        except HttpParserError as error:
+            self.fail(ExchangeFailed(f"what it sent is not HTTP/1.1: {error}"))
+
+    def _went_straight(self, straight: Callable[[bytes], bool]) -> bool:
+        """Give what came to who wants it at once, and tell whether the reader may wait on."""
+        waiter = self._waiter
+        if waiter is None or waiter.done() or not self._body or self._paused or self._ended():
+            return False
+        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._held_bytes = 0
+        self.diverted = not straight(data)
+        return not self.diverted
 
     def _note(self, data: bytes) -> None:
         """Keep a reply's head for `_take_known`, where it is the whole of what came and says how long its body is."""

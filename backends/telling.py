@@ -3,10 +3,10 @@
 Pure: bytes in, values out. Knows no connection and no wire's words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from backends.contract import Event, Frame, Made, Text, UpstreamFailed
-from backends.sse import SseParser
+from backends.sse import EventTooLongError, SseParser
 from backends.wire import Decoder
 
 
@@ -55,3 +55,37 @@ class Telling:
             self.error = error
         self.complete = decoder.complete
         return events
+
+
+class Straight:
+    """Takes a reply's bytes the moment they come, and gives what they say to `tap` while that takes it."""
+
+    __slots__ = ("_error", "_left", "_tap", "_telling")
+
+    def __init__(self, telling: Telling, tap: Callable[[Made], bool]) -> None:
+        self._telling = telling
+        self._tap = tap
+        self._left: Sequence[Made] = ()
+        self._error: EventTooLongError | None = None
+
+    def __call__(self, data: bytes) -> bool:
+        """Read what came, and tell whether all of it was taken; else `rest` has what was not."""
+        telling = self._telling
+        try:
+            made = telling.told(data)
+        except EventTooLongError as error:
+            self._error = error
+            return False
+        for place, item in enumerate(made):
+            # The others tell something of the whole answer to those on the way, who are to see them.
+            if not (type(item) is tuple or type(item) is Text) or not self._tap(item):
+                self._left = made[place:]
+                return False
+        return telling.error is None and not telling.complete
+
+    def rest(self) -> Sequence[Made]:
+        """Return what was not taken, once. Raises `EventTooLongError`."""
+        if self._error is not None:
+            raise self._error
+        left, self._left = self._left, ()
+        return left

@@ -27,7 +27,7 @@ from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import Connection, ExchangeFailed, Silent
 from backends.sending import Passed, Written
 from backends.sse import EventTooLongError
-from backends.telling import Telling
+from backends.telling import Straight, Telling
 from backends.upstream_wire import OpenAIWire
 from backends.wire import Wire, as_it_came
 
@@ -121,8 +121,8 @@ class HttpBackend:
                     yield made
             elif _is_stream(reply):
                 telling = self._telling(reply, job)
-                while telling.error is None and (data := await (_last(reply) if telling.complete else reply.read())):
-                    for made in telling.told(data):
+                async for several in _told(reply, telling, job.tap):
+                    for made in several:
                         yield made
                 for event in telling.end():
                     yield event
@@ -146,8 +146,8 @@ class HttpBackend:
                 return [*_before(reply), *[made async for made in _relayed(reply, job)]]
             if _is_stream(reply):
                 telling, told = self._telling(reply, job), list[Made](_before(reply))
-                while telling.error is None and (data := await (_last(reply) if telling.complete else reply.read())):
-                    told += telling.told(data)
+                async for several in _told(reply, telling, None):
+                    told += several
                 return [*told, *telling.end()]
             return [*_before(reply), *self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)]
         except (ExchangeFailed, EventTooLongError) as error:
@@ -310,6 +310,21 @@ async def _read(reply: Connection, limit_bytes: int) -> bytes:
             raise UpstreamFailed(f"the upstream's answer is longer than {limit_bytes} bytes", reply.status)
         parts.append(data)
     return b"".join(parts)
+
+
+async def _told(
+    reply: Connection, telling: Telling, tap: Callable[[Made], bool] | None
+) -> AsyncIterator[Sequence[Made]]:
+    """Yield what a streamed reply tells, piece by piece, but for what the tap takes as it comes."""
+    straight = None if tap is None else Straight(telling, tap)
+    while telling.error is None:
+        data = await (_last(reply) if telling.complete else reply.read(straight))
+        if data:
+            yield telling.told(data)
+        elif straight is not None and reply.diverted:
+            yield straight.rest()
+        else:
+            return
 
 
 async def _last(reply: Connection) -> bytes:

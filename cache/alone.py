@@ -24,10 +24,34 @@ class Limits(Generic[T]):
         self.patience_s = patience_s
 
 
+class Tap(Generic[T]):
+    """Lets work give an item to its flight without waiting: call it with one, and it tells whether that was taken.
+
+    The work may call it while its flight waits for the next item of it. What was not taken comes as it always does.
+    """
+
+    __slots__ = ("take",)
+
+    def __init__(self) -> None:
+        self.take: Callable[[T], bool] | None = None
+
+    def __call__(self, item: T) -> bool:
+        """Give an item, and tell whether it was taken."""
+        take = self.take
+        return take is not None and take(item)
+
+
 class Seated(Generic[T]):
     """What both kinds of seat have in common: the `async with` form of leaving."""
 
-    __slots__ = ()
+    __slots__ = ("_taker",)
+
+    def __init__(self) -> None:
+        self._taker: Callable[[T], bool] | None = None
+
+    def give_to(self, taker: Callable[[T], bool]) -> None:
+        """Call `taker` with an item that comes while this waits for one; where it takes it, this waits on."""
+        self._taker = taker
 
     async def leave(self) -> None:
         """Give up the seat."""
@@ -52,6 +76,7 @@ class Alone(Seated[T]):
     def __init__(
         self, source: AsyncIterator[T], on_complete: Callable[[Sequence[T]], None] | None, limits: Limits[T]
     ) -> None:
+        super().__init__()
         self._source = source
         self._on_complete = on_complete
         self._items: list[T] | None = None if on_complete is None else []
@@ -70,6 +95,15 @@ class Alone(Seated[T]):
         if self._items is not None:
             self._record(item, self._items)
         return item
+
+    def take(self, item: T) -> bool:
+        """Give an item to the reader, who waits for it; False where that one would rather be woken."""
+        taker = self._taker
+        if taker is None or not taker(item):
+            return False
+        if self._items is not None:
+            self._record(item, self._items)
+        return True
 
     async def leave(self) -> None:
         """Close the work."""

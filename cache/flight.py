@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from cache.alone import Alone, Limits, Seated, close, complete, is_cancelling
+from cache.alone import Alone, Limits, Seated, Tap, close, complete, is_cancelling
 
 # How long the slow may hold up the rest: less than clients and proxies commonly wait for a stream's next piece.
 PATIENCE_S = 30.0
@@ -47,6 +47,10 @@ class Seat(Protocol[T_co]):
 
     async def __anext__(self) -> T_co: ...
 
+    def give_to(self, taker: Callable[[T_co], bool]) -> None:
+        """Call `taker` with an item that comes while iteration waits for one; where it takes it, nobody is woken."""
+        ...
+
     async def leave(self) -> None:
         """Give up the seat; the last one to leave cancels the work. Leaving twice is leaving once."""
         ...
@@ -76,26 +80,36 @@ class SingleFlight(Generic[T]):
         key: bytes | None,
         make: Callable[[], AsyncIterator[T]],
         on_complete: Callable[[Sequence[T]], None] | None = None,
+        tap: Tap[T] | None = None,
     ) -> Seat[T]:
         """Take a seat in the flight of this key, starting it with `make` if there is none; never waits.
 
         `on_complete` of the one who started it is called with all items when the work has ended well within the bound,
         before the key is freed: who comes later finds what it stored. Without a key the work is shared with nobody, and
         runs in the caller's task at the caller's pace. Enter the seat before awaiting anything else: a seat never left
-        keeps its work alive.
+        keeps its work alive. What `make` started may use the `tap`.
         """
         if key is None:
-            return Alone(make(), on_complete, self._limits)
+            alone = Alone(make(), on_complete, self._limits)
+            if tap is not None:
+                tap.take = alone.take
+            return alone
         flight = self._flights.get(key)
         if flight is not None:
             return _Shared(flight, leader=False)
         flight = self._flights[key] = _Flight(self._flights, key, self._limits, on_complete)
+        if tap is not None:
+            tap.take = flight.take
         task = asyncio.create_task(flight.run(make), name="flight")
         flight.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(flight.land)
         return _Shared(flight, leader=True)
+
+    def tap(self) -> Tap[T]:
+        """Return a tap for work that is to `join`."""
+        return Tap()
 
     def waiters(self, key: bytes) -> int:
         """Return how many seats the flight of this key has; 0 if there is none."""
@@ -132,6 +146,7 @@ class _Flight(Generic[T]):
     __slots__ = (
         "_flights",
         "_key",
+        "_left",
         "_limits",
         "_on_complete",
         "_room",
@@ -155,7 +170,7 @@ class _Flight(Generic[T]):
         """The whole bound, where newcomers begin; None once the work has gone past it."""
         self.last = self.first
         self.seats: set[_Shared[T]] = set()
-        self.sleepers: list[asyncio.Future[None]] = []
+        self.sleepers: list[_Shared[T]] = []
         self.ended = False
         self.error: Exception | None = None
         self.task: asyncio.Task[None] | None = None
@@ -163,23 +178,17 @@ class _Flight(Generic[T]):
         self._flights = flights
         self._key = key
         self._limits = limits
+        self._left = limits.bound
         self._on_complete = on_complete
 
     async def run(self, make: Callable[[], AsyncIterator[T]]) -> None:
-        weigh, left = self._limits.weigh, self._limits.bound
-        items = self.last.items
         try:
             source = make()
             try:
                 async for item in source:
-                    weight = 1 if weigh is None else weigh(item)
-                    if weight > left and items:
+                    if not self.take(item):
                         await self._go_past()
-                        items, left = self.last.items, self._limits.stretch
-                    left -= weight
-                    items.append(item)
-                    if self.sleepers:
-                        self._wake()
+                        self.take(item)
             finally:
                 await close(source)
         except Exception as error:  # noqa: BLE001 - carried to every seat, which raises it
@@ -187,6 +196,18 @@ class _Flight(Generic[T]):
         else:
             # Work that swallowed a cancellation ends as if well, but what it produced is not whole.
             self._end(FlightCancelledError("the work was cancelled") if is_cancelling() else None)
+
+    def take(self, item: T) -> bool:
+        """Keep an item for all seats; False where this stretch has no room for it, as it always has for a first."""
+        weigh, items = self._limits.weigh, self.last.items
+        weight = 1 if weigh is None else weigh(item)
+        if weight > self._left and items:
+            return False
+        self._left -= weight
+        items.append(item)
+        if self.sleepers:
+            self._wake()
+        return True
 
     async def _go_past(self) -> None:
         """Begin another stretch once all seats have come to the last one; from the first time on nobody may join."""
@@ -204,6 +225,7 @@ class _Flight(Generic[T]):
                     self._unseat(behind)
         before, self.last = self.last, _Stretch()
         before.next = self.last
+        self._left = self._limits.stretch
 
     def _behind(self) -> "list[_Shared[T]]":
         return [seat for seat in self.seats if seat.stretch is not self.last]
@@ -252,17 +274,17 @@ class _Flight(Generic[T]):
 
     def _wake(self) -> None:
         sleepers, self.sleepers = self.sleepers, []
-        for sleeper in sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
+        for seat in sleepers:
+            seat.wake()
 
 
 class _Shared(Seated[T]):
     """A seat in a flight: a cursor over its items."""
 
-    __slots__ = ("_cursor", "_flight", "_items", "_lost", "leader", "stretch")
+    __slots__ = ("_cursor", "_flight", "_items", "_lost", "_sleeper", "leader", "stretch")
 
     def __init__(self, flight: _Flight[T], *, leader: bool) -> None:
+        super().__init__()
         assert flight.first is not None, "past the bound a flight has no key"
         self.leader = leader
         self.stretch = flight.first
@@ -270,6 +292,7 @@ class _Shared(Seated[T]):
         self._cursor = 0
         self._flight = flight
         self._lost: FlightLaggedError | None = None
+        self._sleeper: asyncio.Future[None] | None = None
         flight.seats.add(self)
 
     def __aiter__(self) -> AsyncIterator[T]:
@@ -287,12 +310,23 @@ class _Shared(Seated[T]):
                 raise flight.error
             if flight.ended:
                 raise StopAsyncIteration
-            sleeper = asyncio.get_running_loop().create_future()
-            flight.sleepers.append(sleeper)
-            await sleeper
+            self._sleeper = asyncio.get_running_loop().create_future()
+            flight.sleepers.append(self)
+            await self._sleeper
         item = self._items[self._cursor]
         self._cursor += 1
         return item
+
+    def wake(self) -> None:
+        """Go on after a sleep, unless what came is taken at once."""
+        sleeper = self._sleeper
+        if sleeper is None or sleeper.done():  # who is being cancelled takes nothing more
+            return
+        if self._taker is not None and self._cursor < len(self._items) and self._taker(self._items[self._cursor]):
+            self._cursor += 1
+            self._flight.sleepers.append(self)
+        else:
+            sleeper.set_result(None)
 
     def lose(self, error: FlightLaggedError) -> None:
         """Read nothing more: what was still to be read is let go of, and the next wait raises the error."""

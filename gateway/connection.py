@@ -1,12 +1,13 @@
 """One client's connection: its requests answered in their order, within deadlines. Knows HTTP/1.1, and no surface."""
 
 import asyncio
+import functools
 import logging
 import select
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -328,18 +329,30 @@ class Connection(asyncio.Protocol):
     async def _stream(self, request: Incoming, reply: Reply, chunks: AsyncIterator[bytes]) -> None:
         """Write chunks as they come; a client of HTTP/1.0 knows none, and takes the connection's end for the body's."""
         chunked = request.version == "1.1"
+        write = self._write_chunk if chunked else self._transport.write
+        if reply.outlet is not None:
+            reply.outlet.write = functools.partial(self._write_at_once, write)
         self._finishing = self._finishing or not chunked
         async with aclosing(cast("Any", chunks)):
             # Nothing is awaited before the iterator has begun: one that never began would not clean up when closed.
             self._transport.write(self._head(request, reply, "Transfer-Encoding: chunked" if chunked else ""))
             async for chunk in chunks:
-                if not chunk:  # as a chunk it would be the last
-                    continue
-                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                write(chunk)
                 if self._writable is not None:
                     await self._until_read()
         if chunked:
             self._transport.write(b"0\r\n\r\n")
+
+    def _write_chunk(self, chunk: bytes) -> None:
+        if chunk:  # an empty one would be the last
+            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+
+    def _write_at_once(self, write: Callable[[bytes], object], piece: bytes) -> bool:
+        """Write a piece of a stream whose task waits for one, unless the client has to read first."""
+        if self._writable is not None:
+            return False
+        write(piece)
+        return True
 
     async def _until_read(self) -> None:
         """Wait until the client has read: who does not holds its own share only, and not for ever."""

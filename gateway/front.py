@@ -23,7 +23,7 @@ from gateway.pipeline import Pipeline
 from gateway.query import Outcome
 from gateway.request import Caller
 from gateway.surfaces.passed import PassedFrames, replayed
-from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Reply, Surface, Whole
+from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Outlet, Reply, Surface, Whole
 from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -176,7 +176,9 @@ class Front:
         headers["X-Accel-Buffering"] = "no"
         if outcome.seat is not None:
             if isinstance(frames, PassedFrames) and frames.passes(outcome.head):
-                return Reply(200, headers, _passed(surface, self.pipeline.items(outcome), reply_id)), outcome
+                outlet = Outlet()
+                passed = _passed(surface, self.pipeline.items(outcome, outlet), reply_id)
+                return Reply(200, headers, passed, outlet), outcome
             events = self.pipeline.events(outcome)
             return Reply(200, headers, _stream(surface, frames, outcome.head, events, reply_id)), outcome
         outcome = await self.pipeline.collect(outcome)

@@ -33,7 +33,7 @@ _ASK_TIMEOUT_S = 2.0
 _CLEAN_UP_S = 15.0
 # What streams make is kept for followers, so that collections find next to no garbage: many short pauses delay a token
 # less than few long ones do. The old are visited once two million objects more were made than freed.
-_COLLECT_EVERY = (20_000, 4, 500)
+_COLLECT_EVERY = (20_000, 4, 20)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import aclosing
 from dataclasses import replace
 
-from backends.contract import BackendError, Event, Finish, Frame, Job, Made, Text, Usage
+from backends.contract import BackendError, Event, Frame, Job, Made, Text, Usage
 from backends.pool import Pool
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
 from gateway.accounts import Accounts
-from gateway.analyze import Features, analyze, counted, tokens_made
+from gateway.analyze import Features, analyze, counted
 from gateway.answer import Answer, Head, answer_of
 from gateway.audit import Auditor
 from gateway.by_item import ByItem
@@ -28,6 +28,8 @@ from gateway.renewing import Renewals
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Routes
 from gateway.running import Item, Runner
+from gateway.spending import Spending
+from gateway.surfaces.wire import Outlet
 from gateway.telemetry import Telemetry
 from gateway.timed import TimedSeat
 
@@ -242,13 +244,17 @@ class Pipeline:
         kept = Kept()
         models = self.runner.order(query.route, query.features, query.targets)
         remembered = self._recall is not None and query.features.cacheable
-        make: Callable[[], AsyncIterator[Item]] = functools.partial(self.runner.run, job, until, models)
+        tap = self._flights.tap()
+        make: Callable[[], AsyncIterator[Item]] = functools.partial(
+            self.runner.run, replace(job, tap=tap), until, models
+        )
         if self._recall is not None:
             make = self._recall.lead(shared, make)
         seat = self._flights.join(
             shared,
             make,
             functools.partial(self._remember, query.features, meanings, kept, self._stamp()) if remembered else None,
+            tap,
         )
         return seat, kept
 
@@ -289,24 +295,21 @@ class Pipeline:
                 elif type(item) is not Frame:
                     yield item
 
-    async def items(self, outcome: Outcome) -> AsyncGenerator[Made, None]:
-        """Yield what a flight makes as it comes, events and the bytes that say them; settle the accounts at the end."""
+    async def items(self, outcome: Outcome, outlet: Outlet | None = None) -> AsyncGenerator[Made, None]:
+        """Yield what a flight makes as it comes, events and the bytes that say them; settle the accounts at the end.
+
+        Bytes that the outlet takes are not yielded.
+        """
         assert outcome.seat is not None
-        # Until the model tells, the pieces that came are counted: who leaves early has used those. Where it never does,
-        # the client is told that guess, as it is when the answer is told again.
-        read = spent = outcome.features.tokens_in
-        told = False
+        spending = Spending(outcome.features.tokens_in)
         failed: bool | None = None
         try:
             async with outcome.seat as seat:
+                if outlet is not None:
+                    seat.give_to(functools.partial(spending.let_out, outlet))
                 async for item in seat:
-                    if type(item) is Usage:
-                        spent, told = item.prompt_tokens + item.completion_tokens, True
-                    elif not told:
-                        spent += tokens_made(item)
-                        if type(item) is Finish and spent > read:
-                            told = True
-                            yield Usage(read, spent - read)
+                    if (guess := spending.count(item)) is not None:
+                        yield guess
                     if type(item) is not Head:
                         yield item
             failed = False
@@ -314,7 +317,7 @@ class Pipeline:
             failed = True
             raise
         finally:
-            self.accounts.settle(outcome, spent, failed=failed)
+            self.accounts.settle(outcome, spending.tokens, failed=failed)
 
     async def collect(self, outcome: Outcome) -> Outcome:
         """Read an outcome's flight to its end: the same outcome with its complete answer."""

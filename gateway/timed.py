@@ -1,7 +1,7 @@
 """A seat in shared work whose holder may have less time than the work has. Knows no cache and no pool."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -40,6 +40,10 @@ class TimedSeat(Generic[T]):
             raise DeadlineExceeded(f"{what} within {max(0.0, self._within_s):.2f} s") from None
         self._begun = True
         return item
+
+    def give_to(self, taker: Callable[[T], bool]) -> None:
+        """Have `taker` take what comes while this waits; the time that it has does not change."""
+        self._seat.give_to(taker)
 
     async def leave(self) -> None:
         """Give up the seat."""

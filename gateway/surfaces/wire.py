@@ -1,6 +1,6 @@
 """The plain values between a socket and a surface, and what every surface offers. Knows no server and no format."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import field
 from typing import NamedTuple, Protocol
 
@@ -37,6 +37,21 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes | AsyncIterator[bytes]
+    outlet: "Outlet | None" = None
+    """Where the makers of a streamed body may write a piece of it while its reader waits for one."""
+
+
+class Outlet:
+    """Leads past the iterator of a streamed body; `write` tells whether it took a piece, and takes none till set."""
+
+    __slots__ = ("write",)
+
+    def __init__(self) -> None:
+        self.write: Callable[[bytes], bool] = _closed
+
+
+def _closed(_piece: bytes) -> bool:
+    return False
 
 
 class Whole(NamedTuple):
