@@ -122,6 +122,12 @@ class PoolSnapshot:
         """Return what a level costs; None where no replica of this model can stand on it."""
         return next((cost for cost in self.costs if cost.level is level), None)
 
+    @property
+    def climb_s(self) -> float:
+        """How long the next replica takes to come up: from sleep, where one sleeps."""
+        asleep = self.cost_at(Level.ASLEEP) if self.asleep else None
+        return self.start_s if asleep is None else asleep.reach_s
+
     def is_wanted(self, now: float) -> bool:
         """Tell whether it has a job, or the next one is likely enough to come soon for a replica to wait for it."""
         return self.wanted_level(now) is Level.WARM

@@ -17,6 +17,20 @@ class Level(IntEnum):
     LOADED = 3  # weights on the device
     WARM = 4  # a real inference has run
 
+    @property
+    def words(self) -> str:
+        """Say it in a sentence on a model."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Level.ABSENT: "down",
+    Level.STARTED: "started",
+    Level.ASLEEP: "asleep",
+    Level.LOADED: "loaded",
+    Level.WARM: "up",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:

@@ -1,0 +1,137 @@
+"""Which replicas go down a level, by how far, and what that frees. Pure; one level down before out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backends.actions import Demote, Stop
+from backends.snapshot import LevelCost, PoolSnapshot, ReplicaSnapshot, ReplicaState
+from backends.warmth.ladder import Level
+from backends.worth import Policy, expected, keep_words
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """A way down for one replica that is idle: to sleep, or out.
+
+    `frees_bytes` of the host and `frees_device_bytes` are free once it is there (less than 0: it takes more), and the
+    next request waits `loss_s` longer.
+    """
+
+    pool: PoolSnapshot
+    replica: ReplicaSnapshot
+    to: Level
+    frees_bytes: int
+    frees_device_bytes: int
+    loss_s: float
+
+    @property
+    def loss_per_s(self) -> float:
+        """The waiting seconds that it is expected to cost per second."""
+        return self.pool.rate_per_s * self.loss_s
+
+    def action(self, why: str) -> Demote | Stop:
+        """Return what the keeper does."""
+        kind = Demote if self.to is Level.ASLEEP else Stop
+        return kind(self.pool.model, self.replica.name, why)
+
+
+def descents(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[list[Descent]]:
+    """List for each replica that may be pushed down its ways down, the shortest first.
+
+    It may where it is idle with nobody queued, above the minimum, and was up for as long as coming back would take;
+    what sleeps is above the minimum in any case. Who has slept for less than that waits for its turn too.
+    """
+    if pool.queued:
+        return []
+    staying = [r for r in pool.alive if r.name not in stopping]
+    idle = [r for r in staying if r.state is ReplicaState.READY and r.in_flight == 0 and r.memory_bytes]
+    idle.sort(key=lambda r: r.idle_since or 0.0)
+    above = [ways for r in idle if (ways := _ways(now, pool, r))][: max(0, len(staying) - pool.min_replicas)]
+    asleep = [r for r in pool.replicas if r.state is ReplicaState.ASLEEP and r.name not in stopping]
+    return [*([way] for r in asleep if (way := _out(now, pool, r, pool.start_s - pool.climb_s))), *above]
+
+
+def _ways(now: float, pool: PoolSnapshot, replica: ReplicaSnapshot) -> list[Descent]:
+    asleep, ways = pool.cost_at(Level.ASLEEP), []
+    if asleep is not None and now - replica.since >= asleep.reach_s:
+        ways.append(_to_sleep(pool, replica, asleep))
+    if (out := _out(now, pool, replica, pool.start_s)) is not None:
+        ways.append(out)
+    return ways
+
+
+def _to_sleep(pool: PoolSnapshot, replica: ReplicaSnapshot, asleep: LevelCost) -> Descent:
+    frees = replica.memory_bytes - asleep.memory_bytes
+    on_devices = replica.device_bytes - asleep.device_bytes
+    return Descent(pool, replica, Level.ASLEEP, frees, on_devices, asleep.reach_s)
+
+
+def _out(now: float, pool: PoolSnapshot, replica: ReplicaSnapshot, loss_s: float) -> Descent | None:
+    if now - replica.since < loss_s:
+        return None
+    return Descent(pool, replica, Level.ABSENT, replica.memory_bytes, replica.device_bytes, max(0.0, loss_s))
+
+
+def surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demote]:
+    """Take down what is above the maximum, and idle replicas beyond what is expected to be asked for.
+
+    The longest idle go first. Each goes to the level that its course has for such an idle time, but not past sleep
+    where the course is to sleep.
+    """
+    residents = [*pool.asleep, *sorted(pool.alive, key=lambda r: (r.in_flight, -r.since))]
+    if (above := len(residents) - max(pool.max_replicas, pool.min_replicas)) > 0:
+        why = f"{len(residents)} are up, of at most {pool.max_replicas}"
+        return [Stop(pool.model, r.name, why) for r in residents[:above]]
+    if pool.queued:
+        return []
+    return [*_spare(now, pool, policy), *_slept_out(now, pool, policy)]
+
+
+def _spare(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demote]:
+    spare = len(pool.alive) - max(pool.min_replicas, expected(now, pool, policy))
+    idle: list[tuple[float, ReplicaSnapshot, Level]] = []
+    for replica in pool.ready:
+        if replica.idle_since is not None:
+            level = _level_for(now, pool, replica)
+            if now - replica.idle_since >= _residency_s(pool, policy, level):
+                idle.append((replica.idle_since, replica, level))
+    idle.sort(key=lambda each: (each[0], each[1].name))
+    actions: list[Stop | Demote] = []
+    for idle_since, replica, level in idle[: max(0, spare)]:
+        kind = Demote if level is Level.ASLEEP else Stop
+        why = f"idle for {now - idle_since:.0f} s, {keep_words(now, pool)}"
+        actions.append(kind(pool.model, replica.name, why))
+    return actions
+
+
+def _slept_out(now: float, pool: PoolSnapshot, policy: Policy) -> Sequence[Stop]:
+    """Stop what has slept for longer than that is worth, but for those that are about to be woken."""
+    asleep = [r for r in pool.replicas if r.state is ReplicaState.ASLEEP]
+    asleep.sort(key=lambda r: r.idle_since or 0.0)
+    missing = max(pool.min_replicas, expected(now, pool, policy)) - len(pool.alive)
+    least_s = max(policy.idle_floor_s, pool.start_s)
+    return [
+        Stop(pool.model, r.name, f"asleep for {now - r.since:.0f} s, {keep_words(now, pool)}")
+        for r in asleep[: len(asleep) - max(0, missing)]
+        if now - r.since >= least_s and _level_for(now, pool, r) is Level.ABSENT
+    ]
+
+
+def _level_for(now: float, pool: PoolSnapshot, replica: ReplicaSnapshot) -> Level:
+    """Return where a replica goes that is not needed at the warmest level: asleep, or out.
+
+    Its idle time counts, and not from a wake that nobody came after: then that of the model.
+    """
+    if Level.ASLEEP not in pool.rungs:
+        return Level.ABSENT
+    starts = [since for since in (replica.idle_since, pool.idle_since) if since is not None]
+    idle_s = max(0.0, now - min(starts, default=now))
+    return min(Level.ASLEEP, pool.rungs[pool.course.place_at(idle_s)])
+
+
+def _residency_s(pool: PoolSnapshot, policy: Policy, level: Level) -> float:
+    """Return how long a replica idles at least: as long as coming back takes, else it never paid for its climb."""
+    if pool.keep_warm_s is not None:
+        return pool.keep_warm_s
+    below = pool.cost_at(level)
+    return max(policy.idle_floor_s, pool.start_s if below is None else below.reach_s)
