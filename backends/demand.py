@@ -27,6 +27,8 @@ class Demand:
 
     def __init__(self, now: float, keeping: Keeping | None = None, memories_s: Sequence[float] = MEMORIES_S) -> None:
         self.keeping = keeping or Keeping(Habits())
+        self.met: tuple[int, float | None] = (0, None)
+        """How many requests came while nobody was here, and after how long an idle time the last did (None: first)."""
         self._idle_since: float | None = None
         self._memories_s = tuple(memories_s)
         self._counts = [0.0] * len(self._memories_s)
@@ -47,9 +49,12 @@ class Demand:
     def record(self, now: float) -> None:
         """Count one arrival, which ends the idle time before it."""
         if self._idle_since is not None:
-            if now - self._idle_since >= LEAST_IDLE_S:
-                self.keeping.ended(now - self._idle_since, now)
+            if (idle_s := now - self._idle_since) >= LEAST_IDLE_S:
+                self.keeping.ended(idle_s, now)
+                self.met = (self.met[0] + 1, idle_s)
             self._idle_since = None
+        elif self._last_arrival is None:
+            self.met = (1, None)
         passed = max(0.0, now - self._updated)
         self._counts = [
             count * math.exp(-passed / memory) + 1.0

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from backends.contract import StartFailed
+from backends.ledger import Departure, Ledgers
 from backends.planning import Action, Demote, Refuse, Start, Stop, Wait, Wake, next_retry, over_budget, plan
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot
@@ -38,11 +39,10 @@ class Keeper:
 
     def __init__(self, budget_bytes: int | None, clock: Callable[[], float]) -> None:
         self._budget_bytes = budget_bytes
-        self._cut = False
-        """Whether the budget has become smaller, and what was up since before may not fit yet."""
         self._clock = clock
         self.habits = Habits()
         """What idle times all models have in common."""
+        self.ledgers = Ledgers()
         self._pools: dict[str, Pool] = {}
         self._beside: set[Pool] = set()
         self._stirs: list[asyncio.Future[None]] = []
@@ -74,8 +74,7 @@ class Keeper:
 
     def set_budget(self, budget_bytes: int | None) -> None:
         """Change what all replicas may hold together."""
-        before, self._budget_bytes = self._budget_bytes, budget_bytes
-        self._cut = budget_bytes is not None and (self._cut or before is None or budget_bytes < before)
+        self._budget_bytes = budget_bytes
         self.wake()
 
     async def bring_up(self, pool: Pool, count: int, deadline_s: float) -> None:
@@ -123,6 +122,7 @@ class Keeper:
         pools = [pool.snapshot(now) for pool in self._pools.values()]
         leaving = _held_by(self._beside, now)
         actions = (*self._shrink(now, pools), *plan(now, pools, self._budget_bytes, leaving_bytes=leaving))
+        self.ledgers.look(now, pools, {name: pool.demand.met for name, pool in self._pools.items()})
         self._next_retry = next_retry(now, pools)
         for action in actions:
             self._act(action)
@@ -134,10 +134,9 @@ class Keeper:
         return actions
 
     def _shrink(self, now: float, pools: list[PoolSnapshot]) -> tuple[Action, ...]:
-        """Return what to stop after the budget was cut, until the rest fits."""
-        if not self._cut or self._budget_bytes is None:
+        """Return what to stop so that the rest fits: after the budget was cut, or where a replica grew."""
+        if self._budget_bytes is None or _bytes_of(pools) <= self._budget_bytes:
             return ()
-        self._cut = sum(replica.memory_bytes for pool in pools for replica in pool.replicas) > self._budget_bytes
         return over_budget(now, pools, self._budget_bytes)
 
     async def close(self) -> None:
@@ -171,8 +170,10 @@ class Keeper:
             case Start():
                 self._begin(pool)
             case Stop():
+                self.ledgers.of(action.model).left(Departure(action.missing_bytes))
                 pool.stop_replica(action.replica)
             case Demote():
+                self.ledgers.of(action.model).left(Departure(action.missing_bytes))
                 pool.demote_replica(action.replica)
             case Wake():
                 pool.wake_replica(action.replica)
@@ -207,4 +208,8 @@ class Keeper:
 
 def _held_by(pools: Iterable[Pool], now: float) -> int:
     """Return the bytes that the replicas of these pools hold."""
-    return sum(replica.memory_bytes for pool in pools for replica in pool.snapshot(now).replicas)
+    return _bytes_of([pool.snapshot(now) for pool in pools])
+
+
+def _bytes_of(pools: Iterable[PoolSnapshot]) -> int:
+    return sum(replica.memory_bytes for pool in pools for replica in pool.replicas)

@@ -29,10 +29,10 @@ class Descent:
         """The waiting seconds that it is expected to cost per second."""
         return self.pool.rate_per_s * self.loss_s
 
-    def action(self, why: str) -> Demote | Stop:
-        """Return what the keeper does."""
+    def action(self, why: str, missing_bytes: int) -> Demote | Stop:
+        """Return what the keeper does, for so much that another lacks."""
         kind = Demote if self.to is Level.ASLEEP else Stop
-        return kind(self.pool.model, self.replica.name, why)
+        return kind(self.pool.model, self.replica.name, why, missing_bytes)
 
 
 def descents(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[list[Descent]]:

@@ -50,9 +50,9 @@ def over_budget(now: float, pools: Sequence[PoolSnapshot], budget_bytes: int) ->
     out = [ways[-1] for pool in pools for ways in descents(now, pool, set()) if ways[-1].to is Level.ABSENT]
     for way in sorted(out, key=lambda way: (value_per_byte(way.pool), way.replica.idle_since or 0.0)):
         if over > 0:
-            over -= way.frees_bytes
+            missing, over = over, over - way.frees_bytes
             why = f"{_mib(way.frees_bytes)} beyond the budget of {_mib(budget_bytes)}, {idle_words(way.pool)}"
-            stops.append(Stop(way.pool.model, way.replica.name, why))
+            stops.append(Stop(way.pool.model, way.replica.name, why, missing))
     return tuple(stops)
 
 
@@ -179,10 +179,11 @@ class _Room:
             self._free -= need
             self._begun.add(pool.model)
             return [Start(pool.model, want.why) if sleeper is None else Wake(pool.model, sleeper.name, want.why)]
-        victims = self._victims(pool, need - self._free - self._freeing) if want.urgent else []
+        missing = need - self._free - self._freeing
+        victims = self._victims(pool, missing) if want.urgent else []
         self._freeing += sum(way.frees_bytes for way in victims)
         lowered: list[Action] = [
-            way.action(f"{_mib(way.frees_bytes)} for {pool.model}, {self._why(way, pool)}") for way in victims
+            way.action(f"{_mib(way.frees_bytes)} for {pool.model}, {self._why(way, pool)}", missing) for way in victims
         ]
         held = f"needs {_mib(need)}, {_mib(self._budget - self._free)} of {_mib(self._budget)} are held"
         if need > self._free + self._freeing:

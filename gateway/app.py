@@ -255,6 +255,7 @@ class Gateway:
         if generation is None:
             return
         yield from readings.of_pools(generation.parts.pools, time.monotonic())
+        yield from readings.of_ledgers(self._lasting.keeper.ledgers, generation.parts.pools)
         yield from readings.of_flights(self._lasting.flights)
         yield from readings.of_access_log(self.access_log)
         if generation.parts.caches is not None:

@@ -18,6 +18,7 @@ from gateway.fields import cut, parse_object, text
 from gateway.front import Page
 from gateway.loopback import only_loopback
 from gateway.paths import Paths
+from gateway.pool_view import pools_view
 from gateway.routes import Routes
 from gateway.surfaces import openai
 from gateway.surfaces.wire import JSON, Call, Reply, Surface
@@ -95,17 +96,8 @@ class Pages:
 
     async def _admin_pools(self, call: Call) -> Reply:
         only_loopback(call)
-        now = self._clock()
-        pools = {
-            model: {"unloaded": pool.resting, **dataclasses.asdict(pool.snapshot(now))}
-            for model, pool in self._pools.items()
-        }
-        decisions = [
-            {"ago_s": round(now - decision.at, 3), "action": type(decision.action).__name__.lower(),
-             **dataclasses.asdict(decision.action)}
-            for decision in reversed(self._keeper.decisions)
-        ]  # fmt: skip
-        return _json({"pools": pools, "decisions": decisions})
+        keeper = self._keeper
+        return _json(pools_view(self._pools, keeper.decisions, keeper.ledgers, self._clock()))
 
     async def _admin_config(self, call: Call) -> Reply:
         """Tell which settings are in force, and what became of the last edit."""

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from backends.ledger import Ledgers
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot, ReplicaState
 from cache.exact import ExactCache
@@ -37,6 +38,24 @@ def _of_pool(pool: PoolSnapshot) -> Iterable[Reading]:
     }
     for metric, (what, value) in figures.items():
         yield Reading(metric, what, ("model",), (pool.model,), value)
+
+
+def of_ledgers(ledgers: Ledgers, models: Iterable[str]) -> Iterable[Reading]:
+    """Read what keeping replicas idle has cost and spared."""
+    by_level = ("model", "level")
+    for model in models:
+        ledger = ledgers.of(model)
+        for level, seconds in ledger.idle_s.items():
+            labels, what = (model, level.name.lower()), "Seconds that replicas were idle."
+            yield Reading("warmgate_pool_idle_seconds", what, by_level, labels, seconds, counter=True)
+            held, what = ledger.idle_byte_s[level], "Bytes that idle replicas held, times seconds."
+            yield Reading("warmgate_pool_idle_byte_seconds", what, by_level, labels, held, counter=True)
+        for level, seconds in ledger.spared_s.items():
+            labels, what = (model, level.name.lower()), "Seconds of starts that requests were spared by idle replicas."
+            yield Reading("warmgate_pool_spared_seconds", what, by_level, labels, seconds, counter=True)
+        for remedy, count in ledger.cold.items():
+            labels, what = (model, remedy.value), "Requests that met no warm replica, by what would have kept it warm."
+            yield Reading("warmgate_pool_cold_starts", what, ("model", "remedy"), labels, count, counter=True)
 
 
 def of_access_log(log: AccessLog) -> Iterable[Reading]:

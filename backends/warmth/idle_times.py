@@ -19,6 +19,12 @@ def bin_of(idle_s: float) -> int:
     return bisect.bisect_right(EDGES_S, idle_s) - 1
 
 
+def below(shares: Sequence[float], idle_s: float) -> float:
+    """Return the share of idle times shorter than one, where each bin is spread evenly."""
+    place = bin_of(idle_s)
+    return sum(shares[:place]) + shares[place] * min(1.0, (idle_s - EDGES_S[place]) / WIDTHS_S[place])
+
+
 class IdleTimes:
     """Counts idle times. What was counted `half_life_s` ago weighs half, so that habits may change."""
 

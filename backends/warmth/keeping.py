@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.warmth.course import Course, break_even, cheapest
-from backends.warmth.idle_times import IdleTimes
+from backends.warmth.idle_times import IdleTimes, below
 from backends.warmth.ladder import Ladder, two_rungs
 
 HALF_LIFE_S = 3 * 86400.0
@@ -74,6 +74,15 @@ class Keeping:
         self.ladder, self.safe = ladder, break_even(ladder)
         if self.learned is not None:
             self._learn()
+
+    def chance_within(self, idle_s: float, within_s: float) -> float:
+        """Return how likely the next request comes within a time, where the model has been idle for another.
+
+        By its own idle times and what all have in common; 0 where nothing is known.
+        """
+        shares = self._times.shares(self._habits.shares(), _PRIOR_COUNT)
+        now, then = below(shares, idle_s), below(shares, idle_s + within_s)
+        return max(0.0, (then - now) / (1.0 - now)) if now < 1.0 else 0.0
 
     def words(self) -> str:
         """Say which course is taken, for people."""

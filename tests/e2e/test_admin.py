@@ -74,6 +74,11 @@ def test_pools_show_replicas_and_decisions(gateway: RunningGateway) -> None:
     shown = call(gateway.url, "GET", "/admin/pools").json()
 
     assert set(shown["pools"]) == {"minilm", "atlas", "intents", "echo"}
+    atlas = shown["pools"]["atlas"]
+    assert atlas["ladder"]["rungs"][0] == {"level": "warm", "price": 1.0, "reach_s": 0.0}
+    assert atlas["forecast"]["rate_per_s"] > 0
+    assert atlas["accounts"]["cold_starts"]["never"] == len(atlas["accounts"]["last_cold_starts"]) == 1
+    assert atlas["accounts"]["last_cold_starts"][0]["why"] == "never"
     replicas = shown["pools"]["atlas"]["replicas"]
     assert {replica["state"] for replica in replicas} == {"ready"}
     assert all(replica["memory_bytes"] > 0 for replica in replicas)
