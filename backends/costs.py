@@ -35,12 +35,14 @@ ASLEEP_SHARE = 0.1
 class CostSeed:
     """What to believe of a model before anything was measured (seconds, bytes, tokens).
 
-    `wake_s` None: a tenth of `start_s`. `memory_bytes` and `device_bytes` are those of a warm replica.
+    `wake_s` None: a tenth of `start_s`. `memory_bytes` and `device_bytes` are those of a warm replica; `beyond_bytes`
+    is what it may turn out to hold beyond `memory_bytes`: counted on until it was measured, and no bar to a start.
     """
 
     start_s: float = 5.0
     wake_s: float | None = None
     memory_bytes: int = 0
+    beyond_bytes: int = 0
     asleep_bytes: int = 0
     device_bytes: int = 0
     service_s: float = 1.0
@@ -59,6 +61,7 @@ class ModelCosts:
         self._levels: tuple[LevelCost, ...] | None = None
         self._start_bytes = self._least_bytes = float(seed.memory_bytes)
         self._growth_bytes = 0.0
+        self._beyond_bytes = float(seed.beyond_bytes)
         self._service = DecayedMean(seed.service_s)
         self._fit = LinearFit()
         self._tokens_out = DecayedMean(seed.tokens_out)
@@ -96,6 +99,7 @@ class ModelCosts:
         """Learn the resident bytes of a replica that has just come up; the growth of those before it fades."""
         self._start_bytes = self._least_bytes = float(measured_bytes)
         self._growth_bytes *= GROWTH_KEPT_BY_START
+        self._beyond_bytes = 0.0
         self._levels = None
 
     def learn_memory(self, measured_bytes: int) -> None:
@@ -171,7 +175,7 @@ class ModelCosts:
     @property
     def memory_bytes(self) -> int:
         """The host memory that one replica is expected to hold: what the last one had at its start, and its growth."""
-        return int(self._start_bytes + self._growth_bytes)
+        return int(self._start_bytes + self._growth_bytes + self._beyond_bytes)
 
     @property
     def least_bytes(self) -> int:
@@ -214,6 +218,7 @@ class ModelCosts:
             "device_bytes": self._device_bytes,
             "start_bytes": self._start_bytes,
             "growth_bytes": self._growth_bytes,
+            "beyond_bytes": self._beyond_bytes,
             "service": self._service.dump(),
             "fit": self._fit.dump(),
             "tokens_out": self._tokens_out.dump(),
@@ -225,7 +230,7 @@ class ModelCosts:
 
         Raises `ValueError` and keeps what it had where `dump` cannot have returned `data`.
         """
-        sizes = number(member(data, "start_bytes")), number(member(data, "growth_bytes"))
+        sizes = [number(member(data, name)) for name in ("start_bytes", "growth_bytes", "beyond_bytes")]
         fresh = (
             DurationHistogram(self.start_s()).load(member(data, "start")),
             DurationHistogram(self.wake_s()).load(member(data, "wake")),
@@ -238,7 +243,7 @@ class ModelCosts:
         device_bytes, sleeps = number(member(data, "device_bytes")), member(data, "sleeps")
         if sleeps not in (True, False):
             raise ValueError(f"{sleeps!r:.50} where true or false is needed")
-        self._start_bytes, self._growth_bytes = sizes
+        self._start_bytes, self._growth_bytes, self._beyond_bytes = sizes
         self._asleep_bytes, self._asleep_device_bytes = asleep
         self._device_bytes, self._sleeps, self._levels = device_bytes, bool(sleeps), None
         self._start, self._wake, self._service, self._fit, self._tokens_out, self._first_event = fresh

@@ -31,6 +31,17 @@ def test_seeds_hold_until_something_was_measured():
     assert (costs.mean_service_s, costs.first_event_s, costs.tokens_out) == (0.5, 0.25, 3.0)
 
 
+def test_what_was_never_measured_is_counted_on_and_bars_nothing():
+    """A model may hold more than its seed says: that is expected, not demanded, until its first start has told."""
+    costs = ModelCosts(CostSeed(memory_bytes=60, beyond_bytes=100))
+    assert (costs.memory_bytes, costs.least_bytes) == (160, 60)
+    again = ModelCosts()
+    again.load(costs.dump())
+    assert (again.memory_bytes, again.least_bytes) == (160, 0)
+    costs.learn_start_memory(140)
+    assert (costs.memory_bytes, costs.least_bytes) == (140, 140)
+
+
 def test_service_times_are_predicted_from_tokens():
     """After a hundred jobs short and long ones are told apart within a tenth."""
     costs = taught(100)

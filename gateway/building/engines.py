@@ -11,7 +11,7 @@ from backends.costs import CostSeed, ModelCosts
 from backends.demand import Demand
 from backends.forkserver.client import ForkServer
 from backends.keeper import Keeper
-from backends.onnx import OnnxEngine
+from backends.onnx import WORKER_BYTES, OnnxEngine
 from backends.pool import Pool, PoolLimits
 from backends.upstream import HttpEngine
 from backends.upstream_wire import OpenAIWire
@@ -127,7 +127,7 @@ def _seed(model: ModelSettings) -> CostSeed:
     """Return what to believe of a model before it was measured: a session holds at least its graph."""
     if model.onnx is None:
         return CostSeed()
-    return CostSeed(memory_bytes=(model.onnx.path / "model.onnx").stat().st_size)
+    return CostSeed(memory_bytes=(model.onnx.path / "model.onnx").stat().st_size, beyond_bytes=WORKER_BYTES)
 
 
 def _is_always_needed(settings: Settings, name: str) -> bool:
