@@ -30,27 +30,32 @@ class Grant:
 
 
 class Hints:
-    """The hints on one model: at most one of each caller is in force, the last."""
+    """The hints on one model: at most one of each caller is in force, the last. `wake` is called at a new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self._of: dict[str, tuple[int, float]] = {}
         self._promised: tuple[float, float] | None = None
 
     def give(self, caller: str, replicas: int, until: float) -> None:
         """Note that a caller will ask for the model before `until`."""
         self._of[caller] = (replicas, until)
+        self._wake()
 
     def promise(self, now: float, until: float) -> None:
         """Note that somebody was told to come again before `until`."""
-        since, before = self._promised or (now, until)
-        self._promised = (since if before > now else now, max(before, until))
+        since = self.promised_since(now)
+        before = until if since is None or self._promised is None else self._promised[1]
+        self._promised = (now if since is None else since, max(before, until))
+        if since is None:
+            self._wake()
 
     def replicas(self, now: float) -> int:
-        """Return how many replicas are hinted at."""
-        if not self._of:
-            return 0
-        self._of = {caller: hint for caller, hint in self._of.items() if hint[1] > now}
-        return max((replicas for replicas, _ in self._of.values()), default=0)
+        """Return how many replicas are hinted at, or promised."""
+        if self._of:
+            self._of = {caller: hint for caller, hint in self._of.items() if hint[1] > now}
+        hinted = max((replicas for replicas, _ in self._of.values()), default=0)
+        return hinted or int(self.promised_since(now) is not None)
 
     def until(self, caller: str, now: float) -> float:
         """Return until when a caller's hint is in force; `now` where there is none."""
@@ -80,7 +85,7 @@ class Credits:
         missing = (for_s - granted_s) * held
         self._used[caller] = (used, now)
         self._forget(now)
-        left = 1 - used / whole if whole else 0.0
+        left = max(0.0, 1 - used / whole) if whole else 0.0
         enough_in_s = missing / whole * REFILLED_IN_S if whole else REFILLED_IN_S
         return Grant(replicas if granted_s > 0 else 0, granted_s, left, enough_in_s)
 

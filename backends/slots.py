@@ -14,6 +14,7 @@ from backends.contract import Backend, DeadlineExceeded, Engine, Job, QueueFull,
 from backends.costs import ModelCosts
 from backends.demand import Demand
 from backends.failures import LEAST_RETRY_S, Failures
+from backends.hints import Hints
 from backends.line import Line
 from backends.pool_limits import PoolLimits
 from backends.replica import Replica
@@ -56,6 +57,7 @@ class Slots:
         self.demand = demand
         self._clock = clock
         self._wake_keeper = wake_keeper
+        self.hints = Hints(wake_keeper)
         self._wall_clock = wall_clock
         self._line: Line[Replica] = Line(self._release)
         self._background: Line[Replica] = Line(self._release)
@@ -155,6 +157,8 @@ class Slots:
                 reason = await (doze if falls else rouse)(backend, replica, self.limits.start_timeout_s)
             except SleepFailed as error:
                 _log.warning("%s does not fall asleep and is stopped: %s", replica.name, error)
+                self.costs.learn_sleepless()
+                self.price()
                 return None
             if reason is not None or replica.stopping.is_set():
                 return reason
@@ -195,6 +199,8 @@ class Slots:
             closing=self._closing,
             rungs=self.demand.keeping.ladder.levels,
             costs=self.costs.levels,
+            hinted=self.hints.replicas(now),
+            promised_since=self.hints.promised_since(now),
         )
 
     async def drain(self, deadline: float) -> bool:
