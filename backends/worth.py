@@ -1,9 +1,10 @@
 """What replicas are worth while nobody asks: how many are expected to be needed, how warm, and why. Pure."""
 
-import math
 from dataclasses import dataclass
 
 from backends.snapshot import PoolSnapshot
+from backends.warmth.ladder import WAIT_VALUE
+from backends.warmth.replicas import replicas_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,14 +13,14 @@ class Policy:
 
     `idle_floor_s`: an idle replica is kept at least so long, whatever its course says.
     `load_lasts_s`: expected load counts for so long after the last job; the longest memory of demand fades slowly.
-    `utilisation`: the share of slots that expected load may take before one more replica is worth having;
-    an extra one is stopped only when load would take less than `utilisation / stop_margin` without it.
+    `wait_price`: what a second that a job waits is worth, in seconds of an idle replica; it says how many replicas a
+    load is worth. An extra one is stopped only when a load `stop_margin` times as high would not be worth it.
     """
 
     idle_floor_s: float = 60.0
     load_lasts_s: float = 4 * 3600.0
     stop_margin: float = 2.0
-    utilisation: float = 0.7
+    wait_price: float = WAIT_VALUE
 
 
 DEFAULT_POLICY = Policy()
@@ -31,8 +32,7 @@ def for_forecast(now: float, pool: PoolSnapshot, policy: Policy) -> int:
         return 0
     if pool.keep_warm_s is not None:
         return max(0, pool.hinted - len(pool.alive))
-    load = offered(now, pool, policy)
-    by_load = math.ceil(load / policy.utilisation) if load > policy.utilisation else 0
+    by_load = worth_for(offered(now, pool, policy), pool, policy)
     return max(0, max(by_load, pool.hinted, int(pool.is_wanted(now))) - len(pool.alive))
 
 
@@ -40,8 +40,15 @@ def expected(now: float, pool: PoolSnapshot, policy: Policy) -> int:
     """Count the replicas that are worth keeping at the warmest level though nobody asks just now."""
     if pool.keep_warm_s is not None:
         return pool.hinted
-    by_load = math.ceil(offered(now, pool, policy) * policy.stop_margin / policy.utilisation)
-    return max(pool.hinted, by_load if by_load > 1 else int(pool.is_wanted(now)))
+    by_load = worth_for(offered(now, pool, policy) * policy.stop_margin, pool, policy)
+    return max(pool.hinted, by_load, int(pool.is_wanted(now)))
+
+
+def worth_for(load: float, pool: PoolSnapshot, policy: Policy) -> int:
+    """Return how many replicas a load (in replicas) is worth; 0 where that is one at most, which the course decides."""
+    slots = pool.slots_per_replica
+    count = replicas_for(load * slots, slots, policy.wait_price, max(pool.max_replicas, pool.min_replicas))
+    return count if count > 1 else 0
 
 
 def offered(now: float, pool: PoolSnapshot, policy: Policy) -> float:

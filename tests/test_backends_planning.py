@@ -116,9 +116,19 @@ def test_a_course_may_let_go_and_come_back():
 
 
 def test_expected_load_starts_more_than_one():
-    """Load beyond the wanted utilisation of one replica starts the second."""
+    """Load that would make jobs wait for longer than a second replica is worth starts it at once."""
     busy = pool(replica(in_flight=3), rate_per_s=3.5, last_arrival=NOW)
     assert kinds(plan(NOW, [busy], None)) == ["start atlas"]
+
+
+def test_a_second_replica_goes_at_half_the_load_that_it_came_for():
+    """Load that rises and falls a little neither starts nor stops any: up at once, down only well below."""
+    two = pool(replica(idle_s=100), replica("atlas-2", idle_s=100), **asked(100, up_until_s=1000))
+    one = replace(two, replicas=two.replicas[:1])
+    rates = [count / 100 for count in range(1, 1001)]
+    starts_at = min(rate for rate in rates if plan(NOW, [replace(one, rate_per_s=rate)], None))
+    stops_at = max(rate for rate in rates if plan(NOW, [replace(two, rate_per_s=rate)], None))
+    assert stops_at == pytest.approx(starts_at / 2, rel=0.05)
 
 
 def test_an_idle_replica_that_pays_is_kept():
