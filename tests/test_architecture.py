@@ -44,7 +44,7 @@ HOMES = {
     "pydantic_core": ("config/",),
     "ruamel": ("config/", "backends/manifest.py", "backends/zoo/"),  # the operator's file, and a model's own model.yaml
     "prometheus_client": ("gateway/telemetry.py",),  # rooms count in plain numbers, telemetry exposes them
-    "pynvml": ("backends/",),
+    "pynvml": ("backends/devices/gpus.py",),
     "rich": ("gateway/main.py",),  # the server prints no tables
     "config": ("config/", *BUILDERS),  # leaves take plain values, never Settings
 }
