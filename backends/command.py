@@ -1,4 +1,4 @@
-"""A model behind a server that we start: its port, its process, its readiness, its end; it is asked as an upstream is.
+"""A model behind a server that we start: its port, its process, its sleep, its end; it is asked as an upstream is.
 
 Knows nothing of what the command runs, as long as it speaks OpenAI's HTTP on the port that it was given.
 """
@@ -8,15 +8,17 @@ import hashlib
 import os
 import shlex
 import socket
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from backends.contract import Job, Made, StartFailed, UpstreamFailed, WorkerDied
+from backends.contract import Job, Made, StartFailed, Task, UpstreamFailed, WorkerDied
 from backends.forkserver.client import Child, ForkServer
-from backends.http_client import BadUrl, HttpClient
-from backends.http_connection import ExchangeFailed
+from backends.probing import inference_passes, is_stolen, path_answers, probe_of
+from backends.server_sleep import ServerSleep
+from backends.sleeping import StartNote
 from backends.tail import OutputTail
 from backends.upstream import HttpBackend, HttpEngine
 
@@ -27,8 +29,6 @@ API = "/v1"
 PORT_TRIES = 3
 _PORT_TAKEN = ("address already in use", "eaddrinuse", "errno 98")
 
-POLL_FIRST_S, POLL_LAST_S = 0.02, 0.5
-POLL_TIMEOUT_S = 5.0
 LINES_SHOWN = 40
 OUTPUT_DRAIN_S = 0.5
 GRACE_S = 5.0
@@ -43,8 +43,10 @@ MEMORY_EVERY_S = 5.0
 class CommandEngine:
     """Runs `run` (split as a shell would, without one; `{port}` becomes the port) and speaks to it as an upstream.
 
-    The server counts as up when the path `ready` answers 200. `env` is added to the gateway's own environment, which
-    goes to the command without PYTHON*. `model` is its model's name. Raises `ValueError` for an unclosed quote.
+    The server counts as up when the path `ready` answers 200 and a real inference of `task` has passed (where a task is
+    given that has one). `env` is added to the gateway's own environment, which goes to the command without PYTHON*.
+    `model` is its model's name. It sleeps at vLLM's `sleep_level` where it offers that; 0: never. Raises `ValueError`
+    for an unclosed quote.
     """
 
     def __init__(
@@ -56,7 +58,11 @@ class CommandEngine:
         model: str,
         env: Mapping[str, str],
         concurrency: int = 16,
+        task: Task = Task.RELAY,
+        sleep_level: int = 0,
     ) -> None:
+        self._task = task
+        self._sleep_level = sleep_level
         self._argv = shlex.split(run)
         self._fork_server = fork_server
         self._ready = ready
@@ -77,41 +83,68 @@ class CommandEngine:
 
     async def start(self) -> "CommandBackend":
         """Start the command and wait until it is ready; raises `StartFailed`, which ends with its last lines."""
+        return await self.climb(StartNote())
+
+    async def climb(self, note: StartNote) -> "CommandBackend":
+        """Do as `start` does, and tell how far it has come."""
         for _ in range(PORT_TRIES - 1):
             try:
-                return await self._start_on(free_port())
+                return await self._start_on(free_port(), note)
             except StartFailed as error:
                 if not any(words in str(error).lower() for words in _PORT_TAKEN):
                     raise
-        return await self._start_on(free_port())
+        return await self._start_on(free_port(), note)
 
-    async def _start_on(self, port: int) -> "CommandBackend":
+    async def _start_on(self, port: int, note: StartNote) -> "CommandBackend":
         argv = [word.replace("{port}", str(port)) for word in self._argv]
         tail = await OutputTail.open()
+        note.phase, note.said = "its process starts", lambda: tail.text(LINES_SHOWN)
         child: Child | None = None
+        upstream: HttpBackend | None = None
+        sleep: ServerSleep | None = None
         ready = False
         try:
             child = await self._fork_server.spawn_command(
                 argv, env=_environment() | self._env, cwd=Path.cwd(), output_fd=tail.fd
             )
             tail.release()
-            await _until_ready(child, f"http://{HOST}:{port}", self._ready, argv[0], tail)
-            upstream = await HttpEngine(
-                f"http://{HOST}:{port}{API}", self._model, concurrency=self._concurrency
-            ).start()
+            url = f"http://{HOST}:{port}"
+            upstream = await HttpEngine(f"{url}{API}", self._model, concurrency=self._concurrency).start()
+            await _unless_it_ends(child, self._until_ready(child, port, upstream, note), argv[0], tail)
+            sleep = await ServerSleep.offered(url, self._sleep_level) if self._sleep_level else None
             ready = True
-            return CommandBackend(child, tail, upstream, argv[0])
+            return CommandBackend(child, tail, upstream, argv[0], sleep=sleep, probe=probe_of(self._task))
         finally:
             if not ready:
+                if upstream is not None:
+                    await upstream.close()
                 if child is not None:
                     await child.kill()
                 tail.close()
+
+    async def _until_ready(self, child: Child, port: int, upstream: HttpBackend, note: StartNote) -> None:
+        await path_answers(f"http://{HOST}:{port}", self._ready, note)
+        if await asyncio.to_thread(is_stolen, port, child.pid):
+            raise StartFailed(f"port {port}: address already in use, by another server")
+        if (probe := probe_of(self._task)) is not None:
+            await inference_passes(upstream, probe, note)
 
 
 class CommandBackend:
     """A running server of ours; `upstream` carries the jobs."""
 
-    def __init__(self, child: Child, tail: OutputTail, upstream: HttpBackend, name: str) -> None:
+    def __init__(
+        self,
+        child: Child,
+        tail: OutputTail,
+        upstream: HttpBackend,
+        name: str,
+        *,
+        sleep: ServerSleep | None,
+        probe: Job | None,
+    ) -> None:
+        self._sleep = sleep
+        self._probe = probe
         self._child = child
         self._tail = tail
         self._upstream = upstream
@@ -139,6 +172,23 @@ class CommandBackend:
             await self._ask_after_the_process(error)
             raise
 
+    @property
+    def can_sleep(self) -> bool:
+        """Whether the server offers to sleep."""
+        return self._sleep is not None
+
+    async def sleep(self) -> None:
+        """Put the server to sleep. Raises `SleepFailed`."""
+        assert self._sleep is not None
+        await self._sleep.sleep()
+
+    async def wake(self) -> None:
+        """Wake the server, and wait until a real inference has passed. Raises `StartFailed`."""
+        assert self._sleep is not None
+        await self._sleep.wake()
+        if self._probe is not None:
+            await inference_passes(self._upstream, self._probe, StartNote())
+
     async def wait_exit(self) -> str:
         """Return when the process ended, with its exit status and its last lines."""
         await self._child.wait()
@@ -148,6 +198,8 @@ class CommandBackend:
         """End the whole process group: told first, killed after a grace."""
         self._measuring.cancel()
         await asyncio.wait({self._measuring})
+        if self._sleep is not None:
+            self._sleep.close()
         try:
             await self._upstream.close()
         finally:
@@ -177,43 +229,21 @@ class CommandBackend:
             await asyncio.sleep(MEMORY_EVERY_S)
 
 
-async def _until_ready(child: Child, url: str, path: str, name: str, tail: OutputTail) -> None:
-    """Ask for `path` until it answers 200. Raises `StartFailed` as soon as the process has ended."""
+async def _unless_it_ends(child: Child, work: Coroutine[Any, Any, None], name: str, tail: OutputTail) -> None:
+    """Do the work. Raises `StartFailed` as soon as the process has ended."""
     ended = asyncio.ensure_future(child.wait())
-    asking = asyncio.ensure_future(_answers(url, path))
+    doing = asyncio.ensure_future(work)
     try:
-        await asyncio.wait({ended, asking}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({ended, doing}, return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
             raise StartFailed(await _end_of(child, name, tail))
-        asking.result()
+        doing.result()
     finally:
-        for task in (ended, asking):
+        for task in (ended, doing):
             task.cancel()
-        await asyncio.wait({ended, asking})
-
-
-async def _answers(url: str, path: str) -> None:
-    """Return when `path` answers 200; the pause between two tries grows. The caller limits the wait."""
-    client = HttpClient(url, {}, kept=1, connect_timeout_s=POLL_TIMEOUT_S, silence_s=POLL_TIMEOUT_S)
-    pause_s = POLL_FIRST_S
-    try:
-        await client.open()
-        while not await _is_ok(client, path):
-            await asyncio.sleep(pause_s)
-            pause_s = min(POLL_LAST_S, pause_s * 1.5)
-    finally:
-        client.close()
-
-
-async def _is_ok(client: HttpClient, path: str) -> bool:
-    try:
-        reply = await client.get(path)
-    except BadUrl as error:
-        raise StartFailed(str(error)) from error
-    except ExchangeFailed:
-        return False
-    reply.leave()
-    return reply.status == 200  # noqa: PLR2004
+        await asyncio.wait({ended, doing})
+        if not doing.cancelled():
+            doing.exception()
 
 
 async def _end_of(child: Child, name: str, tail: OutputTail) -> str:

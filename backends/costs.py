@@ -57,7 +57,7 @@ class ModelCosts:
         self._wake = DurationHistogram(0.1 * seed.start_s if seed.wake_s is None else seed.wake_s)
         self._asleep_bytes, self._asleep_device_bytes = float(seed.asleep_bytes), 0.0
         self._device_bytes = float(seed.device_bytes)
-        self._sleeps = False
+        self._sleeps = self._sleepless = False
         self._levels: tuple[LevelCost, ...] | None = None
         self._start_bytes = self._least_bytes = float(seed.memory_bytes)
         self._growth_bytes = 0.0
@@ -78,8 +78,13 @@ class ModelCosts:
         self._levels = None
 
     def learn_sleeps(self, *, can: bool) -> None:
-        """Learn whether the replicas of this model can sleep."""
-        self._sleeps = can
+        """Learn whether the replicas of this model can sleep; where one did not fall asleep, no more is tried."""
+        self._sleeps = can and not self._sleepless
+        self._levels = None
+
+    def learn_sleepless(self) -> None:
+        """Learn that a replica did not fall asleep, though it says that it can."""
+        self._sleepless, self._sleeps = True, False
         self._levels = None
 
     def learn_asleep_memory(self, measured_bytes: int) -> None:

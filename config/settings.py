@@ -112,6 +112,11 @@ class DeviceSettings(Section):
         default=Allowance(share=0.8),
         description="Memory that all workers may hold together: a size, or a share of the machine's.",
     )
+    hint_memory_bytes: Annotated[Size, size_from("0B")] = Field(
+        default=8 * 1024 * MIB,
+        alias="hint_memory",
+        description="Memory that the hints of one caller may keep warm for an hour a day. 0: hints are refused.",
+    )
 
 
 class OnnxSettings(Section):
@@ -135,6 +140,10 @@ class CommandSettings(Section):
         default_factory=dict, description="Environment variables of the command, `${NAME}` taken from ours."
     )
     concurrency: Annotated[int, whole(1)] = Field(default=16, description="Requests that one replica takes at a time.")
+    sleep: Annotated[int, whole(0, 2)] = Field(
+        default=1,
+        description="vLLM's level that an idle server sleeps at, where it offers `/sleep`. 0: it never sleeps.",
+    )
 
 
 class HttpSettings(Section):
@@ -177,6 +186,12 @@ class PoolSettings(Section):
     )
     start_timeout_s: Annotated[Duration, duration_from("100ms")] = Field(
         default=60.0, alias="start_timeout", description="The longest that a replica may take to start."
+    )
+    start_wait_s: Annotated[Duration, duration_from("0s")] | None = Field(
+        default=None,
+        alias="start_wait",
+        description="The longest that a request may be expected to wait for a replica to come up; where it would be more,"
+        " it is answered 503 with `Retry-After`. `Prefer: wait` of a request goes before. Left out: it waits.",
     )
     keep_warm_s: KeepWarm = Field(
         default=None,

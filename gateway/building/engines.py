@@ -68,6 +68,8 @@ async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gp
             model=command.model or name,
             env={key: value.get_secret_value() for key, value in command.env.items()},
             concurrency=command.concurrency,
+            task=Task(model.task),
+            sleep_level=command.sleep,
         )
     assert model.http is not None, "the config room allows exactly one engine"
     http = model.http
@@ -108,6 +110,7 @@ def limits_of(name: str, settings: Settings) -> PoolLimits:
         max_replicas=1 if upstream else pool.max,
         queue=pool.queue,
         start_timeout_s=pool.start_timeout_s,
+        start_wait_s=pool.start_wait_s,
         keep_warm_s=pool.keep_warm_s,
         schedule=tuple(Shift(frozenset(each.days), *each.hours, each.min, each.time_zone) for each in pool.schedule),
     )
