@@ -161,6 +161,8 @@ class _Room:
         self._now = now
         self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
         self._begun: set[str] = set()
+        self._given: list[Descent] = []
+        """Who gives way by this plan."""
 
     def make(self, want: _Want, sleeper: ReplicaSnapshot | None) -> list[Action]:
         """Return a start (or the sleeper's waking) where it fits, else what frees memory for it.
@@ -182,6 +184,7 @@ class _Room:
         missing = need - self._free - self._freeing
         victims = self._victims(pool, missing) if want.urgent else []
         self._freeing += sum(way.frees_bytes for way in victims)
+        self.lowered |= {way.replica.name for way in victims}
         lowered: list[Action] = [
             way.action(f"{_mib(way.frees_bytes)} for {pool.model}, {self._why(way, pool)}", missing) for way in victims
         ]
@@ -222,13 +225,21 @@ class _Room:
         over = self._over(wanting)
         while missing > 0 and over:
             pool, replica = over.pop()
+            if self._up_without(pool, [*self._given, *chosen.values()]) <= pool.min_replicas:
+                continue
             chosen[replica.name] = whole = Descent(pool, replica, Level.ABSENT, replica.memory_bytes, 0, pool.start_s)
             missing -= whole.frees_bytes
         if missing > 0:
             return []
         self._idle = {name: ways for name, ways in self._idle.items() if name not in chosen}
         self._busy = [(pool, replica) for pool, replica in self._busy if replica.name not in chosen]
+        self._given += chosen.values()
         return list(chosen.values())
+
+    def _up_without(self, pool: PoolSnapshot, given: Sequence[Descent]) -> int:
+        """Count the replicas of a pool that stay up; idle ones and busy ones may have been taken of it already."""
+        gone = {way.replica.name for way in given} | self.lowered
+        return sum(r.name not in gone for r in pool.alive)
 
     def _over(self, wanting: PoolSnapshot) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
         """List the busy replicas whose turn is over, where the model has none of its own; the longest up last."""
