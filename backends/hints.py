@@ -18,7 +18,7 @@ _MOST_CALLERS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What was granted of a hint: so many replicas for `for_s` from now on, 0 where the credit is used up.
+    """What was granted of a hint: `for_s` of the time that was asked for, 0 where the credit is used up.
 
     `left` is the share of the credit that is left, `enough_in_s` the time until the whole hint would be granted.
     """
@@ -61,6 +61,10 @@ class Hints:
         """Return until when a caller's hint is in force; `now` where there is none."""
         return max(now, self._of.get(caller, (0, now))[1])
 
+    def replicas_of(self, caller: str) -> int:
+        """Return how many replicas a caller's last hint is for; 0 where there is none."""
+        return self._of.get(caller, (0, 0.0))[0]
+
     def promised_since(self, now: float) -> float | None:
         """Return since when somebody is expected back who was sent away; None where nobody is."""
         return self._promised[0] if self._promised is not None and self._promised[1] > now else None
@@ -72,8 +76,8 @@ class Credits:
     `bytes_for_an_hour` says how much that is: what may be held for an hour a day.
     """
 
-    def __init__(self, bytes_for_an_hour: Callable[[], int]) -> None:
-        self._bytes = bytes_for_an_hour
+    def __init__(self, bytes_for_an_hour: int = 0) -> None:
+        self.bytes_for_an_hour = bytes_for_an_hour
         self._used: dict[str, tuple[float, float]] = {}
 
     def spend(self, caller: str, *, size: int, replicas: int, for_s: float, now: float) -> Grant:
@@ -87,7 +91,7 @@ class Credits:
         self._forget(now)
         left = max(0.0, 1 - used / whole) if whole else 0.0
         enough_in_s = missing / whole * REFILLED_IN_S if whole else REFILLED_IN_S
-        return Grant(replicas if granted_s > 0 else 0, granted_s, left, enough_in_s)
+        return Grant(replicas, granted_s, left, enough_in_s)
 
     def left(self, caller: str, now: float) -> float:
         """Return the share of a caller's credit that is left."""
@@ -95,7 +99,7 @@ class Credits:
 
     @property
     def _whole(self) -> float:
-        return self._bytes() * CREDIT_LASTS_S
+        return self.bytes_for_an_hour * CREDIT_LASTS_S
 
     def _used_by(self, caller: str, now: float) -> float:
         used, at = self._used.get(caller, (0.0, now))

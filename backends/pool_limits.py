@@ -9,13 +9,15 @@ from backends.warmth.schedule import Shift
 class PoolLimits:
     """How far a pool may go: replicas, jobs in the queue, seconds for one start.
 
-    `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the forecast. `schedule`
-    has the hours in which the minimum is another.
+    `start_wait_s` is how long a job may be expected to wait for a start, `None` as long as it has time; who asks for it
+    holds to it. `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the
+    forecast. `schedule` has the hours in which the minimum is another.
     """
 
     min_replicas: int = 0
     max_replicas: int = 1
     queue: int = 128
     start_timeout_s: float = 120.0
+    start_wait_s: float | None = None
     keep_warm_s: float | None = None
     schedule: tuple[Shift, ...] = ()

@@ -190,8 +190,8 @@ class PoolSettings(Section):
     start_wait_s: Annotated[Duration, duration_from("0s")] | None = Field(
         default=None,
         alias="start_wait",
-        description="The longest that a request may be expected to wait for a replica to come up; where it would be more,"
-        " it is answered 503 with `Retry-After`. `Prefer: wait` of a request goes before. Left out: it waits.",
+        description="The longest that a request may be expected to wait for a replica to come up; where it would be"
+        " more, it is answered 503 with `Retry-After`. `Prefer: wait` of a request goes before. Left out: it waits.",
     )
     keep_warm_s: KeepWarm = Field(
         default=None,

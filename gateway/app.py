@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from backends.forkserver.client import ForkServer
+from backends.hints import Credits
 from backends.keeper import Keeper
 from backends.pool import Pool
 from backends.snapshot import ReplicaState
@@ -49,6 +50,7 @@ class Gateway:
             limiter=Limiter(),
             telemetry=Telemetry(),
             statistics=ModelStatistics(self._max_batch),
+            credits=Credits(),
             config_state=config.state,
         )
         self._lasting.telemetry.read_from(self._readings)
@@ -186,6 +188,7 @@ class Gateway:
         """Let the new generation serve: from here on nothing waits and nothing fails."""
         settings, keeper = coming.settings, self._lasting.keeper
         keeper.set_budget(settings.devices.host_memory.of(psutil.virtual_memory().total))
+        self._lasting.credits.bytes_for_an_hour = settings.devices.hint_memory_bytes
         for name, pool in coming.parts.pools.items():
             pool.limits = limits_of(name, settings)
             keeper.add(pool)

@@ -27,6 +27,13 @@ class Route:
     policy: CachePolicy = CachePolicy()
     preferred: Preferred | None = None
 
+    @property
+    def first(self) -> str:
+        """The model that is asked the most: the heaviest of a split, else the first."""
+        if not self.weights:
+            return self.candidates[0]
+        return max(zip(self.weights, self.candidates, strict=True), key=lambda pair: pair[0])[1]
+
     def preferring(self, preferred: Preferred | None) -> "Route":
         """Return the route as a client prefers it; where no other model could step in, that is the same."""
         if preferred is None or (not self.fallback and not (self.weights and preferred == "fastest")):

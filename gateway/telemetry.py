@@ -52,6 +52,14 @@ class Telemetry:
             ("result",),
             registry=self._registry,
         )
+        self._hints = Counter(
+            "warmgate_pool_hints", "Hints that a model will be asked for, by their source and what was granted.",
+            ("model", "source", "result"), registry=self._registry,
+        )  # fmt: skip
+        self._sent_away = Counter(
+            "warmgate_pool_sent_away", "Requests whose expected wait was beyond their patience.", ("model",),
+            registry=self._registry,
+        )  # fmt: skip
         self._answered: dict[tuple[str, str, int, str], Answered] = {}
         self._times: dict[tuple[str, str], Times] = {}
         self._models: dict[str, OfModel] = {}
@@ -114,6 +122,14 @@ class Telemetry:
     def fallback(self, model: str, error: Exception) -> None:
         """Count a candidate that failed before its first event."""
         self._fallbacks.labels(model, type(error).__name__).inc()
+
+    def hint(self, model: str, source: str, result: str) -> None:
+        """Count a hint, and how much of it was granted."""
+        self._hints.labels(model, source, result).inc()
+
+    def sent_away(self, model: str) -> None:
+        """Count a request that was told to come again."""
+        self._sent_away.labels(model).inc()
 
     def cache_trouble(self, tier: str) -> None:
         """Count a trouble in a cache."""

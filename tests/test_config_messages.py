@@ -45,7 +45,7 @@ BAD = {
         "models:\n  a:\n    task: chat\n    onnx: {path: x}\n    pool:\n      maximum: 3\n",
         (
             "f.yaml:6: models.a.pool.maximum: unknown key; did you mean 'max'?"
-            " (allowed: min, max, queue, start_timeout, keep_warm)"
+            " (allowed: min, max, queue, start_timeout, start_wait, keep_warm, schedule)"
         ),
     ),
     "a word for a number": (

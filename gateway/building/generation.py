@@ -7,6 +7,7 @@ from typing import Any
 
 from backends.contract import Task
 from backends.forkserver.client import ForkServer
+from backends.hints import Credits
 from backends.keeper import Keeper
 from backends.pool import Pool
 from cache.flight import SingleFlight
@@ -21,6 +22,7 @@ from gateway.building.trusting import auditor_of
 from gateway.catalog import Catalog
 from gateway.explain import Explainer
 from gateway.front import Front
+from gateway.hinting import Hinting, HintPages
 from gateway.lane.heads import Heads
 from gateway.lane.hits import Hits
 from gateway.lane.lane import Lane
@@ -55,6 +57,7 @@ class Lasting:
     limiter: Limiter
     telemetry: Telemetry
     statistics: ModelStatistics
+    credits: Credits
     config_state: Callable[[], dict[str, Any]]
 
 
@@ -126,8 +129,10 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     counting = [name for name, model in settings.models.items() if model.http and model.http.api == "anthropic"]
     counts = TokenCounts(routes, pipeline, gatekeeper, anthropic, counting)
     protocol = OipPages(catalog=catalog, statistics=lasting.statistics, gatekeeper=gatekeeper, surface=oip)
+    hinting = Hinting(routes, pools, lasting.credits, lasting.telemetry)
     table = {
         **pages.table(),
+        **HintPages(hinting, gatekeeper).table(),
         **protocol.table(),
         **batch_table(parts.batches, settings, routes, gatekeeper),
         **cache_table(caches),

@@ -23,7 +23,10 @@ WEIGHED = frozenset(
         "if-unmodified-since",
         "origin",
         "pragma",
+        "prefer",
         "range",
+        "x-warmgate-next",
+        "x-warmgate-prefer",
         "x-warmgate-tags",
         "x-request-timeout",
     }

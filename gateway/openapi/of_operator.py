@@ -20,6 +20,7 @@ from gateway.openapi.shapes import (
     one_of,
     operation,
     record,
+    whole,
 )
 
 _TAG = "Operator"
@@ -33,6 +34,16 @@ _PURGED_BY: dict[str, Schema] = {
     "older_than_s": number(0, 315360000),
 }
 _PURGED = record({"dry_run": FLAG, "entries": nullable(WHOLE), "bytes": nullable(WHOLE)})
+_WARMED = record(
+    {
+        "model": TEXT,
+        "replicas": WHOLE,
+        "for_s": number(0, 86400),
+        "until": {"type": "number"},
+        "in_full": FLAG,
+        "credit_left": number(0, 1),
+    }
+)
 _CERTIFICATES = record({"target": nullable(number(0, 1)), "namespaces": listed(ANY_OBJECT)})
 _TAKEN = record({"removed": nullable(one_of("pair", "entry")), "kept": FLAG})
 _OPEN_METHODS = {status: errors(WIRE)[status] for status in ("400", "405", "413", "415", "431")}
@@ -58,6 +69,15 @@ OPERATIONS: Operations = {
     "/openapi.json": _page("This description.", answer(ANY_OBJECT, "OpenAPI 3.1.")),
     "/admin/pools": _view("Tell of all replicas and of what was decided on them.", ANY_OBJECT),
     "/admin/config": _view("Tell which settings are in force.", ANY_OBJECT),
+    "/admin/pools/{model}/warm": {
+        "post": operation(
+            "Have a model warm for a time, as far as the caller's credit of hints goes.",
+            {**errors(WIRE), "200": answer(_WARMED, "What was granted, and until when (Unix time).")},
+            parameters=[in_path("model")],
+            body=asked({}, {"for_s": number(1, 86400), "replicas": whole(1, 64)}, closed=True),
+            tag=_TAG,
+        )
+    },
     "/admin/cache": {
         "get": operation(
             "Tell what the caches hold and what happened in them.",

@@ -1,0 +1,137 @@
+"""Takes hints of what will be asked for: `POST /admin/pools/{model}/warm`, and a client's `X-Warmgate-Next`.
+
+A hint raises a model's demand within its caller's credit, and never pushes another model out.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from backends.hints import Credits, Grant
+from backends.pool import Pool
+from gateway.auth import Gatekeeper
+from gateway.errors import InvalidRequest, RateLimited, UnknownModel
+from gateway.fields import cut, number, parse_object, whole
+from gateway.front import Page
+from gateway.loopback import only_loopback
+from gateway.request import Caller
+from gateway.routes import Routes
+from gateway.surfaces.wire import JSON, Call, Reply
+from gateway.telemetry import Telemetry
+
+WARM_PATH = "/admin/pools/{model}/warm"
+
+# How long after the model is up who declared it as the next one is expected to ask.
+SOON_S = 60.0
+USUAL_S = 600.0
+LONGEST_S = 86400.0
+MOST_REPLICAS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """What became of a hint: the model that it came to, what it cost, and how long it is in force from now on."""
+
+    model: str
+    grant: Grant
+    for_s: float
+    in_full: bool
+
+
+class Hinting:
+    """Turns hints into demand, as far as the callers' credits go."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        pools: Mapping[str, Pool],
+        credits_: Credits,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._routes = routes
+        self._pools = pools
+        self._credits = credits_
+        self._telemetry = telemetry
+        self._clock = clock
+
+    def warm(self, model: str, caller: Caller, *, replicas: int, for_s: float, source: str = "admin") -> Warmed:
+        """Have a model warm for `for_s` from now on, or for as long of it as the credit lasts.
+
+        What an earlier hint of the same caller has paid for is not paid again. Raises `UnknownModel`.
+        """
+        pool, now = self._pools.get(model), self._clock()
+        if pool is None:
+            raise UnknownModel(f"the model '{cut(model)}' does not exist; there are: {', '.join(self._pools)}", "model")
+        replicas = min(replicas, pool.limits.max_replicas)
+        paid_s = pool.hints.until(caller.scope, now) - now if pool.hints.replicas_of(caller.scope) >= replicas else 0.0
+        size, wanted_s = pool.costs.memory_bytes + pool.costs.device_bytes, max(0.0, for_s - paid_s)
+        grant = self._credits.spend(caller.scope, size=size, replicas=replicas, for_s=wanted_s, now=now)
+        granted_s, in_full = min(for_s, paid_s) + grant.for_s, grant.for_s >= wanted_s
+        if granted_s > paid_s:
+            pool.hints.give(caller.scope, replicas, now + granted_s)
+        result = "granted" if in_full else "partly" if granted_s > 0 else "refused"
+        self._telemetry.hint(model, source, result)
+        return Warmed(model, grant, granted_s, in_full)
+
+    def soon(self, name: str, caller: Caller) -> Warmed:
+        """Have warm what a client says that it asks for next. Raises `InvalidRequest` for what it may not call."""
+        if name not in self._routes.names or not caller.may_call(name):
+            known = ", ".join(known for known in self._routes.names if caller.may_call(known))
+            raise InvalidRequest(f"X-Warmgate-Next must name what this caller may call ({known}), got '{cut(name)}'")
+        model = self._routes.named(name).first
+        for_s = self._pools[model].costs.start_s(0.9) + SOON_S
+        return self.warm(model, caller, replicas=1, for_s=for_s, source="next")
+
+
+class HintPages:
+    """The pages by method and path. `wall_clock` tells the time that others live by."""
+
+    def __init__(self, hinting: Hinting, gatekeeper: Gatekeeper, wall_clock: Callable[[], float] = time.time) -> None:
+        self._hinting = hinting
+        self._gatekeeper = gatekeeper
+        self._wall_clock = wall_clock
+
+    def table(self) -> dict[tuple[str, str], Page]:
+        """Return the pages by (method, path)."""
+        return {("POST", WARM_PATH): self._warm}
+
+    async def _warm(self, call: Call) -> Reply:
+        """Take `{for_s, replicas}`, both optional: tell what was granted, and until when."""
+        only_loopback(call)
+        body = parse_object(call.body) if call.body else {}
+        unknown = next((name for name in body if name not in ("for_s", "replicas")), None)
+        if unknown is not None:
+            raise InvalidRequest(f"'{cut(unknown)}' is unknown here: give for_s and replicas", unknown)
+        for_s, replicas = number(body, "for_s", 1.0, LONGEST_S), whole(body, "replicas", 1, MOST_REPLICAS)
+        warmed = self._hinting.warm(
+            call.names["model"], self._caller(call), replicas=replicas or 1, for_s=for_s or USUAL_S
+        )
+        if warmed.for_s <= 0:
+            raise RateLimited(
+                "the credit of this caller's hints is used up (devices.hint_memory)", warmed.grant.enough_in_s, {}
+            )
+        return _json(self._told(warmed))
+
+    def _caller(self, call: Call) -> Caller:
+        """Return who pays: the owner of a key that was sent along, else whoever sits at this machine."""
+        presented = {"authorization", "x-api-key"} & call.headers.keys()
+        return self._gatekeeper.identify(call.headers, call.peer) if presented else Caller(scope="")
+
+    def _told(self, warmed: Warmed) -> dict[str, Any]:
+        grant = warmed.grant
+        return {
+            "model": warmed.model,
+            "replicas": grant.replicas,
+            "for_s": round(warmed.for_s, 3),
+            "until": round(self._wall_clock() + warmed.for_s, 3),
+            "in_full": warmed.in_full,
+            "credit_left": round(grant.left, 4),
+        }
+
+
+def _json(value: Any) -> Reply:
+    return Reply(200, {"Content-Type": JSON}, orjson.dumps(value))
