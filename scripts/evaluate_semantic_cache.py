@@ -4,8 +4,9 @@
     .venv/bin/python scripts/evaluate_semantic_cache.py --pairs FILE [--half report] [--json FILE] [--png FILE]
 
 It compares a plain cosine threshold, cosine behind the guards as they judge without a verifier, and what the gateway
-ships: the guards' hard vetoes and the verifier's confidence. Sets are JSON lines with a, b and label, JSON lists, or a
-CSV of texts with categories. What is trained or tuned on is the half `tune`; figures are told of the half `report`.
+ships: the sure guards' vetoes and the verifier's confidence, raised where the strict guards too pass a pair. Sets are
+JSON lines with a, b and label, JSON lists, or a CSV of texts with categories. What is trained or tuned on is the half
+`tune`; figures are told of the half `report`.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 
 from cache.semantic import DEFAULT_THRESHOLD
 from cache.semantic.guards import find_veto
-from cache.semantic.judging import LEAST_SIMILARITY
+from cache.semantic.judging import LEAST_SIMILARITY, weigh_with_guards
 from cache.semantic.vectors import similarity
 from gateway.verifier import START_CONFIDENCE
 from scripts.pairs.curves import ALLOWED, Floats, summary
@@ -38,7 +39,8 @@ def scores_of(pairs: list[Pair], models: Path) -> dict[str, tuple[Floats, float 
     for at, pair in enumerate(pairs):
         # As the gateway judges: what is far, or what a sure guard vetoes, the verifier is not asked about.
         if cosine[at] >= LEAST_SIMILARITY and find_veto(pair.a, pair.b, only_sure=True) is None:
-            shipped[at] = verifier.confidences(meanings[pair.a], [meanings[pair.b]])[0]
+            confidence = verifier.confidences(meanings[pair.a], [meanings[pair.b]])[0]
+            shipped[at] = weigh_with_guards(confidence, pair.b, pair.a)
     return {
         "cosine": (cosine, None),
         "guards": (guarded, DEFAULT_THRESHOLD),

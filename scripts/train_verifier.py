@@ -1,22 +1,24 @@
-"""Train the verifier of pairs; write models/verifier/weights.npz, and models/minilm/tokens.npz, which it reads through.
+"""Train the verifier of pairs; write models/verifier/weights.npz.
 
-    .venv/bin/python scripts/train_verifier.py --minutes 60 [--start FILE] [--work DIRECTORY]
+    .venv/bin/python scripts/train_verifier.py [--steps N] [--state FILE] [--finish]
 
 Needs torch, which is no dependency of the project (`.venv/bin/pip install torch`; the CPU build is enough), and the
 built minilm (scripts/setup). It learns from pairs drawn from scripts/data/verifier, from the tune half of the pairs of
 kmemo and of some of checklist's capabilities, and from the questions of banking77's training file; whatever of it is
 missing is left out, and said. Every ninth block of the hand-written questions is held back: the output is calibrated
-on those. For the first third the projection of minilm's states is learned too; then it is fixed and rounded to int8, as
-it runs.
+on those.
 
-The learning rate follows the clock. The committed weights took 43 minutes on a part of one busy core, in three runs of
-a draft of this script, of which the later ones started from the former's state (`--start`); they are the mean of two
-states of the last. The lessons have grown since, so a new run gives other weights.
+What is kept is the running mean of the weights. It is left in --state every 500 steps, and --finish calibrates and
+writes what lies there: so a run that was ended early is of use. One thread and one seed: the same steps give the same
+weights.
+
+minilm's states are projected to token vectors as models/minilm/tokens.npz says, which was learned with the first
+verifier; --project learns it anew in the first third of the steps, and writes it too.
 """
 
 import argparse
+import copy
 import math
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,14 +28,20 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
 from scripts.pairs.gathering import Gathered, from_banking, from_grammar, from_sets
-from scripts.pairs.grammar import load
+from scripts.pairs.grammar import Grammar, load
+from scripts.pairs.hidden import Minilm
 from scripts.pairs.network import SCALE, Network
 from scripts.running_gateway import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
+TOKENS = ROOT / "models" / "minilm" / "tokens.npz"
+WEIGHTS = ROOT / "models" / "verifier" / "weights.npz"
 BATCH, RATE, WARM_UP, REPEATED, SMOOTHED = 128, 1e-3, 200, 0.02, 0.02
+# How much of the running mean stays at each step, and after how many steps it is left on disk.
+KEPT, LEFT = 0.998, 500
 HELD_BACK, OF_EACH = 4, 9
 SEED = 1
+STEPS, ROUNDS = 4500, 2600
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +69,14 @@ class Source:
 class Trainer:
     """One network, its optimiser and its sources."""
 
-    def __init__(self, sources: list[Source], start: Path | None) -> None:
+    def __init__(self, sources: list[Source], *, fixed: bool) -> None:
         torch.manual_seed(SEED)
         self._rng = np.random.default_rng(SEED)
         self.sources = sources
         self.network = Network()
-        if start is not None:
-            self.network.load_state_dict(torch.load(start))
+        if fixed:
+            load_projection(self.network)
+        self.mean = copy.deepcopy(self.network)
         self._optimizer = torch.optim.AdamW(self.network.parameters(), lr=RATE, weight_decay=0.02, betas=(0.9, 0.98))
         self._queue: list[tuple[Source, NDArray[np.int64]]] = []
         self.steps = 0
@@ -79,6 +88,7 @@ class Trainer:
                 parameter.data = parameter.data.half().float()
                 parameter.requires_grad_(False)
         self.sources = [replace(each, fixed=projected(each.found, self.network)) for each in self.sources]
+        self.mean.load_state_dict(self.network.state_dict())
         self._queue.clear()
 
     def step(self, progress: float) -> float:
@@ -106,6 +116,9 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self._optimizer.step()
         self.steps += 1
+        with torch.no_grad():
+            new = 1 - min(KEPT, self.steps / (self.steps + 10))
+            torch._foreach_lerp_(list(self.mean.parameters()), list(self.network.parameters()), new)
         return loss.item()
 
     def _next(self) -> tuple[Source, NDArray[np.int64]]:
@@ -158,53 +171,87 @@ def calibrate(logits: NDArray[np.float64], same: NDArray[np.bool_]) -> tuple[flo
         return value
 
     optimizer.step(loss)
-    return float(fitted[0]), float(fitted[1])
+    slope, shift = fitted.detach().tolist()
+    return slope, shift
 
 
-def write(network: Network, slope: float, shift: float) -> None:
+def load_projection(network: Network) -> None:
+    """Take the projection that the built minilm has, and keep it."""
+    with np.load(TOKENS) as arrays:
+        found = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+    network.proj.weight.data, network.proj.bias.data = found["kernel"].T.contiguous(), found["bias"]
+    network.norm.weight.data, network.norm.bias.data = found["norm_weight"], found["norm_bias"]
+    for parameter in (*network.proj.parameters(), *network.norm.parameters()):
+        parameter.requires_grad_(requires_grad=False)
+
+
+def write(network: Network, slope: float, shift: float, to: Path, *, projection: bool) -> None:
     """Write the weights in half precision: the projection is minilm's, the rest the verifier's."""
     arrays = {name: value.numpy().astype(np.float16) for name, value in network.state_dict().items()}
-    tokens = {"kernel": arrays["proj.weight"].T, "bias": arrays["proj.bias"]}
-    tokens |= {"norm_weight": arrays["norm.weight"], "norm_bias": arrays["norm.bias"]}
-    np.savez_compressed(ROOT / "models" / "minilm" / "tokens.npz", **tokens)
+    if projection:
+        tokens = {"kernel": arrays["proj.weight"].T, "bias": arrays["proj.bias"]}
+        tokens |= {"norm_weight": arrays["norm.weight"], "norm_bias": arrays["norm.bias"]}
+        np.savez_compressed(TOKENS, **tokens)
     kept = {name: value for name, value in arrays.items() if not name.startswith(("proj.", "norm."))}
     calibration = {"calibration.slope": np.float32(slope), "calibration.shift": np.float32(shift)}
-    np.savez_compressed(ROOT / "models" / "verifier" / "weights.npz", **kept, **calibration)
+    np.savez_compressed(to, **kept, **calibration)
+
+
+def gather(grammar: Grammar, rounds: int, minilm: Minilm) -> list[Source]:
+    """Return what is learned from."""
+    learned = from_grammar(grammar, rounds, SEED, minilm)
+    found = [(learned, 1.0)]
+    for share, others in ((0.1, from_sets(DATA, minilm)), (0.12, from_banking(DATA, minilm))):
+        found += [] if others is None else [(others, share)]
+    return [Source(each, share, _fixed(each)) for each, share in found]
+
+
+def _fixed(found: Gathered) -> NDArray[np.int8] | None:
+    return found.hidden.states if found.hidden.states.dtype == np.int8 else None
+
+
+def train(options: argparse.Namespace, grammar: Grammar, minilm: Minilm) -> Network:
+    """Learn, and return the mean of the weights."""
+    trainer = Trainer(gather(grammar, options.rounds, minilm), fixed=minilm.fixed)
+    fixed = minilm.fixed
+    print(f"{', '.join(str(len(each.found.a)) for each in trainer.sources)} pairs", flush=True)
+    losses: list[float] = []
+    for at in range(options.steps):
+        if not fixed and at >= options.steps / 3:
+            trainer.fix_projection()
+            fixed = True
+        losses.append(trainer.step(at / options.steps))
+        if trainer.steps % LEFT == 0 or trainer.steps == options.steps:
+            print(f"step {trainer.steps}: loss {np.mean(losses[-LEFT:]):.3f}", flush=True)
+            torch.save(trainer.mean.state_dict(), options.state)
+    return trainer.mean
 
 
 def main() -> None:
     """Gather, train, calibrate, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long to train")
-    parser.add_argument("--rounds", type=int, default=7000, help="rounds of lessons that are drawn")
-    parser.add_argument("--start", type=Path, help="state to start from; the projection is fixed at once then")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of learning")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of lessons that are drawn")
     parser.add_argument("--state", type=Path, default=Path("verifier.pt"), help="where the state is left")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="what is written")
+    parser.add_argument("--finish", action="store_true", help="learn no more: calibrate and write what --state has")
+    parser.add_argument("--project", action="store_true", help="learn the projection of minilm's states anew")
     parser.add_argument("--models", type=Path, default=ROOT / "var" / "models", help="where the built minilm is")
     options = parser.parse_args()
-    minilm = options.models / "minilm"
+    torch.set_num_threads(1)
+    minilm = Minilm(options.models / "minilm", fixed=not options.project)
     grammar = load(ROOT / "scripts" / "data" / "verifier")
-    learned = from_grammar(grammar.part(HELD_BACK, OF_EACH, inside=False), options.rounds, SEED, minilm)
-    sources = [Source(learned, len(learned.a))]
-    sources += [
-        Source(found, 0.1 * len(learned.a)) for found in (from_sets(DATA, minilm), from_banking(DATA, minilm)) if found
-    ]
-    trainer = Trainer(sources, options.start)
-    began, fixed = time.monotonic(), False
-    while (progress := (time.monotonic() - began) / 60 / options.minutes) < 1:
-        if not fixed and (options.start is not None or progress > 1 / 3):
-            trainer.fix_projection()
-            fixed = True
-        loss = trainer.step(progress)
-        if trainer.steps % 200 == 0:
-            print(f"step {trainer.steps}, {progress:.0%}: loss {loss:.3f}", flush=True)
-    torch.save(trainer.network.state_dict(), options.state)
+    if options.finish:
+        network = Network()
+        network.load_state_dict(torch.load(options.state))
+    else:
+        network = train(options, grammar.part(HELD_BACK, OF_EACH, inside=False), minilm)
     held = from_grammar(grammar.part(HELD_BACK, OF_EACH, inside=True), 250, SEED + 98, minilm)
-    logits = judge(Source(held, 1.0, projected(held, trainer.network)), trainer.network)
+    fixed = _fixed(held)
+    logits = judge(Source(held, 1.0, projected(held, network) if fixed is None else fixed), network)
     slope, shift = calibrate(logits, held.same)
-    write(trainer.network, slope, shift)
-    print(
-        f"{trainer.steps} steps; calibrated by {slope:.3f} and {shift:.3f} on {len(held.a)} pairs that were held back"
-    )
+    write(network, slope, shift, options.weights, projection=options.project)
+    print(f"calibrated by {slope:.3f} and {shift:.3f} on {len(held.a)} pairs that were held back")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Judges candidates for one question: guards, then the verifier, then trust. Knows no index and no store.
 
-The same judgement serves a stored answer and lets a question join one that is in flight.
+Where a verifier judges, only the sure guards veto; that the strict ones pass a pair raises its confidence. The
+same judgement serves a stored answer and lets a question join one that is in flight.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ from cache.trust.contract import Decision, Trust
 
 # A candidate less similar than this is another question, whatever a verifier would say: it is not asked.
 LEAST_SIMILARITY = 0.5
+# By how much the odds grow that an answer serves, where the strict guards too let the pair pass. On the sets that are
+# tuned on they pass a fifth of the paraphrases and none of 2,500 near-misses; the verifier still may say no.
+_AGREED = 50
 
 
 class Nominee(NamedTuple):
@@ -72,7 +76,16 @@ class Judge:
     async def _confidences(self, asked: Meaning, nominees: Sequence[Nominee]) -> Sequence[float]:
         if self.verifier is None:
             return [min(1.0, max(0.0, nominee.similarity)) for nominee in nominees]
-        return await self.verifier.verify(asked, [nominee.meaning for nominee in nominees])
+        told = await self.verifier.verify(asked, [nominee.meaning for nominee in nominees])
+        pairs = zip(told, nominees, strict=True)
+        return [weigh_with_guards(confidence, nominee.meaning.text, asked.text) for confidence, nominee in pairs]
+
+
+def weigh_with_guards(confidence: float, stored: str, asked: str) -> float:
+    """Return a verifier's confidence in a pair, raised where no strict guard vetoes the pair."""
+    if find_veto(stored, asked) is not None:
+        return confidence
+    return _AGREED * confidence / (_AGREED * confidence + 1 - confidence)
 
 
 def nominate(asked: Meaning, entries: Sequence[Entry]) -> list[Nominee]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.pairs.grammar import Grammar
-from scripts.pairs.hidden import Hidden, compute
+from scripts.pairs.hidden import Hidden, Minilm
 from scripts.pairs.lessons import Lessons
 from scripts.pairs.sets import Pair, read_pairs
 
@@ -18,7 +18,7 @@ from scripts.pairs.sets import Pair, read_pairs
 HELD_OUT = ("traditional SRL", "Order does not matter", "Who do X think", "A or B", "A and / or B", "a {nationality}")
 HELD_OUT_IN_TIME = ("Is person X", "What was person's life", "Do you have to X", "Is it {ok, dangerous, ...} to {smoke")
 _OF_EACH_TEST = 220
-_BANKING_TEXTS, _NEIGHBOURS, _NEAR_SAME, _NEAR_OTHER = 5000, 6, 0.86, 0.6
+_NEIGHBOURS, _NEAR_SAME, _NEAR_OTHER = 8, 0.75, 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Gathered:
         return total
 
 
-def from_grammar(grammar: Grammar, rounds: int, seed: int, minilm: Path) -> Gathered:
+def from_grammar(grammar: Grammar, rounds: int, seed: int, minilm: Minilm) -> Gathered:
     """Draw lessons from the hand-written questions."""
     return _gather([Pair(each.a, each.b, each.same) for each in Lessons(grammar, seed).draw(rounds)], minilm)
 
 
-def from_sets(data: Path, minilm: Path) -> Gathered | None:
+def from_sets(data: Path, minilm: Minilm) -> Gathered | None:
     """Return the tune halves: of kmemo three times, and of each test of checklist that is not held out a sample."""
     kmemo, checklist = data / "pairs" / "kmemo-near-miss.json", data / "pairs" / "checklist-qqp-mft.jsonl.gz"
     if not kmemo.exists() or not checklist.exists():
@@ -59,34 +59,54 @@ def from_sets(data: Path, minilm: Path) -> Gathered | None:
     return _gather([*chosen, *read_pairs(kmemo, half="tune") * 3], minilm)
 
 
-def from_banking(data: Path, minilm: Path) -> Gathered | None:
-    """Return real questions: very near ones of one intent as the same, near ones of two intents as not."""
+def from_banking(data: Path, minilm: Minilm) -> Gathered | None:
+    """Return real questions: near ones of one intent as the same, near ones of two intents as not.
+
+    One of another intent is near by its vector, or has more words in common than all others.
+    """
     path = data / "queries" / "banking77-train.csv"
     if not path.exists():
         print(f"not trained on {path}: it is missing")
         return None
     with path.open(newline="", encoding="utf-8") as file:
         rows = [(row["text"].strip(), row["category"]) for row in csv.DictReader(file)]
-    Random(5).shuffle(rows)
-    rows = rows[:_BANKING_TEXTS]
-    hidden = compute(minilm, [text for text, _ in rows])
-    return _as_gathered(hidden, _neighbours(hidden.vectors, [label for _, label in rows]))
+    hidden = minilm.compute([text for text, _ in rows])
+    labels = [label for _, label in rows]
+    found = _neighbours(hidden.vectors, labels) | _look_alikes([text for text, _ in rows], labels)
+    return _as_gathered(hidden, [(a, b, same) for (a, b), same in found.items()])
 
 
-def _neighbours(vectors: NDArray[np.float32], labels: Sequence[str]) -> list[tuple[int, int, bool]]:
-    cosines = vectors @ vectors.T
-    np.fill_diagonal(cosines, -1)
+def _neighbours(vectors: NDArray[np.float32], labels: Sequence[str]) -> dict[tuple[int, int], bool]:
     found: dict[tuple[int, int], bool] = {}
-    for one, row in enumerate(cosines):
+    for one, vector in enumerate(vectors):
+        row = vectors @ vector
+        row[one] = -1
         for other in map(int, np.argsort(-row)[:_NEIGHBOURS]):
             same = labels[one] == labels[other]
             if row[other] > (_NEAR_SAME if same else _NEAR_OTHER):
                 found[min(one, other), max(one, other)] = same
-    return [(a, b, same) for (a, b), same in found.items()]
+    return found
 
 
-def _gather(pairs: Sequence[Pair], minilm: Path) -> Gathered:
-    hidden = compute(minilm, sorted({text for pair in pairs for text in (pair.a, pair.b)}))
+def _look_alikes(texts: Sequence[str], labels: Sequence[str]) -> dict[tuple[int, int], bool]:
+    """Return each text with the one of another label that shares most of its words."""
+    places: dict[str, int] = {}
+    bags = [{places.setdefault(word, len(places)) for word in text.lower().split()} for text in texts]
+    has = np.zeros((len(texts), len(places)), np.float32)
+    for row, bag in zip(has, bags, strict=True):
+        row[list(bag)] = 1
+    sizes, kinds = has.sum(1), np.array(labels)
+    found: dict[tuple[int, int], bool] = {}
+    for one, row in enumerate(has):
+        shared = has @ row
+        likeness = np.where(kinds == kinds[one], -1, shared / (sizes + sizes[one] - shared))
+        other = int(likeness.argmax())
+        found[min(one, other), max(one, other)] = False
+    return found
+
+
+def _gather(pairs: Sequence[Pair], minilm: Minilm) -> Gathered:
+    hidden = minilm.compute(sorted({text for pair in pairs for text in (pair.a, pair.b)}))
     return _as_gathered(hidden, [(hidden.places[pair.a], hidden.places[pair.b], pair.same) for pair in pairs])
 
 

@@ -2,7 +2,7 @@
 
 The files: slots (what a slot may hold), families, roles and statements (blocks of lines that say different things,
 each in several wordings), clusters (one question in several wordings, and what looks like it), phrases and things
-(what stands in the frames of doing and being).
+(what stands in the frames of doing and being), patterns (families in which even the verbs are drawn) and words (what).
 """
 
 import re
@@ -13,6 +13,10 @@ from random import Random
 from typing import Self
 
 SLOT = re.compile(r"\{(([a-z]+)\d*)\}")
+_WORD = re.compile(r"<([a-z]+)(\d*)(?:\.(\d|\*))?(?::(\d))?>")
+# Lists of words of which no two entries mean the same.
+TELLING = ("verb", "aspect", "service", "item", "wrong", "stuff", "good")
+_ALIKE = re.compile(r"~(\d*) ")
 
 _IRREGULAR = {"lie": "lying", "die": "dying", "tie": "tying", "be": "being", "see": "seeing", "quit": "quitting"}
 _VOWELS = "aeiou"
@@ -20,15 +24,22 @@ _VOWELS = "aeiou"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One question or statement in several wordings; in a symmetric one, slots of one kind may change places."""
+    """One question or statement in several wordings.
+
+    `alike` has the numbers of slots that may change places: none where it is None, and all where it is empty.
+    """
 
     wordings: tuple[str, ...]
-    symmetric: bool = False
+    alike: str | None = None
 
     @property
     def slots(self) -> tuple[str, ...]:
         """The names of the slots, in the order of the first wording."""
         return tuple(dict.fromkeys(found[1] for wording in self.wordings for found in SLOT.finditer(wording)))
+
+    def is_symmetric(self, x: str, y: str) -> bool:
+        """Whether the question stays the same where two slots change places."""
+        return self.alike is not None and (not self.alike or (x[-1] in self.alike and y[-1] in self.alike))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +61,12 @@ class Grammar:
     things: tuple[Cluster, ...]
     doing: tuple[Line, ...]
     being: tuple[Line, ...]
+    patterns: tuple[tuple[Line, ...], ...]
+    words: Mapping[str, tuple[tuple[str, ...], ...]]
 
     def part(self, place: int, of: int, *, inside: bool) -> Self:
         """Return the grammar with only each block at that place of so many, or with all others; frames stay."""
-        names = ("families", "clusters", "phrases", "things")
+        names = ("families", "clusters", "phrases", "things", "patterns")
         kept = {
             name: tuple(each for at, each in enumerate(getattr(self, name)) if (at % of == place) is inside)
             for name in names
@@ -63,16 +76,18 @@ class Grammar:
 
 def load(directory: Path) -> Grammar:
     """Read the files. Raises OSError where one is missing and ValueError where a slot is unknown."""
-    texts = {name: _content(directory / f"{name}.txt") for name in ("slots", "families", "roles", "statements")}
-    slots = {
-        name: tuple(value.strip() for value in values.split(";"))
-        for name, _, values in (line.partition(":") for line in texts["slots"] if line)
+    texts = {
+        name: _content(directory / f"{name}.txt") for name in ("slots", "families", "roles", "statements", "patterns")
+    }
+    slots = _lists(texts["slots"])
+    words = {
+        name: tuple(tuple(form.strip() for form in entry.split(",")) for entry in entries)
+        for name, entries in _lists(_content(directory / "words.txt")).items()
     }
     families = tuple(block for name in ("families", "statements", "roles") for block in _blocks(texts[name]))
-    for line in (line for block in families for line in block):
-        unknown = {found[2] for wording in line.wordings for found in SLOT.finditer(wording)} - slots.keys()
-        if unknown:
-            raise ValueError(f"{line.wordings[0]}: no slot is called {', '.join(sorted(unknown))}")
+    patterns = tuple(_blocks(texts["patterns"]))
+    _check([wording for block in (*families, *patterns) for line in block for wording in line.wordings], slots, words)
+    _check([form.replace("#", "") for each in words.values() for entry in each for form in entry], slots, words)
     clusters, phrases, things = (
         tuple(_cluster(line, mark) for line in _content(directory / f"{name}.txt") if line)
         for name, mark in (("clusters", "|"), ("phrases", "="), ("things", "="))
@@ -81,7 +96,39 @@ def load(directory: Path) -> Grammar:
         tuple(Line(tuple(line.split(" | "))) for line in _content(directory / f"{name}.txt") if line)
         for name in ("doing", "being")
     )
-    return Grammar(slots, families, clusters, phrases, things, doing, being)
+    return Grammar(slots, families, clusters, phrases, things, doing, being, patterns, words)
+
+
+def expanded(block: Sequence[Line], words: Mapping[str, Sequence[tuple[str, ...]]], rng: Random) -> tuple[Line, ...]:
+    """Return a block of patterns as one of lines: of each list of words one entry is drawn for the whole block.
+
+    Some lines are there twice, the second time with another entry that makes another question of them.
+    """
+    drawn: dict[str, tuple[str, ...]] = {}
+
+    def word(found: re.Match[str]) -> str:
+        name, number, form, slot = found.groups()
+        if name + number not in drawn:
+            taken = {entry for key, entry in drawn.items() if key.rstrip("0123456789") == name}
+            drawn[name + number] = rng.choice([each for each in words[name] if each not in taken])
+        forms = drawn[name + number]
+        chosen = rng.choice(forms) if form == "*" else forms[int(form or 1) - 1]
+        return chosen.replace("#", slot or "")
+
+    def made(lines: Sequence[Line]) -> list[Line]:
+        return [replace(line, wordings=tuple(_WORD.sub(word, each) for each in line.wordings)) for line in lines]
+
+    lines = made(block)
+    telling = [key for key in drawn if key.rstrip("0123456789") in TELLING]
+    if telling:
+        key = rng.choice(telling)
+        former = drawn.pop(key)
+        name = key.rstrip("0123456789")
+        taken = {former, *(entry for other, entry in drawn.items() if other.rstrip("0123456789") == name)}
+        drawn[key] = rng.choice([each for each in words[name] if each not in taken])
+        having = [line for line in block if f"<{key}" in line.wordings[0]]
+        lines += made(rng.sample(having, min(2, len(having))))
+    return tuple(lines)
 
 
 def fill(wording: str, values: Mapping[str, str]) -> str:
@@ -134,13 +181,28 @@ def _content(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
 
 
+def _lists(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    return {
+        name: tuple(value.strip() for value in values.split(";"))
+        for name, _, values in (line.partition(":") for line in lines if line)
+    }
+
+
+def _check(texts: Sequence[str], slots: Mapping[str, object], words: Mapping[str, object]) -> None:
+    for text in texts:
+        unknown = {found[2] for found in SLOT.finditer(text)} - slots.keys()
+        unknown |= {found[1] for found in _WORD.finditer(text)} - words.keys()
+        if unknown:
+            raise ValueError(f"{text}: nothing is called {', '.join(sorted(unknown))}")
+
+
 def _blocks(lines: Sequence[str]) -> Iterator[tuple[Line, ...]]:
     block: list[Line] = []
     for line in (*lines, ""):
         if line:
-            block.append(
-                Line(tuple(part.strip() for part in line.removeprefix("~ ").split(" | ")), line.startswith("~ "))
-            )
+            alike = _ALIKE.match(line)
+            wordings = tuple(part.strip() for part in line[alike.end() if alike else 0 :].split(" | "))
+            block.append(Line(wordings, alike[1] if alike else None))
         elif block:
             yield tuple(block)
             block = []

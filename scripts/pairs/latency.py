@@ -15,6 +15,7 @@ from backends.forkserver.client import ForkServer
 from backends.onnx import OnnxEngine, OnnxReplica
 from cache.contract import Meaning
 from cache.semantic.guards import find_veto
+from cache.semantic.judging import weigh_with_guards
 from gateway.verifier import CONFIDENCE, PairVerifier
 from scripts.pairs.sets import Pair
 
@@ -41,7 +42,8 @@ class Workers:
         """Do what a look-up does once its candidate is found."""
         asked = await self.embed(text)
         if find_veto(stored.text, text, only_sure=True) is None:
-            await self.judge.verify(asked, [stored])
+            confidence = (await self.judge.verify(asked, [stored]))[0]
+            weigh_with_guards(confidence, stored.text, text)
 
     async def _infer(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         job = Job(Task.INFER, tensors=given, outputs=(CONFIDENCE,))

@@ -12,7 +12,7 @@ from itertools import combinations
 from random import Random
 
 from scripts.pairs import noise
-from scripts.pairs.grammar import Cluster, Grammar, Line, draw_values, fill, framed
+from scripts.pairs.grammar import Cluster, Grammar, Line, draw_values, expanded, fill, framed
 
 Spoiler = Callable[[str, Random], str | None]
 # How negatives are made of any question.
@@ -47,11 +47,13 @@ class Lessons:
         rng = self._rng
         for _ in range(rounds):
             way = rng.random()
-            if way < 0.62:
+            if way < 0.48:
                 lessons = self._family(rng.choices(self._grammar.families, [len(f) for f in self._grammar.families])[0])
-            elif way < 0.84:
+            elif way < 0.68:
+                lessons = self._family(expanded(rng.choice(self._grammar.patterns), self._grammar.words, rng))
+            elif way < 0.87:
                 lessons = self._cluster(rng.choice(self._grammar.clusters))
-            elif way < 0.94:
+            elif way < 0.95:
                 lessons = self._framed(self._grammar.doing, rng.choice(self._grammar.phrases))
             else:
                 lessons = self._framed(self._grammar.being, rng.choice(self._grammar.things))
@@ -97,7 +99,7 @@ class Lessons:
             texts_exchanged = [noise.worded(text, rng, 0.5) for text in made]
             for each in texts_exchanged:
                 for text in rng.sample(texts, min(2, len(texts))):
-                    yield Lesson(text, each, same=line.symmetric, kind="exchanged")
+                    yield Lesson(text, each, same=line.is_symmetric(x, y), kind="exchanged")
             yield from self._same(texts_exchanged, "wording")
 
     def _turned_round(self, texts: Sequence[str]) -> Iterator[Lesson]:
