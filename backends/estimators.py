@@ -87,18 +87,23 @@ class DurationHistogram:
         self._keep = keep
         self._seed_s = seed_s
         self._weights: dict[int, float] = {}
+        self._known: dict[float, float] = {}
+        """Quantiles of all values that were asked for since the last value: each look of the keeper asks again."""
 
     def add(self, seconds: float) -> None:
         """Learn a duration."""
         bucket = self._bucket(seconds)
         self._weights = {key: weight * self._keep for key, weight in self._weights.items() if weight > self._FADED}
         self._weights[bucket] = self._weights.get(bucket, 0.0) + 1.0
+        self._known.clear()
 
     def quantile(self, share: float, above_s: float = 0.0) -> float | None:
         """Return the duration that `share` (0 to 1) of the values longer than `above_s` do not exceed.
 
         `None` when no value was that long.
         """
+        if above_s == 0.0 and (known := self._known.get(share)) is not None:
+            return known
         if not self._weights:
             return self._seed_s if self._seed_s > above_s else None
         longer = sorted((key, weight) for key, weight in self._weights.items() if self._middle(key) > above_s)
@@ -106,8 +111,13 @@ class DurationHistogram:
         for key, weight in longer:
             left -= weight
             if left <= 0.0:
-                return self._middle(key)
-        return self._middle(longer[-1][0]) if longer else None
+                return self._keep_known(share, above_s, self._middle(key))
+        return self._keep_known(share, above_s, self._middle(longer[-1][0])) if longer else None
+
+    def _keep_known(self, share: float, above_s: float, quantile: float) -> float:
+        if above_s == 0.0:
+            self._known[share] = quantile
+        return quantile
 
     def dump(self) -> Plain:
         """Return what was learned as plain values."""
@@ -121,6 +131,7 @@ class DurationHistogram:
             raise ValueError(f"{weights!r:.50} where a list of at most {last + 1} buckets is needed")
         pairs = [_numbers(pair, 2) for pair in weights]
         self._weights = {int(number(key, most=last)): number(weight, least=least) for key, weight in pairs}
+        self._known.clear()
         return self
 
     def _bucket(self, seconds: float) -> int:

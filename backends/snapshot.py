@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backends.value import value
 from backends.warmth.course import ALWAYS_COLD, Course
 from backends.warmth.ladder import Level
 
@@ -29,7 +30,7 @@ class ReplicaState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReplicaSnapshot:
     """One replica. Times are of the pool's clock; `remaining_start_s` is 0 unless it is starting.
 
@@ -62,7 +63,7 @@ class LevelCost:
     device_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PoolSnapshot:
     """One pool: its limits, its replicas, its queue, and what is known of its demand and its costs.
 
