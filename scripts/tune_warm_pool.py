@@ -2,11 +2,13 @@
 """Replays your own traffic and says for which models another `keep_warm` would have been cheaper.
 
     .venv/bin/python scripts/tune_warm_pool.py --config gateway.yaml --trace requests.csv [--write] [--json FILE]
+    .venv/bin/python scripts/tune_warm_pool.py --config gateway.yaml --log var/access.jsonl [--png FILE]
 
-The trace is a CSV (or .csv.gz) with the columns `timestamp_s,model` and, if you have it, `service_s`. Each setting is
-chosen by the days before and judged on the day after; a change is proposed only where its gain is certain, and with
-`--write` it is made in the file, whose comments and order stay. Costs are in hours of one warm, idle replica, and a
-second that a request waits counts for a hundred. How long a start takes is what the gateway has learned, or `--start`.
+The trace is a CSV (or .csv.gz) with the columns `timestamp_s,model` and, if you have it, `service_s`; the log is what
+the gateway writes to `server.access_log`. Each setting is chosen by the days before and judged on the day after; a
+change is proposed only where its gain is certain, and with `--write` it is made in the file, whose comments and order
+stay. Beside that it shows what other policies would have cost. Costs are in hours of one warm, idle replica, and a
+second that a request waits counts for a hundred. What a start takes is what the gateway has learned, or `--start`.
 """
 
 import argparse
@@ -17,21 +19,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from backends.costs import ModelCosts
-from backends.warmth.ladder import two_rungs
 from config.load import load
 from config.settings import Settings
 from scripts.tuning.choosing import PREDICT, TIMES_S, Daily, TooShortError, choose, costs_by_day, origin_day, written
-from scripts.tuning.policies import Ladders
+from scripts.tuning.comparing import REPLAYS, Compared, compared
+from scripts.tuning.drawing import draw
+from scripts.tuning.known import Known, known_of
+from scripts.tuning.policies import time_to_live
 from scripts.tuning.proposal import Change, diff, edited
-from scripts.tuning.traces import Trace, TraceError, read_trace
-
-_START_S = 5.0
+from scripts.tuning.replay import DAY_S, replay
+from scripts.tuning.traces import Trace, TraceError, read_log, read_trace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,23 +41,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     settings = load(options.config, os.environ)
     try:
-        trace = _known(read_trace(options.trace), settings)
+        trace = read_log(options.log) if options.trace is None else read_trace(options.trace)
+        trace = _started_here(trace, settings)
         origin = origin_day(trace)
     except (TraceError, TooShortError, OSError) as error:
         console.print(f"[red]{error}")
         return 1
-    ladders = _ladders(settings, options.start)
-    current = {model: _setting(settings, model) for model in trace.idle}
-    times = sorted({*TIMES_S, *(keep_s for model in trace.idle if (keep_s := settings.models[model].pool.keep_warm_s))})
+    known = known_of(settings, options.start)
+    keep_s = {model: settings.models[model].pool.keep_warm_s for model in trace.idle}
+    current = {model: PREDICT if time is None else written(time) for model, time in keep_s.items()}
+    times = sorted({*TIMES_S, *(time for time in keep_s.values() if time is not None)})
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("replaying", total=sum(len(idle.ends_s) for idle in trace.idle.values()))
-        daily = costs_by_day(trace, ladders, times, lambda: progress.advance(task))
+        total = (1 + REPLAYS) * sum(len(idle.ends_s) for idle in trace.idle.values())
+        task = progress.add_task("replaying", total=total)
+        daily = costs_by_day(trace, known.ladders, times, lambda: progress.advance(task))
+        policies = compared(
+            trace,
+            known.ladders,
+            keep_s,
+            origin_s=origin * DAY_S,
+            sizes=known.sizes,
+            progress=lambda: progress.advance(task),
+        )
     changes = [change for model in daily if (change := choose(model, daily[model], current[model], origin))]
+    Console().print(_table_of_policies(policies, known))
     Console().print(_table(daily, current, origin, changes))
     text = edited(options.config, changes)
     print(diff(options.config, text) or "Nothing to change: no other setting would have been cheaper for certain.")
     if options.json is not None:
-        options.json.write_text(json.dumps(_report(daily, current, origin, changes), indent=2))
+        report = _report(daily, current, origin, changes) | {"policies": [each.figures() for each in policies]}
+        options.json.write_text(json.dumps(report, indent=2))
+    if options.png is not None:
+        _draw(options.png, trace, known, policies, origin * DAY_S)
     if options.write and changes:
         options.config.write_text(text)
     return 0
@@ -65,16 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--trace", type=Path, required=True)
-    parser.add_argument(
-        "--start", type=float, help=f"seconds of a start, where none was learned (default {_START_S:g})"
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--trace", type=Path, help="CSV file with timestamp_s,model[,service_s]")
+    source.add_argument("--log", type=Path, help="the gateway's own access log")
+    parser.add_argument("--start", type=float, help="seconds of a start (default: as learned, or 5)")
     parser.add_argument("--write", action="store_true", help="change the file")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--png", type=Path, help="draw what is held against what is waited; needs matplotlib")
     return parser.parse_args(arguments)
 
 
-def _known(trace: Trace, settings: Settings) -> Trace:
+def _started_here(trace: Trace, settings: Settings) -> Trace:
     """Return the trace of those models that are kept warm here. Raises `TraceError` where none is."""
     kept = [model for model in trace.idle if model in settings.models and settings.models[model].http is None]
     if not kept:
@@ -86,29 +103,24 @@ def _known(trace: Trace, settings: Settings) -> Trace:
     return Trace(idle, {model: trace.asked_s[model] for model in kept}, trace.span_s)
 
 
-def _ladders(settings: Settings, start_s: float | None) -> Ladders:
-    """Return each model's ladder, by the starts that the gateway has measured."""
-    file = None if settings.cache is None else settings.cache.directory / "learned.json"
-    known = orjson.loads(file.read_bytes()) if file is not None and file.exists() else {}
-    starts: dict[str, float] = {}
-    for model, record in known.items():
-        costs = ModelCosts()
-        costs.load(record["costs"])
-        starts[model] = costs.start_s()
-    ladders = {
-        model: two_rungs(start_s if start_s is not None else starts.get(model, _START_S)) for model in settings.models
-    }
-    return ladders.__getitem__
-
-
-def _setting(settings: Settings, model: str) -> str:
-    keep_s = settings.models[model].pool.keep_warm_s
-    return PREDICT if keep_s is None else written(keep_s)
+def _table_of_policies(policies: Sequence[Compared], known: Known) -> Table:
+    sizes = "; what was never measured counts as 1 GiB" if known.unknown_sizes else ""
+    table = Table(title=f"All models together, on the days that were judged{sizes}")
+    for column in ("policy", "cold starts", "wait p50/p95/p99", "idle GiB·h", "cost", "against now (95 %)"):
+        table.add_column(column)
+    for policy in policies:
+        found, difference = policy.figures(), policy.difference
+        idle = ", ".join(f"{level} {held / 3600:.3g}" for level, held in found["idle_gib_s"].items())
+        waits = "/".join(f"{wait_s:.3g}" for wait_s in found["added_wait_s"].values())
+        against = f"{100 * difference.share:+.0f} % ({100 * difference.low:+.0f} to {100 * difference.high:+.0f})"
+        cost = f"{found['cost_s'] / 3600:.2f}"
+        table.add_row(policy.name, str(found["cold_starts"]), f"{waits} s", idle or "none", cost, against)
+    return table
 
 
 def _table(daily: dict[str, Daily], current: dict[str, str], origin: int, changes: Sequence[Change]) -> Table:
     proposed = {change.model: change for change in changes}
-    table = Table(title="Cost in warm idle hours, on the days that were judged")
+    table = Table(title="Cost of each model in warm idle hours, on the days that were judged")
     for column in ("model", "now", "cost", PREDICT, "best fixed time", "proposal"):
         table.add_column(column)
     for model, days in daily.items():
@@ -140,6 +152,14 @@ def _report(
         },
         "changes": [asdict(change) for change in changes],
     }
+
+
+def _draw(file: Path, trace: Trace, known: Known, policies: Sequence[Compared], origin_s: float) -> None:
+    fixed = [
+        (written(keep_s), replay(trace, known.ladders, time_to_live(known.ladders, keep_s), origin_s))
+        for keep_s in TIMES_S
+    ]
+    draw(file, [(each.name, each.accounts) for each in policies], fixed, known.ladders, list(trace.idle))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -56,6 +57,34 @@ def read_trace(path: Path) -> Trace:
                 raise TraceError(f"{path}, line {rows.line_num}: {error}") from error
     if not times:
         raise TraceError(f"{path} has no requests")
+    return trace_of({model: np.array(at) for model, at in times.items()}, {m: np.array(s) for m, s in services.items()})
+
+
+# What the access log calls a request that no model had to answer: it is no demand for one.
+_FROM_A_MODEL = ("miss", "stale", "partial", "request", "bypass", "none")
+_CLIENT_LEFT, _REFUSED, _FAILED = 499, 400, 500
+
+
+def read_log(path: Path) -> Trace:
+    """Read the gateway's own access log, gzipped or not: the requests that went on to a model. Raises `TraceError`."""
+    times: dict[str, list[float]] = defaultdict(list)
+    services: dict[str, list[float]] = defaultdict(list)
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                entry = orjson.loads(line)
+                model, status = str(entry["model"]), int(entry["status"])
+                at_s, service_s = float(entry["timestamp_s"]), float(entry["service_s"])
+                is_demand = entry["cache"] in _FROM_A_MODEL
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                if not line.endswith("\n"):
+                    break  # the last line is being written
+                raise TraceError(f"{path}, line {number}: {error!r}") from error
+            if is_demand and model and not (_REFUSED <= status < _FAILED and status != _CLIENT_LEFT):
+                times[model].append(at_s)
+                services[model].append(service_s)
+    if not times:
+        raise TraceError(f"{path} has no requests that a model answered")
     return trace_of({model: np.array(at) for model, at in times.items()}, {m: np.array(s) for m, s in services.items()})
 
 
