@@ -38,6 +38,8 @@ entities: Is the shop open on Monday? | Is the shop open on Tuesday?
 entities: How do I learn Spanish? | How do I learn French?
 direction: How do I migrate from MySQL to Postgres? | How do I migrate from Postgres to MySQL?
 direction: Is Anna taller than Lucy? | Is Lucy taller than Anna?
+direction: Does Tom owe Jim 5 or 6 dollars? | Does Jim owe Tom 5 or 6 dollars?
+direction: Did Tom and Eva call Jim? | Did Jim and Eva call Tom?
 direction: Did Hannah keep the school? | Was Hannah kept by the school?
 direction: Can a lion eat a whole shark? | Can a shark eat a whole lion?
 """
@@ -50,6 +52,8 @@ How can I become less patient? | How can I become more impatient?
 What is the US budget? | What is the United States' budget?
 How do I check which process is using port 3000? | Something is holding port 3000, how do I find out what it is?
 Is Daniel friends with Maria? | Is Maria friends with Daniel?
+Is it Tom or Anna who owes Jim? | Is it Anna or Tom who owes Jim?
+Is the capital of France or the capital of Spain bigger? | Is the capital of Spain or the capital of France bigger?
 What should I see in Vienna in 3 days? | Which places should I visit in 3 days in Vienna?
 Who was the first man on the moon? | Which person walked on the moon first?
 """

@@ -5,6 +5,7 @@ the strict guards judge it too. Pure functions of two readings.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 from cache.semantic.direction import crossed_edges, other_voice
 from cache.semantic.entities import find_exchange
@@ -25,6 +26,8 @@ _NOT_BEFORE = frozenset({"only", "just", "matter"})
 # Words that differ in these alone are opposites: hypertension, hypotension.
 _OPPOSITE_PREFIXES = (("hyper", "hypo"), ("macro", "micro"), ("inter", "intra"), ("pre", "post"))
 _LEAST_STEM = 3
+# What stands on their two sides may change places, and nothing else may.
+_JOINS = frozenset({"and", "or", "nor"})
 # Signs of one sense are one sign.
 _SIGNS = {sign: sign for sign in "+-*/^<>=≤≥≠"} | {
     "\u00d7": "*", "÷": "/", "**": "^", "==": "=", "<=": "≤", ">=": "≥", "!=": "≠",
@@ -81,7 +84,7 @@ def exchanged(a: Reading, b: Reading) -> str | None:
     if roles is not None:
         return roles
     first, second = [t.word for t in a.tokens], [t.word for t in b.tokens]
-    if len(first) != len(second) or not SYMMETRIC_WORDS.isdisjoint(first):
+    if len(first) != len(second) or not (SYMMETRIC_WORDS - _JOINS).isdisjoint(first):
         return None
     places = [at for at, (x, y) in enumerate(zip(first, second, strict=True)) if x != y]
     if len(places) != 2 or places[1] - places[0] == 1:  # noqa: PLR2004 - neighbours are often one thing
@@ -89,7 +92,15 @@ def exchanged(a: Reading, b: Reading) -> str | None:
     x, y = (first[at] for at in places)
     if {x, y} & (FUNCTION_WORDS | QUESTION_WORDS.keys()) or [x, y] != [second[places[1]], second[places[0]]]:
         return None
+    if _are_joined(first[places[0] + 1 : places[1]]):
+        return None
     return f"{x} … {y} against {y} … {x}"
+
+
+def _are_joined(between: Sequence[str]) -> bool:
+    """Whether what stands between two words joins them: Tom or Anna, but not Tom, who owes Anna and Jim."""
+    content = [word for word in between if word not in FUNCTION_WORDS and word not in _JOINS]
+    return not _JOINS.isdisjoint(between) and len(content) <= 1
 
 
 def _only_sounds_like_conversion(reading: Reading) -> bool:
