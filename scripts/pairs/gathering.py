@@ -18,7 +18,7 @@ from scripts.pairs.sets import Pair, read_pairs
 HELD_OUT = ("traditional SRL", "Order does not matter", "Who do X think", "A or B", "A and / or B", "a {nationality}")
 HELD_OUT_IN_TIME = ("Is person X", "What was person's life", "Do you have to X", "Is it {ok, dangerous, ...} to {smoke")
 _OF_EACH_TEST = 220
-_NEIGHBOURS, _NEAR_SAME, _NEAR_OTHER = 8, 0.75, 0.6
+_NEIGHBOURS, _NEAR_SAME, _NEAR_OTHER, _BLOCK = 8, 0.75, 0.6, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,12 @@ def _look_alikes(texts: Sequence[str], labels: Sequence[str]) -> dict[tuple[int,
         row[list(bag)] = 1
     sizes, kinds = has.sum(1), np.array(labels)
     found: dict[tuple[int, int], bool] = {}
-    for one, row in enumerate(has):
-        shared = has @ row
-        likeness = np.where(kinds == kinds[one], -1, shared / (sizes + sizes[one] - shared))
-        other = int(likeness.argmax())
-        found[min(one, other), max(one, other)] = False
+    for start in range(0, len(texts), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        shared = has[some] @ has.T
+        likeness = np.where(kinds[some, None] == kinds, -1, shared / (sizes[some, None] + sizes - shared))
+        for one, other in enumerate(map(int, likeness.argmax(1)), start):
+            found[min(one, other), max(one, other)] = False
     return found
 
 
