@@ -25,11 +25,19 @@ def pools_view(
 def _of_pool(pool: Pool, ledger: Ledger, now: float) -> dict[str, Any]:
     return {
         "unloaded": pool.resting,
-        **dataclasses.asdict(pool.snapshot(now)),
+        **_state(pool, now),
         "ladder": _ladder(pool),
         "forecast": _forecast(pool, now),
         "accounts": _accounts(ledger, now),
     }
+
+
+def _state(pool: Pool, now: float) -> dict[str, Any]:
+    """Return what the keeper sees, with the levels by their names."""
+    state = dataclasses.asdict(pool.snapshot(now))
+    for each in (*state["replicas"], *state["costs"]):
+        each["level"] = _name(each["level"])
+    return {**state, "rungs": [_name(level) for level in state["rungs"]]}
 
 
 def _ladder(pool: Pool) -> dict[str, Any]:
