@@ -6,10 +6,11 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"config", "cache", "backends", "gateway"}
@@ -68,3 +69,17 @@ def test_every_dependency_is_pinned() -> None:
     ]
     names = {normalised(found[0]) for text in wanted if (found := re.match(r"[A-Za-z0-9._-]+", text))}
     assert names - pinned == set()
+
+
+def test_whatever_a_dependency_pulls_in_is_pinned() -> None:
+    """Nothing is left for pip to choose, now or later: each package that is needed here has its line."""
+    pinned = {normalised(line.partition("==")[0]) for line in constraints()}
+    waiting, seen = [("warmgate", extra) for extra in ("", *PROJECT["optional-dependencies"])], set()
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) not in seen:
+            seen.add((name, extra))
+            needed = map(Requirement, distribution(name).requires or ())
+            for each in (each for each in needed if each.marker is None or each.marker.evaluate({"extra": extra})):
+                waiting += [(normalised(each.name), extra) for extra in ("", *each.extras)]
+    assert {name for name, _ in seen} - pinned - {"warmgate"} == set()
