@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backends.contract import BackendError, BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed, WorkerDied
+from backends.contract import (
+    BackendError,
+    BadJob,
+    DeadlineExceeded,
+    QueueFull,
+    StartFailed,
+    UpstreamFailed,
+    WorkerDied,
+)
 from cache.flight import FlightLaggedError
 
 
@@ -66,6 +74,18 @@ class BodyTooSlow(RequestRefused):
 
 class NotCached(RequestRefused):
     """The client said `only-if-cached`, and nothing fitting is stored (RFC 9111 §5.2.1.7)."""
+
+
+class ModelCold(BackendError):
+    """No replica is up, and none is expected to be for longer than the job would wait: it is to come again.
+
+    `applied` is the preference of its client that was followed, as `Preference-Applied` has it (RFC 7240 §3).
+    """
+
+    def __init__(self, message: str, retry_after_s: float, applied: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.headers = {} if applied is None else {"Preference-Applied": applied}
 
 
 class RateLimited(RequestRefused):
@@ -171,6 +191,7 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     BackendError: (502, "api_error", "model_failed", False),
     WorkerDied: (502, "api_error", "worker_died", True),
     UpstreamFailed: (502, "api_error", "upstream_failed", True),
+    ModelCold: (503, "api_error", "model_starting", True),
     StartFailed: (503, "api_error", "start_failed", True),
     Draining: (503, "api_error", "draining", True),
     PurgeNotSaved: (503, "api_error", "purge_not_saved", True),

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,12 +50,16 @@ class Way(StrEnum):
     START = "start"
 
 
+_UP = (Way.FREE, Way.QUEUE)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A model that may answer: its pool as it stands, and how long it would work on this request (seconds).
 
     `first` is the time from dispatch to what the client waits for: the first token of a stream, else the whole answer.
-    `patience_s` is how long a wait may be expected to take for the candidate to be worth it; None is without bound.
+    `patience_s` is how long a wait may be expected to take for the candidate to be worth it, and `start_patience_s` how
+    long one for a replica that is not up; None is without bound.
     """
 
     pool: PoolSnapshot
@@ -63,6 +67,7 @@ class Candidate:
     is_fallback: bool = False
     first: Spread | None = None
     patience_s: float | None = None
+    start_patience_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,21 @@ class Choice:
         return self.wait.p50_s + self.service_s
 
 
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """The model of several that is expected to have a slot first: which, how, and after what time."""
+
+    model: str
+    way: Way
+    wait: Spread
+
+
+def soonest(pools: Iterable[PoolSnapshot], now: float) -> Coming:
+    """Return which of some pools is expected to have a slot first."""
+    comings = [Coming(pool.model, *expected_wait(pool, now)[:2]) for pool in pools]
+    return min(comings, key=lambda coming: coming.wait.weighed_s)
+
+
 def plan(candidates: Sequence[Candidate], now: float, deadline_s: float) -> tuple[Choice, ...]:
     """Order the candidates: the soonest first token first, fallbacks after, those that would be late last of all.
 
@@ -108,10 +128,11 @@ def plan(candidates: Sequence[Candidate], now: float, deadline_s: float) -> tupl
 
 def _choose(candidate: Candidate, now: float, deadline_s: float) -> Choice:
     way, wait, why = expected_wait(candidate.pool, now)
-    service_s, patience_s = candidate.service_s, candidate.patience_s
+    service_s = candidate.service_s
     first = wait.after(candidate.first or Spread(service_s, service_s))
     in_time = now + wait.p90_s + service_s <= deadline_s
-    soon = patience_s is None or wait.p50_s <= patience_s
+    patience = [candidate.patience_s, None if way in _UP else candidate.start_patience_s]
+    soon = all(longest_s is None or wait.p50_s <= longest_s for longest_s in patience)
     return Choice(candidate.pool.model, way, wait, first, service_s, in_time, soon, why)
 
 

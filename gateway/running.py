@@ -9,13 +9,17 @@ from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched
 from backends.pool import Answered, Pool
 from gateway.analyze import Features
 from gateway.answer import Answer, Head, answer_of
-from gateway.router import Candidate, Choice, Spread, plan
+from gateway.errors import ModelCold
+from gateway.router import Candidate, Choice, Coming, Spread, plan, soonest
 from gateway.routes import Route
 from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
 Item = Head | Made
+
+# For so long after it is expected to be up a model is kept for who was told to come again.
+_GRACE_S = 30.0
 
 FINAL = (BadJob, DeadlineExceeded)
 """No other model could do better."""
@@ -40,25 +44,69 @@ class Runner:
         """Return what exactly answers for each model now."""
         return [self._pools[model].engine.version for model in models]
 
-    def plan(self, route: Route, features: Features, targets: Sequence[str]) -> tuple[Choice, ...]:
-        """Order the models that may answer by the pools as they stand now."""
+    def plan(
+        self, route: Route, features: Features, targets: Sequence[str], wait_s: float | None = None
+    ) -> tuple[Choice, ...]:
+        """Order the models that may answer by the pools as they stand now.
+
+        `wait_s` is how long the client would wait for a slot, where it said so; else the operator's word counts.
+        """
         now = self._clock()
-        candidates = [self._candidate(model, features, now) for model in targets]
-        fallbacks = [replace(self._candidate(model, features, now), is_fallback=True) for model in route.fallback]
+        candidates = [self._candidate(model, features, now, wait_s) for model in targets]
+        fallbacks = [
+            replace(self._candidate(model, features, now, wait_s), is_fallback=True) for model in route.fallback
+        ]
         return plan([*candidates, *fallbacks], now, features.deadline_s)
 
-    def order(self, route: Route, features: Features, targets: Sequence[str]) -> Sequence[str]:
-        """Return the models to try, in their order; where there is only one there is nothing to plan."""
-        if len(targets) == 1 and not route.fallback:
-            return targets
-        return [choice.model for choice in self.plan(route, features, targets)]
+    def order(
+        self, route: Route, features: Features, targets: Sequence[str], wait_s: float | None = None
+    ) -> Sequence[str]:
+        """Return the models to try, in their order; where there is only one there is nothing to plan.
 
-    def _candidate(self, model: str, features: Features, now: float) -> Candidate:
+        Raises `ModelCold` where none is expected to have a slot within the patience; it will have one later.
+        """
+        if len(targets) == 1 and not route.fallback:
+            pool = self._pools[targets[0]]
+            if (wait_s is None and pool.limits.start_wait_s is None) or pool.free_now() is not None:
+                return targets
+        choices = self.plan(route, features, targets, wait_s)
+        if not any(choice.soon for choice in choices):
+            raise self._sent_away(min(choices, key=lambda choice: choice.wait.weighed_s), wait_s)
+        return [choice.model for choice in choices]
+
+    def coming(self, models: Sequence[str]) -> Coming | None:
+        """Return which model is expected to have a slot first, and when; None where one has it now."""
+        pools = [self._pools[model] for model in models]
+        if any(pool.free_now() is not None for pool in pools):
+            return None
+        now = self._clock()
+        return soonest([pool.snapshot(now) for pool in pools], now)
+
+    def _candidate(self, model: str, features: Features, now: float, wait_s: float | None) -> Candidate:
         pool = self._pools[model]
         tokens_out = min(pool.costs.tokens_out, features.max_tokens_out or pool.costs.tokens_out)
         costs, service_s = pool.costs, pool.costs.service_s(features.tokens_in, tokens_out)
         first_s = min(costs.first_event_s, service_s) if features.streamed else service_s
-        return Candidate(pool.snapshot(now), service_s, first=Spread(first_s, first_s))
+        return Candidate(
+            pool.snapshot(now),
+            service_s,
+            first=Spread(first_s, first_s),
+            patience_s=wait_s,
+            start_patience_s=pool.limits.start_wait_s if wait_s is None else None,
+        )
+
+    def _sent_away(self, choice: Choice, wait_s: float | None) -> ModelCold:
+        """Have the model come up for who is sent away, and make the error that says when to come again."""
+        now, again_s = self._clock(), max(1.0, choice.wait.p90_s)
+        self._pools[choice.model].hints.promise(now, now + again_s + _GRACE_S)
+        self._telemetry.sent_away(choice.model)
+        said = "by the operator (start_wait)" if wait_s is None else f"by its client (Prefer: wait={wait_s:g})"
+        return ModelCold(
+            f"{choice.model} is expected to have a slot in {choice.wait_s:.1f} s ({choice.why}), which is longer than"
+            f" this request may wait, {said}",
+            again_s,
+            None if wait_s is None else f"wait={wait_s:g}",
+        )
 
     async def whole(self, job: Job, deadline_s: float, models: Sequence[str]) -> tuple[Answer, int]:
         """Run a job that nobody shares on the first candidate that answers: its whole answer, and its tokens."""

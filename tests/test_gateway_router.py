@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from backends.snapshot import LevelCost, PoolSnapshot, ReplicaSnapshot, ReplicaState
 from backends.warmth.ladder import Level
-from gateway.router import NOTHING, Candidate, Spread, Way, expected_wait, plan
+from gateway.router import NOTHING, Candidate, Coming, Spread, Way, expected_wait, plan, soonest
 
 NOW = 100.0
 
@@ -109,6 +109,9 @@ def test_the_first_token_decides_and_not_the_last():
 
 def test_who_has_no_patience_for_a_start_is_sent_to_who_is_up():
     """A candidate whose wait is beyond the patience stands behind a fallback that is there at once."""
+    assert not plan([Candidate(pool("cold"), 0.1, start_patience_s=4.9)], NOW, NOW + 60)[0].soon
+    assert plan([Candidate(pool("busy", replica(in_flight=2), queued=9), 1.0, start_patience_s=1.0)], NOW, 9e9)[0].soon
+
     cold = Candidate(pool("cold"), 0.1, patience_s=1.0)
     spare = Candidate(pool("spare", replica()), 0.1, is_fallback=True, patience_s=1.0)
 
@@ -156,3 +159,11 @@ def test_every_candidate_keeps_a_place_in_the_plan(candidates, allowed_s):
     assert len(choices) == len(candidates)
     assert all(choice.wait_s >= 0 for choice in choices)
     assert sorted((choice.in_time for choice in choices), reverse=True) == [choice.in_time for choice in choices]
+
+
+def test_who_waits_is_told_of_what_comes_first():
+    """Of the models that may answer, the one that is expected to have a slot first."""
+    cold, busy = pool("cold"), pool("busy", replica(in_flight=2))
+
+    assert soonest([cold, busy], NOW).model == "busy"
+    assert soonest([cold], NOW) == Coming("cold", Way.START, Spread(5.0, 5.0))
