@@ -4,7 +4,7 @@ Knows no wire; reads the pools, and tells them to rest or to start.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -80,7 +80,8 @@ class ModelInfo:
 class Catalog:
     """All models and routes. `tasks` says what each model does, `routes` which models stand behind each name.
 
-    `cached` says that answers are remembered; `embedder` is the model that the semantic cache cannot do without.
+    `cached` says that answers are remembered; `needed` are the models that the semantic cache cannot do
+    without.
     """
 
     def __init__(
@@ -90,11 +91,11 @@ class Catalog:
         routes: Mapping[str, Sequence[str]],
         *,
         cached: bool,
-        embedder: str | None = None,
+        needed: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pools = pools
-        self._embedder = embedder
+        self._needed = needed
         self._infos = {
             name: _describe(name, tasks[name], pool.engine, cached=cached)
             for name, pool in pools.items()
@@ -155,8 +156,8 @@ class Catalog:
         Raises `UnknownModel`, and `InvalidRequest` where the semantic cache needs it.
         """
         pool = self._known(model, "unload")
-        if model == self._embedder:
-            raise InvalidRequest(f"failed to unload '{model}', the semantic cache compares questions by it", "model")
+        if model in self._needed:
+            raise InvalidRequest(f"failed to unload '{model}', the semantic cache needs it", "model")
         pool.rest(resting=True)
 
     def _known(self, model: str, verb: str) -> Pool:

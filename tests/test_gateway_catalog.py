@@ -118,14 +118,16 @@ async def test_unload_lets_a_job_end_and_refuses_who_waits():
 
 
 @virtual
-async def test_the_embedder_of_the_semantic_cache_stays():
-    """Without it no question could be compared."""
-    async with house({"a": FakeEngine()}) as built:
-        kept = Catalog(built.pools, {"a": Task.EMBED}, {}, cached=True, embedder="a")
-        with pytest.raises(InvalidRequest, match="the semantic cache compares questions by it"):
-            kept.unload("a")
+async def test_what_the_semantic_cache_needs_stays():
+    """Without its embedder and its verifier no question could be compared."""
+    async with house({"a": FakeEngine(), "b": FakeEngine()}) as built:
+        tasks = {"a": Task.EMBED, "b": Task.INFER}
+        kept = Catalog(built.pools, tasks, {}, cached=True, needed={"a", "b"})
+        for model in tasks:
+            with pytest.raises(InvalidRequest, match=f"failed to unload '{model}', the semantic cache needs it"):
+                kept.unload(model)
 
-        assert not kept.unloaded("a")
+            assert not kept.unloaded(model)
 
 
 async def _all(pool: Pool) -> list[Event]:

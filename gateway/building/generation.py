@@ -188,7 +188,7 @@ def _catalog(settings: Settings, pools: Mapping[str, Pool], routes: Routes) -> C
         {name: Task(model.task) for name, model in settings.models.items()},
         {name: (*routes.named(name).candidates, *routes.named(name).fallback) for name in routes.names},
         cached=settings.cache is not None,
-        embedder=None if semantic is None else semantic.embedder,
+        needed=() if semantic is None else {semantic.embedder, semantic.verifier or semantic.embedder},
     )
 
 
