@@ -10,7 +10,10 @@ from backends.contract import Job, Task, Usage, Verbatim
 from backends.glance import tokens_of
 from backends.upstream_wire import OpenAIWire
 from gateway.analyze import estimate_tokens
+from gateway.errors import RequestRefused
+from gateway.identity import fingerprint
 from gateway.lane.asked import PATH, asked_by
+from gateway.lane.writing import written
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.wire import Call
 
@@ -125,3 +128,57 @@ def test_plain_answers_are_seen() -> None:
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 1}}
     assert tokens_of(json.dumps({"choices": [choice], "usage": usage}).encode()) == (3, 4)
+
+
+def shuffled(value: Any, order: int) -> Any:
+    """Return a JSON value with the names of its objects in another order."""
+    if isinstance(value, dict):
+        names = sorted(value, key=lambda name: hash((name, order)))
+        return {name: shuffled(value[name], order) for name in names}
+    return [shuffled(each, order) for each in value] if isinstance(value, list) else value
+
+
+ASIDE = st.fixed_dictionaries({"user": TEXT | ODD, "metadata": ODD})
+
+
+@given(REQUEST, REQUEST, ASIDE, st.integers(0, 9))
+@example(PLAIN, {**PLAIN, "seed": 10**20}, {}, 0)
+@example({**PLAIN, "seed": 10**20 + 1}, {**PLAIN, "seed": 10**20}, {}, 0)
+def test_bodies_of_one_writing_are_one_request(
+    one: dict[str, Any], other: dict[str, Any], aside: dict[str, Any], order: int
+) -> None:
+    """What has the writing of a request that is served is served too, under the same key."""
+    bodies = [json.dumps(one), json.dumps(shuffled({**one, **aside}, order), indent=order % 3), json.dumps(other)]
+    first, *others = [(written(PATH, body.encode()), body.encode()) for body in bodies]
+    try:
+        request, _ = SURFACE.decode(Call("POST", PATH, {}, first[1], None), "0" * 24)
+    except RequestRefused:
+        return
+    for writing, body in others:
+        if writing is not None and writing == first[0]:
+            same, _ = SURFACE.decode(Call("POST", PATH, {}, body, None), "0" * 24)
+            assert fingerprint(same) == fingerprint(request)
+
+
+def test_the_writing_leaves_out_order_spacing_and_the_end_user() -> None:
+    """These do not change what is asked; all else does."""
+    plain = written(PATH, json.dumps(PLAIN).encode())
+    assert plain is not None
+    told = {"metadata": {"a": "b"}, **shuffled(PLAIN, 1), "user": "me"}
+    assert written(PATH, json.dumps(told, indent=2).encode()) == plain
+    assert written("/v1/responses", json.dumps(told).encode()) != written("/v1/responses", json.dumps(PLAIN).encode())
+    for else_ in ({**PLAIN, "model": "b"}, {**PLAIN, "seed": 1}, {**PLAIN, "stream": True}, {**PLAIN, "user": 1}):
+        assert written(PATH, json.dumps(else_).encode()) != plain
+
+
+def test_a_body_that_names_something_twice_has_no_writing() -> None:
+    """Nor has what is no object, or whose numbers were cut when they were read."""
+    for body in (
+        b'{"model": "a", "model": "a"}',
+        b'{"a": {"b": 1, "b": 1}}',
+        b"[1]",
+        b"{",
+        b'{"a": 100000000000000000001}',
+        b'{"a": "' + b"x" * 2**14 + b'"}',
+    ):
+        assert written(PATH, body) is None

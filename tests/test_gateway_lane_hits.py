@@ -64,6 +64,9 @@ OTHERS = [
     request(chat(), key="nobody"),
     request(chat("another")),
     request(chat(user="me")),
+    request(chat(user="you", metadata={"a": 1})),
+    request(chat(user=1)),
+    request(b'{"model": "b", "model": "a", "messages": [{"role": "user", "content": "hi"}]}'),
     request(chat(), X_Else="1"),
     request(chat(), Cache_Control="no-cache"),
     request(chat(), Cache_Control="max-age=5"),
@@ -177,6 +180,14 @@ async def run(script: Script, *, with_lane: bool) -> tuple[list[object], object,
 def test_a_repeat_is_answered_by_its_bytes_and_in_the_usual_words(kind: str) -> None:
     """On every wire, from the third time on; also over a new connection."""
     assert both([((ASKED[kind],), 0.7) for _ in range(6)]) == 4
+
+
+def test_a_repeat_in_other_bytes_is_answered_by_its_writing() -> None:
+    """Another end user, order or spacing each time: known from the first hit on, and then by their bytes too."""
+    others = [chat(user=f"user {n}") for n in range(3)]
+    spaced = json.dumps(dict(reversed(chat(metadata={"a": "b"}).items())), indent=2).encode()
+    asked = [request(chat()), request(chat()), *map(request, others), request(spaced), request(chat()), request(chat())]
+    assert both([((each,), 0.7) for each in asked]) == 6
 
 
 def test_requests_sent_ahead_keep_their_order() -> None:

@@ -1,4 +1,4 @@
-"""Exact hits by the bytes of their requests: what is known of each, and whether it still holds. Knows no wire."""
+"""Exact hits by the writing of their requests: what is known of each, and whether it still holds. Knows no wire."""
 
 import time
 from collections import OrderedDict, deque
@@ -12,6 +12,7 @@ from gateway.identity import scoped
 from gateway.lane.groups import Group, Prepared, Seen
 from gateway.lane.heads import KnownHeaders
 from gateway.lane.replay import STATUS, replay_of
+from gateway.lane.writing import written
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
 from gateway.routes import Routes
@@ -68,7 +69,8 @@ class Hits:
         entry = self._peek(scoped(outcome.features.fingerprint, outcome.features.scope, outcome.head.version))
         body = found.reply.body
         if entry is not None and type(body) is bytes and len(call.body) + len(body) <= _LONGEST_BYTES:
-            self._keep(group, call.body, Seen(entry, found, self._clock()))
+            # By its writing, since it may be asked for again in other bytes; by its own bytes once those come again.
+            self._keep(group, written(group.path, call.body) or call.body, Seen(entry, found, self._clock()))
 
     def _prepared(self, group: Group, body: bytes, seen: Seen) -> Prepared | None:
         """Prepare the reply to a request that was asked for again; None where it cannot be."""
@@ -93,13 +95,17 @@ class Hits:
 
     def reply(self, group: Group, body: bytes) -> bytes | None:
         """Return what answers this body now, and count it; None where the usual way must look."""
+        arrived = time.perf_counter()
         kept = group.prepared.get(body)
         if kept is None:
-            return None
+            writing = written(group.path, body) if group.prepared else None
+            if writing is None or (kept := group.prepared.get(writing)) is None:
+                return None
+            if not isinstance(kept, Seen) or kept.found.call.body != body:
+                body = writing
         prepared = self._prepared(group, body, kept) if isinstance(kept, Seen) else kept
         if prepared is None:
             return None
-        arrived = time.perf_counter()
         if self._peek(prepared.key) is not prepared.entry:
             self._forget(group, body)
             return None
@@ -112,14 +118,14 @@ class Hits:
             return None
         prepared.asked_again = True
         fresh_id = next(self._ids)
-        written = prepared.replay.written(now, limits, fresh_id)
+        reply = prepared.replay.written(now, limits, fresh_id)
         self._served.append((fresh_id, prepared.key))
         took_s = time.perf_counter() - arrived
         prepared.answered.add(took_s)
         prepared.sums.hit(took_s, now)
         if self._access.file is not None:
             self._access.note(prepared.pool.model, total_s=took_s, cache="exact", status=STATUS, away_s=took_s)
-        return written
+        return reply
 
     def _keep(self, group: Group, body: bytes, prepared: Prepared | Seen) -> None:
         self._forget(group, body)
