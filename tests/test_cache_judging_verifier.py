@@ -10,7 +10,7 @@ ASKED = "What is the capital of France?"
 @pytest.mark.parametrize(
     ("stored", "confidence", "worth"),
     [
-        ("Tell me the capital of France", 0.5, 50 / 51),  # the strict guards pass it too
+        ("Tell me the capital of France", 0.5, 90 / 91),  # the strict guards pass it too
         ("Which city is the seat of the French government?", 0.5, 0.5),  # they do not: its words are others
         ("Tell me the capital of France", 0.0, 0.0),  # nothing was compared
         ("Tell me the capital of France", 1.0, 1.0),
