@@ -45,6 +45,8 @@ class Keeper:
         self.ledgers = Ledgers()
         self._pools: dict[str, Pool] = {}
         self._beside: set[Pool] = set()
+        self._quiet: dict[Pool, float | None] = {}
+        """The pools that were quiet at the last look, and who came to them last."""
         self._stirs: list[asyncio.Future[None]] = []
         self._lives: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
@@ -59,6 +61,7 @@ class Keeper:
             self.retire(former)
         self._beside.discard(pool)
         self._pools[pool.model] = pool
+        self._quiet.pop(pool, None)
         self.wake()
 
     def retire(self, pool: Pool) -> None:
@@ -119,10 +122,11 @@ class Keeper:
 
     def step(self, now: float) -> tuple[Action, ...]:
         """Plan once and act; return what was done."""
-        pools = [pool.snapshot(now) for pool in self._pools.values()]
+        heard = self._heard(now)
+        pools = [pool.snapshot(now) for pool in heard]
         leaving = _held_by(self._beside, now)
         actions = (*self._shrink(now, pools), *plan(now, pools, self._budget_bytes, leaving_bytes=leaving))
-        self.ledgers.look(now, pools, {name: pool.demand.met for name, pool in self._pools.items()})
+        self.ledgers.look(now, pools, {pool.model: pool.demand.met for pool in heard})
         self._next_retry = next_retry(now, pools)
         for action in actions:
             self._act(action)
@@ -132,6 +136,22 @@ class Keeper:
                 pool.refuse_waiting("it was replaced or removed before it was up")
         self._remember(now, actions)
         return actions
+
+    def _heard(self, now: float) -> list[Pool]:
+        """Return the pools to look at: those that are not quiet, or were not at the last look.
+
+        Most of many models are absent and not expected: what is left out would change no decision.
+        """
+        before, self._quiet = self._quiet, {}
+        heard = []
+        for pool in self._pools.values():
+            last = pool.demand.last_arrival
+            was_quiet = pool in before and before[pool] == last
+            if pool.is_quiet(now, was_quiet=was_quiet):
+                self._quiet[pool] = last
+            if not was_quiet or pool not in self._quiet:
+                heard.append(pool)
+        return heard
 
     def _shrink(self, now: float, pools: list[PoolSnapshot]) -> tuple[Action, ...]:
         """Return what to stop so that the rest fits: after the budget was cut, or where a replica grew."""

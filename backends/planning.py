@@ -160,6 +160,7 @@ class _Room:
         self._busy = [(pool, replica) for pool in pools for replica in busy(pool, stopping)]
         self._now = now
         self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
+        self._all_lasting = sum(self._lasting.values())
         self._begun: set[str] = set()
         self._given: list[Descent] = []
         """Who gives way by this plan."""
@@ -204,7 +205,7 @@ class _Room:
         return why if need > budget else f"{why}, of which replicas that always run hold {_mib(lasting)}"
 
     def _lasting_beside(self, pool: PoolSnapshot) -> int:
-        return sum(size for model, size in self._lasting.items() if model != pool.model)
+        return self._all_lasting - self._lasting[pool.model]
 
     def _victims(self, wanting: PoolSnapshot, missing: int) -> list[Descent]:
         """Pick who gives way until `missing` bytes are free; nobody where all cannot free them.

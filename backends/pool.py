@@ -11,10 +11,14 @@ from backends.pool_limits import PoolLimits
 from backends.replica import Replica
 from backends.sending import Passed, SendingBackend, Sent, Written
 from backends.slots import Slots
+from backends.warmth.ladder import WAIT_VALUE, Level
 
 __all__ = ["Answered", "Begun", "Pool", "PoolLimits"]
 
 _UNCOUNTED = Usage(0)
+
+# With fewer jobs at a time the course alone decides: the wait that a second replica spares is worth less than itself.
+_LEAST_JOBS = 1.0 / WAIT_VALUE
 
 
 class Answered(NamedTuple):
@@ -127,6 +131,22 @@ class Pool(Slots):
         """End a job that was begun, and free its slot."""
         begun.sent.leave()
         self._release(begun.replica)
+
+    def is_quiet(self, now: float, *, was_quiet: bool) -> bool:
+        """Tell whether nothing is to be decided: no replica is here, nobody waits, and none is worth having by now.
+
+        `was_quiet`: it was so before, and nobody has come since; load only falls then.
+        """
+        if self._replicas or self._waiting() or self._failures.count or self._least() or self.hints.replicas(now):
+            return False
+        keeping, idle_since = self.demand.keeping, self.demand.idle_since
+        if idle_since is not None and self.limits.keep_warm_s is None:
+            place = keeping.course.place_at(max(0.0, now - idle_since))
+            if keeping.ladder.rungs[place].level is not Level.ABSENT:
+                return False
+        if was_quiet or self.limits.max_replicas == 1:
+            return True
+        return self.demand.rate_per_s(now) * self.costs.mean_service_s <= _LEAST_JOBS
 
     async def _collected(self, job: Job, arrived: float, deadline: float | None) -> Answered:
         """Stream a job, and return its whole answer."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Serves many models out of memory for a few, live, under Zipf traffic; beside it what LRU would have done.
 
-    .venv/bin/python -m scripts.soak_warm_pools [--models 50] [--fits 10] [--seconds 600] [--rate 3] [--json FILE]
+    .venv/bin/python -m scripts.soak_warm_pools [--models 50] [--fits 10] [--seconds 600] [--rate 2] [--json FILE]
 
 The models are copies of `intents` under names of their own. What the workers hold is measured every half second, beside
 what the gateway accounts for. LRU is not run live: the same arrivals are replayed in virtual time through the gateway's
@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import aiohttp
@@ -32,8 +31,8 @@ from rich.console import Console
 from rich.progress import track
 
 from backends.costs import CostSeed
+from backends.lowering import Descent
 from backends.pool import PoolLimits
-from backends.snapshot import PoolSnapshot
 from backends.warmth.giving_way import Resident
 from scripts.running_gateway import ROOT, RunningGateway, running
 from scripts.tuning.virtual_house import Arrival, Nature, Wait, replay
@@ -56,6 +55,7 @@ class Sample:
     accounted: int
     measured: int
     workers: int
+    books: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -65,7 +65,6 @@ class Run:
     waits: list[Wait] = field(default_factory=list)
     services_s: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    pools: dict[str, Any] = field(default_factory=dict)
 
 
 def zipf_arrivals(models: int, rate: float, seconds: float, seed: int) -> list[Arrival]:
@@ -84,7 +83,7 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=50)
     parser.add_argument("--fits", type=int, default=10, help="replicas that the budget has room for")
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--rate", type=float, default=3.0, help="requests a second")
+    parser.add_argument("--rate", type=float, default=2.0, help="requests a second")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -177,9 +176,10 @@ async def _sample(client: aiohttp.ClientSession, gateway: RunningGateway, run: R
         measured = await asyncio.to_thread(_measured, program)
         async with client.get("/admin/pools") as response:
             told = await response.json()
-        run.pools = told["pools"]
-        accounted = sum(r["memory_bytes"] for pool in run.pools.values() for r in pool["replicas"])
-        run.samples.append(Sample(time.monotonic(), accounted, sum(measured), len(measured)))
+        replicas = [r for pool in told["pools"].values() for r in pool["replicas"]]
+        accounted = sum(r["memory_bytes"] for r in replicas)
+        books = tuple(f"{r['name']} {r['state']} {r['memory_bytes'] >> 20}" for r in replicas)
+        run.samples.append(Sample(time.monotonic(), accounted, sum(measured), len(measured), books))
         await asyncio.sleep(_SAMPLE_S)
 
 
@@ -209,13 +209,13 @@ def _replayed(live: Run, arrivals: Sequence[Arrival], size: int, budget: int, mo
         return {_name(number): nature for number in range(models)}
 
     ours = replay(arrivals, natures(None), budget, deadline_s=_DEADLINE_S)
-    with patch("backends.planning.value_per_byte", _last_used), patch("backends.planning.first_to_go", _least):
+    with patch("backends.planning._resident", _by_last_use), patch("backends.planning.first_to_go", _least):
         lru = replay(arrivals, natures(_FOREVER_S), budget, deadline_s=_DEADLINE_S)
     return {"replayed_as_live": _figures(ours.waits), "replayed_with_lru": _figures(lru.waits)}
 
 
-def _last_used(pool: PoolSnapshot) -> float:
-    return pool.last_arrival or 0.0
+def _by_last_use(name: str, way: Descent) -> Resident:
+    return Resident(name, way.pool.last_arrival or 0.0, way.replica.since)
 
 
 def _least(residents: Iterable[Resident]) -> Resident:
