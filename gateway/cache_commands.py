@@ -110,11 +110,14 @@ def _purge(options: argparse.Namespace, place: Place) -> int:
     body = {name: value for name in choices if (value := getattr(options, name)) not in (None, False)}
     if options.older_than is not None:
         body["older_than_s"] = options.older_than
-    told = _ask(options, place, _PURGE, {**body, "dry_run": options.dry_run})
+    # Purging counts nothing, so what goes is asked before: a misspelt name would go unnoticed.
+    told = _ask(options, place, _PURGE, {**body, "dry_run": True})
+    found = f"{told['entries']} answers of {told['bytes']} bytes"
     if options.dry_run:
-        sys.stdout.write(f"{told['entries']} answers of {told['bytes']} bytes would go\n")
-    else:
-        sys.stdout.write("purged\n")
+        sys.stdout.write(f"{found} would go\n")
+        return _DONE
+    _ask(options, place, _PURGE, {**body, "dry_run": False})
+    sys.stdout.write(f"purged: {found}\n" if told["entries"] else "purged, but nothing of that was cached\n")
     return _DONE
 
 

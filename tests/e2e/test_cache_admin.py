@@ -139,7 +139,9 @@ def test_the_command_line_does_what_the_pages_do(tmp_path: Path) -> None:
         told = json.loads(warmgate("cache", "stats", "--url", gateway.url, "--json").stdout)
         assert told["tiers"]["memory"]["entries"] == 1
         assert "entries: 1\n" in warmgate("cache", "stats", "--url", gateway.url).stdout
-        assert warmgate("cache", "purge", "--url", gateway.url, "--older-than", "0s").returncode == 0
+        misspelt = warmgate("cache", "purge", "--url", gateway.url, "--tag", "misspelt")
+        assert "nothing of that was cached" in misspelt.stdout
+        assert "purged: " in warmgate("cache", "purge", "--url", gateway.url, "--older-than", "0s").stdout
         assert asked(gateway, "one") == "miss"
         refused = warmgate("cache", "purge", "--url", gateway.url, "--key", "abc")
         assert refused.returncode == 1
