@@ -3,6 +3,7 @@
 Synchronous and without a clock; the pool tells it what it measured, the keeper and the router ask.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ LEAST_SERVICE_S = 1e-4
 # What one sample and one start leave of the growth that was learned and was not seen again.
 GROWTH_KEPT_BY_SAMPLE = 0.9
 GROWTH_KEPT_BY_START = 0.5
+
+# How many starts are looked back on for what a replica may hold once it is up.
+STARTS_REMEMBERED = 8
 
 
 # A byte of a device's memory is worth so many of the host's: what either costs to rent is about that far apart.
@@ -60,6 +64,7 @@ class ModelCosts:
         self._sleeps = self._sleepless = False
         self._levels: tuple[LevelCost, ...] | None = None
         self._start_bytes = self._least_bytes = float(seed.memory_bytes)
+        self._starts: deque[int] = deque(maxlen=STARTS_REMEMBERED)
         self._growth_bytes = 0.0
         self._beyond_bytes = float(seed.beyond_bytes)
         self._service = DecayedMean(seed.service_s)
@@ -101,8 +106,13 @@ class ModelCosts:
         self._levels = None
 
     def learn_start_memory(self, measured_bytes: int) -> None:
-        """Learn the resident bytes of a replica that has just come up; the growth of those before it fades."""
-        self._start_bytes = self._least_bytes = float(measured_bytes)
+        """Learn the resident bytes of a replica that has just come up; the growth of those before it fades.
+
+        The same model may hold a quarter more than the last time, by how its allocator fared: the most of late counts.
+        """
+        self._least_bytes = float(measured_bytes)
+        self._starts.append(measured_bytes)
+        self._start_bytes = float(max(self._starts))
         self._growth_bytes *= GROWTH_KEPT_BY_START
         self._beyond_bytes = 0.0
         self._levels = None
@@ -249,6 +259,7 @@ class ModelCosts:
         if sleeps not in (True, False):
             raise ValueError(f"{sleeps!r:.50} where true or false is needed")
         self._start_bytes, self._growth_bytes, self._beyond_bytes = sizes
+        self._starts = deque([int(self._start_bytes)], STARTS_REMEMBERED)
         self._asleep_bytes, self._asleep_device_bytes = asleep
         self._device_bytes, self._sleeps, self._levels = device_bytes, bool(sleeps), None
         self._start, self._wake, self._service, self._fit, self._tokens_out, self._first_event = fresh

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.costs import YOUNG_JOBS, CostSeed, ModelCosts
+from backends.costs import STARTS_REMEMBERED, YOUNG_JOBS, CostSeed, ModelCosts
 from backends.estimators import DecayedMean, DurationHistogram, LinearFit
 
 
@@ -40,6 +40,20 @@ def test_what_was_never_measured_is_counted_on_and_bars_nothing():
     assert (again.memory_bytes, again.least_bytes) == (160, 0)
     costs.learn_start_memory(140)
     assert (costs.memory_bytes, costs.least_bytes) == (140, 140)
+
+
+def test_the_largest_of_the_last_starts_is_counted_on():
+    """A start that came out small does not make the next one smaller, also after a restart; in time it does."""
+    costs = ModelCosts()
+    costs.learn_start_memory(140)
+    costs.learn_start_memory(115)
+    again = ModelCosts()
+    again.load(costs.dump())
+    again.learn_start_memory(115)
+    assert (costs.memory_bytes, costs.least_bytes, again.memory_bytes) == (140, 115, 140)
+    for _ in range(STARTS_REMEMBERED):
+        costs.learn_start_memory(115)
+    assert costs.memory_bytes == 115
 
 
 def test_service_times_are_predicted_from_tokens():
