@@ -259,7 +259,7 @@ class ModelCosts:
         if sleeps not in (True, False):
             raise ValueError(f"{sleeps!r:.50} where true or false is needed")
         self._start_bytes, self._growth_bytes, self._beyond_bytes = sizes
-        self._starts = deque([int(self._start_bytes)], STARTS_REMEMBERED)
+        self._starts.clear()
         self._asleep_bytes, self._asleep_device_bytes = asleep
         self._device_bytes, self._sleeps, self._levels = device_bytes, bool(sleeps), None
         self._start, self._wake, self._service, self._fit, self._tokens_out, self._first_event = fresh
