@@ -133,7 +133,7 @@ class ByItem:
 
     async def _made(self, query: Query, parts: Parted, missing: Places, had: Had) -> tuple[Made, Had]:
         """Ask for what is missing: the model that has the rest, and where that fails another for everything."""
-        models = self._runner.order(query.route, query.features, query.targets)
+        models = self._runner.order(query.route, query.features, query.targets, query.wait_s(query.request.job))
         nothing = Had(had.model, had.version, [None] * len(parts.keys))
         everything = _missing(parts.keys, nothing.hits)
         if had.found:

@@ -1,12 +1,12 @@
 """From a call to its reply: finds the surface, asks the pipeline, encodes what came. Knows no server, no wire."""
 
+import functools
 import logging
 import math
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from backends.contract import BackendError, BadJob, Event, Frame, Made, UpstreamFailed
@@ -20,8 +20,13 @@ from gateway.explaining import line
 from gateway.fields import cut
 from gateway.paths import Paths
 from gateway.pipeline import Pipeline
+from gateway.preferences import Preferences
+from gateway.preferences import read as read_preferences
+from gateway.progress import Pace, Waiting, may_be_told
+from gateway.progress import head as comments_head
 from gateway.query import Outcome
-from gateway.request import Caller
+from gateway.reply_ids import fresh_ids
+from gateway.request import Caller, Directives, Request
 from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Outlet, Reply, Surface, Whole
 from gateway.telemetry import Telemetry
@@ -29,8 +34,6 @@ from gateway.telemetry import Telemetry
 _log = logging.getLogger(__name__)
 
 _OURS = 500
-_ID_BYTES = 12
-_IDS_DRAWN = 256
 _TELLING = 3  # segments of a path that tell whose it is
 
 Page = Callable[[Call], Awaitable[Reply]]
@@ -46,6 +49,21 @@ class Answered(NamedTuple):
     outcome: Outcome
     reply: Reply
     reply_id: str
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that was read: by whom, over which wire, and when. `granted` is what became of its hint."""
+
+    call: Call
+    caller: Caller
+    surface: Surface
+    encoder: Encoder
+    request: Request
+    directives: Directives
+    reply_id: str
+    started: float
+    granted: str | None = None
 
 
 class Front:
@@ -72,6 +90,8 @@ class Front:
         self._ids = fresh_ids()
         self.on_hit: Callable[[Answered], None] | None = None
         self.on_outcome: Callable[[str, Outcome], None] | None = None
+        self.on_next: Callable[[str, Caller], str] | None = None
+        self.pace = Pace()
 
     async def serve(self, call: Call) -> Reply:
         """Answer one call."""
@@ -91,26 +111,89 @@ class Front:
             request, encoder = surface.decode(call, reply_id)
             directives = cache_control.read(call.headers)
             timeout_s = deadline.parse(call.headers.get("x-request-timeout"))
-            asked = request, caller, directives
-            outcome = await self.pipeline.answer(request, caller, directives, timeout_s)
-            if outcome.status.hit and _has_it(call, outcome):
-                reply = _unchanged(outcome, reply_id)
+            preferences = read_preferences(call.headers)
+            asked = Asked(call, caller, surface, encoder, request, directives, reply_id, started)
+            asked.granted = self._hinted(preferences, caller)
+            far = encoder.frames is not None and self._is_far(request, caller, preferences)
+            answering = self.pipeline.answer(request, caller, directives, timeout_s, preferences)
+            if far:
+                coming = functools.partial(self.pipeline.coming, request, caller, preferences)
+                waiting = Waiting(answering, coming, self._give_up, self.pace)
+                if (outcome := await waiting.at_once()) is None:
+                    return self._held(asked, waiting)
             else:
-                reply, outcome = await self._reply(surface, encoder, outcome, reply_id)
-            if self.on_outcome is not None:
-                self.on_outcome(reply_id, outcome)
-            if self.on_hit is not None and outcome.status.hit:
-                self.on_hit(Answered(call, caller, surface.name, request.model, outcome, reply, reply_id))
+                outcome = await answering
+            reply, outcome = await self._answered(asked, outcome)
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
             surface = surface or self._like(call.path)
-            status = self.pipeline.forwarded(*asked) if asked and isinstance(error, BackendError) else None
+            status = self._forwarded(asked) if asked and isinstance(error, BackendError) else None
             reply = self.failed(error, surface, reply_id, caller, status)
             if found is not None and outcome is None:  # one that had an outcome is settled, and noted there
-                self.note_failed("" if asked is None else asked[0].model, reply.status, time.perf_counter() - started)
+                self.note_failed(
+                    "" if asked is None else asked.request.model, reply.status, time.perf_counter() - started
+                )
         name = self._default_surface.name if surface is None else surface.name
         self.telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
         return reply
+
+    async def _answered(self, asked: "Asked", outcome: Outcome) -> tuple[Reply, Outcome]:
+        """Make the reply to a request, and tell who is to know of it."""
+        call, reply_id = asked.call, asked.reply_id
+        if outcome.status.hit and _has_it(call, outcome):
+            reply = _unchanged(outcome, reply_id)
+        else:
+            reply, outcome = await self._reply(asked.surface, asked.encoder, outcome, reply_id)
+        if asked.granted is not None:
+            reply.headers["X-Warmgate-Next"] = asked.granted
+        if self.on_outcome is not None:
+            self.on_outcome(reply_id, outcome)
+        if self.on_hit is not None and outcome.status.hit:
+            model = asked.request.model
+            self.on_hit(Answered(call, asked.caller, asked.surface.name, model, outcome, reply, reply_id))
+        return reply, outcome
+
+    def _is_far(self, request: Request, caller: Caller, preferences: Preferences) -> bool:
+        """Tell whether a stream may have to wait for so long that its client is told of it."""
+        return may_be_told(request.job) and self.pipeline.coming(request, caller, preferences) is not None
+
+    def _held(self, asked: "Asked", waiting: Waiting) -> Reply:
+        """Begin the stream of a request whose answer is not in sight: comments first, then the answer or its error."""
+        outlet, reply_id = Outlet(), asked.reply_id
+        named = {"Cache-Status": self._forwarded(asked).header(), "X-Request-Id": reply_id, "request-id": reply_id}
+        if asked.granted is not None:
+            named["X-Warmgate-Next"] = asked.granted
+
+        async def go_on(outcome: Outcome) -> Reply:
+            reply, outcome = await self._answered(asked, outcome)
+            self._count(asked, outcome.head.model, reply.status, outcome.status.label())
+            return reply
+
+        def failed(error: Exception) -> bytes:
+            trouble = _fault(error, reply_id)
+            self._count(asked, "", trouble.status, "none")
+            self.note_failed(asked.request.model, trouble.status, time.perf_counter() - asked.started)
+            return asked.surface.failure_frame(trouble)
+
+        return Reply(200, comments_head(named), waiting.told(outlet, go_on, failed), outlet)
+
+    async def _give_up(self, outcome: Outcome) -> None:
+        """Settle an outcome that its client does not wait for any more."""
+        if outcome.seat is not None:
+            await outcome.seat.leave()
+            self.pipeline.accounts.settle(outcome, 0, failed=None)
+
+    def _hinted(self, preferences: Preferences, caller: Caller) -> str | None:
+        """Take what a client says that it asks for next: what its reply tells of that."""
+        if preferences.next_model is None or self.on_next is None:
+            return None
+        return self.on_next(preferences.next_model, caller)
+
+    def _forwarded(self, asked: "Asked") -> CacheStatus:
+        return self.pipeline.forwarded(asked.request, asked.caller, asked.directives)
+
+    def _count(self, asked: "Asked", model: str, status: int, label: str) -> None:
+        self.telemetry.answered(asked.surface.name, model, status, label, time.perf_counter() - asked.started)
 
     def note_failed(self, model: str, status: int, total_s: float) -> None:
         """Have a request in the access log that has no outcome."""
@@ -236,14 +319,6 @@ def _by_path(pages: Mapping[tuple[str, str], Page]) -> dict[str, dict[str, Page]
     for (method, path), page in pages.items():
         table.setdefault(path, {})[method] = page
     return table
-
-
-def fresh_ids() -> Iterator[str]:
-    """Yield 24 random hex digits for each reply; the system is asked for many at a time, which costs as much as one."""
-    while True:
-        drawn = secrets.token_hex(_ID_BYTES * _IDS_DRAWN)
-        for start in range(0, len(drawn), 2 * _ID_BYTES):
-            yield drawn[start : start + 2 * _ID_BYTES]
 
 
 def _fault(error: Exception, reply_id: str) -> Fault:

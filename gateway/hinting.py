@@ -86,6 +86,10 @@ class Hinting:
         for_s = self._pools[model].costs.start_s(0.9) + SOON_S
         return self.warm(model, caller, replicas=1, for_s=for_s, source="next")
 
+    def next_of(self, name: str, caller: Caller) -> str:
+        """Take a client's next model, and write what was granted for its reply."""
+        return f"{name}; for={max(0.0, self.soon(name, caller).for_s):.0f}"
+
 
 class HintPages:
     """The pages by method and path. `wall_clock` tells the time that others live by."""

@@ -15,17 +15,20 @@ from gateway.analyze import Features, analyze, counted
 from gateway.answer import Answer, Head, answer_of
 from gateway.audit import Auditor
 from gateway.by_item import ByItem
-from gateway.cache_control import CacheStatus, Forward
+from gateway.cache_control import CacheStatus
 from gateway.catalog import Catalog
 from gateway.errors import NotCached
+from gateway.identity import fingerprint
 from gateway.items import Parted, digest, parted
 from gateway.limits import Limiter
 from gateway.meaning import NO_MEANINGS, Meanings
 from gateway.model_statistics import ModelStatistics
-from gateway.query import Kept, Looked, Outcome, Query, Sought
+from gateway.preferences import NO_PREFERENCES, Preferences
+from gateway.query import Kept, Looked, Outcome, Query, Sought, head_of, missed
 from gateway.recall import Found, Hit, Recall, collapsed, in_place_of
 from gateway.renewing import Renewals
 from gateway.request import Caller, Directives, Request
+from gateway.router import Coming
 from gateway.routes import Routes
 from gateway.running import Item, Runner
 from gateway.spending import Spending
@@ -67,14 +70,19 @@ class Pipeline:
         self._clock = clock
 
     async def answer(
-        self, request: Request, caller: Caller, directives: Directives, timeout_s: float | None = None
+        self,
+        request: Request,
+        caller: Caller,
+        directives: Directives,
+        timeout_s: float | None = None,
+        preferences: Preferences = NO_PREFERENCES,
     ) -> Outcome:
         """Answer a request within `timeout_s`, or the time that the operator allows.
 
         Raises `RequestRefused` and `BackendError`. Read the outcome with `events` or `collect`, or `leave` it.
         """
         arrived = self._clock()
-        route = self._routes.resolve(request.model, caller)
+        route = self._routes.resolve(request.model, caller).preferring(preferences.route)
         self._catalog.check(request.model)
         limit_s = self._deadline_s if timeout_s is None else min(timeout_s, self._deadline_s)
         features = analyze(request, caller, directives, route.policy, arrived + limit_s)
@@ -84,7 +92,7 @@ class Pipeline:
             served = (*targets, *route.fallback) if route.policy.fallback else targets
             versions = self.runner.versions(served)
             return await self._answer(
-                Query(request, caller, directives, route, features, permit, arrived, targets, versions)
+                Query(request, caller, directives, route, features, permit, arrived, targets, versions, preferences)
             )
         except BaseException as error:
             self.accounts.failed(error, route.candidates[0], request.job, permit, arrived)
@@ -95,7 +103,12 @@ class Pipeline:
     def forwarded(self, request: Request, caller: Caller, directives: Directives) -> CacheStatus:
         """Return why a request goes on to a model whose answer no cache has; for telling of one that failed."""
         policy = self._routes.resolve(request.model, caller).policy
-        return _missed(analyze(request, caller, directives, policy, 0.0), "request" if directives.no_cache else "miss")
+        return missed(analyze(request, caller, directives, policy, 0.0), "request" if directives.no_cache else "miss")
+
+    def coming(self, request: Request, caller: Caller, preferences: Preferences) -> Coming | None:
+        """Return which model a request is expected to have a slot of first, and when; None where it has one now."""
+        route = self._routes.resolve(request.model, caller).preferring(preferences.route)
+        return self.runner.coming(route.targets(fingerprint(request)) if route.weights else route.candidates)
 
     async def close(self) -> None:
         """End what is renewed and audited in the background."""
@@ -203,9 +216,10 @@ class Pipeline:
     async def _alone(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Ask for a whole answer that nobody shares."""
         features, job, arrived = query.features, query.request.job, query.arrived
-        models, stamp = self.runner.order(query.route, features, query.targets), self._stamp()
+        models = self.runner.order(query.route, features, query.targets, query.wait_s(job))
+        stamp = self._stamp()
         answer, spent = await self.runner.whole(job, features.deadline_s, models)
-        status = _missed(features, looked.forward, stored=self._keep(features, answer, looked.meanings, stamp))
+        status = missed(features, looked.forward, stored=self._keep(features, answer, looked.meanings, stamp))
         lookup_s, permit, sought = looked_up - arrived, query.permit, looked.sought
         outcome = Outcome(answer.head, status, lookup_s, features, permit, job, arrived, answer=answer, sought=sought)
         self.accounts.settle(outcome, spent)
@@ -222,8 +236,8 @@ class Pipeline:
             self._neighbours.begun(looked.meanings, shared)
         if features.deadline_s < until:
             seat = TimedSeat(seat, features.deadline_s - looked_up)
-        head = await _first(seat)
-        status = _missed(features, looked.forward, collapsed=not seat.leader)
+        head = await head_of(seat)
+        status = missed(features, looked.forward, collapsed=not seat.leader)
         return Outcome(
             head,
             status,
@@ -242,7 +256,7 @@ class Pipeline:
         self, query: Query, meanings: Mapping[str, Meaning], shared: bytes | None, job: Job, until: float
     ) -> tuple[Seat[Item], Kept]:
         kept = Kept()
-        models = self.runner.order(query.route, query.features, query.targets)
+        models = self.runner.order(query.route, query.features, query.targets, query.wait_s(job))
         remembered = self._recall is not None and query.features.cacheable
         tap = self._flights.tap()
         make: Callable[[], AsyncIterator[Item]] = functools.partial(
@@ -380,20 +394,3 @@ class Pipeline:
 
 def _counted(answer: Answer, features: Features) -> Answer:
     return replace(answer, events=counted(answer.events, features.tokens_in))
-
-
-async def _first(seat: Seat[Item]) -> Head:
-    """Wait for a flight's head."""
-    try:
-        head = await anext(aiter(seat))
-    except BaseException:
-        await seat.leave()
-        raise
-    assert type(head) is Head
-    return head
-
-
-def _missed(features: Features, forward: Forward, *, collapsed: bool = False, stored: bool = False) -> CacheStatus:
-    if not features.cacheable:
-        return CacheStatus(forward="bypass", detail=features.reason)
-    return CacheStatus(forward=forward, collapsed=collapsed, stored=stored)

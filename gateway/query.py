@@ -1,5 +1,6 @@
 """A request under way: what is known of it, what the caches had, and what came of it. Knows no cache and no pool."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from gateway.cache_control import CacheStatus, Forward
 from gateway.identity import scoped
 from gateway.limits import Permit
 from gateway.meaning import Meanings
+from gateway.preferences import NO_PREFERENCES, Preferences
 from gateway.recall import Hit
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route
@@ -36,11 +38,16 @@ class Query:
     arrived: float
     targets: Sequence[str]
     versions: Sequence[str]
+    preferences: Preferences = NO_PREFERENCES
 
     @property
     def reusable(self) -> bool:
         """Whether it may be served an answer that was made for another, and others may be served its own."""
         return self.features.cacheable and not self.directives.no_cache
+
+    def wait_s(self, job: Job) -> float | None:
+        """Return how long a job of it would wait for a slot, where that was said; what is in the background waits."""
+        return math.inf if job.background else self.preferences.wait_s
 
     def shared_key(self, *, background: bool, epoch: int = 0) -> bytes:
         """Return what names the work that it may share: what yields to all others is shared by such alone.
@@ -109,3 +116,21 @@ class Outcome:
     kept: Kept | None = None
     spare: Hit | None = None
     sought: Sought | None = None
+
+
+async def head_of(seat: Seat[Item]) -> Head:
+    """Wait for a flight's head; where none comes, the seat is left."""
+    try:
+        head = await anext(aiter(seat))
+    except BaseException:
+        await seat.leave()
+        raise
+    assert type(head) is Head
+    return head
+
+
+def missed(features: Features, forward: Forward, *, collapsed: bool = False, stored: bool = False) -> CacheStatus:
+    """Return the status of a request that a model answers, and why it went there."""
+    if not features.cacheable:
+        return CacheStatus(forward="bypass", detail=features.reason)
+    return CacheStatus(forward=forward, collapsed=collapsed, stored=stored)

@@ -140,6 +140,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         ("GET", "/openapi.json"): _described,
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
+    front.on_next = hinting.next_of
     if caches is not None and caches.trusting is not None:
         front.on_outcome = caches.trusting.recent.note
     lane = _lane(settings, parts, lasting, routes=routes, front=front, surface=openai)

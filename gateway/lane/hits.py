@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from backends.pool import Pool
 from cache.exact import ExactCache
 from gateway.errors import RequestRefused
-from gateway.front import Answered, fresh_ids
+from gateway.front import Answered
 from gateway.identity import scoped
 from gateway.lane.groups import Group, Prepared, Seen
 from gateway.lane.heads import KnownHeaders
@@ -15,6 +15,7 @@ from gateway.lane.replay import STATUS, replay_of
 from gateway.lane.writing import written
 from gateway.limits import Limiter
 from gateway.model_statistics import ModelStatistics
+from gateway.reply_ids import fresh_ids
 from gateway.routes import Routes
 from gateway.telemetry import Telemetry
 

@@ -125,6 +125,19 @@ HEADERS: dict[str, Schema] = {
         " `max-age`, `min-fresh`, `max-stale`, `stale-while-revalidate` and `stale-if-error`.",
     ),
     "IfNoneMatch": in_header("If-None-Match", TEXT, "`ETag`s of answers that the client has: 304 where one is cached."),
+    "Prefer": in_header(
+        "Prefer",
+        TEXT,
+        "`wait=N` (RFC 7240): where no model is expected to have a slot within N seconds, 503 with `Retry-After`.",
+    ),
+    "PreferredRoute": in_header(
+        "X-Warmgate-Prefer",
+        one_of("fastest", "exact"),
+        "`fastest`: whichever model of the route is expected to begin first, even a fallback; `exact`: no fallback.",
+    ),
+    "NextModel": in_header(
+        "X-Warmgate-Next", TEXT, "What this client will ask for next: it is started, as far as the hints' credit goes."
+    ),
     "Tags": in_header("X-Warmgate-Tags", TEXT, "Up to 16 tags with commas between, by which the answer can be purged."),
 }
 """Headers that every request to a model may have."""
