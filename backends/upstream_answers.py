@@ -63,8 +63,8 @@ class StreamDecoder:
         self._last: list[Event] = []
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events of one chunk. Raises `UpstreamFailed` for an error or for what is no chunk."""
-        if data.startswith(DONE):
+        """Return the events of one chunk; none after the last. Raises `UpstreamFailed` for what is no chunk."""
+        if self.complete or data.startswith(DONE):
             self.complete = True
             return []
         chunk = parsed(data)

@@ -275,6 +275,7 @@ def test_the_end_comes_last_though_the_usage_comes_later():
     assert decoder.feed(chunk) == [Text("a")]
     assert decoder.feed(b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}') == []
     assert decoder.feed(b"[DONE]") == []
+    assert decoder.feed(b'{"choices": [{"delta": {"content": "too late"}}]}') == []
     assert decoder.end() == [Usage(1, 2), Finish("stop")]
 
 
