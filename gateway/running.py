@@ -20,6 +20,8 @@ Item = Head | Made
 
 # For so long after it is expected to be up a model is kept for who was told to come again.
 _GRACE_S = 30.0
+# What is learned of a start is right within five in a hundred, and who comes a moment too early is sent away again.
+_MARGIN = 1.1
 
 FINAL = (BadJob, DeadlineExceeded)
 """No other model could do better."""
@@ -97,7 +99,7 @@ class Runner:
 
     def _sent_away(self, choice: Choice, wait_s: float | None) -> ModelCold:
         """Have the model come up for who is sent away, and make the error that says when to come again."""
-        now, again_s = self._clock(), max(1.0, choice.wait.p90_s)
+        now, again_s = self._clock(), max(1.0, _MARGIN * choice.wait.p90_s)
         self._pools[choice.model].hints.promise(now, now + again_s + _GRACE_S)
         self._telemetry.sent_away(choice.model)
         said = "by the operator (start_wait)" if wait_s is None else f"by its client (Prefer: wait={wait_s:g})"
