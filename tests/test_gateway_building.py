@@ -37,6 +37,23 @@ async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
     await other.close(None)
 
 
+async def test_a_directory_is_for_one_gateway(tmp_path: Path) -> None:
+    """A second cache in a directory is refused until the first is closed, or handed over by an edit."""
+    text = "cache: {directory: %s}\nmodels: {e: {task: embed, command: {run: 'x {port}'}}}"
+    settings = parse(text % tmp_path, {}, source="f.yaml").cache
+    assert settings is not None
+    first = await open_caches(settings, None, None)
+    with pytest.raises(OSError, match="another warmgate uses it"):
+        await open_caches(settings, None, None)
+    edited = await open_caches(settings, None, first)
+    await first.close(edited)
+    with pytest.raises(OSError, match="another warmgate uses it"):
+        await open_caches(settings, None, None)
+    await edited.close(None)
+    again = await open_caches(settings, None, None)
+    await again.close(None)
+
+
 async def test_whatever_an_edit_runs_into_the_next_one_is_applied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,11 +5,13 @@ import time
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.contract import Job, Task, Tensor, Tensors, Vectors
 from backends.onnx import OnnxEngine
 from backends.pool import Pool
+from cache.disk.claim import Claim
 from cache.disk.store import DiskStore
 from cache.exact import ExactCache
 from cache.memory import MemoryStore
@@ -44,6 +46,7 @@ class Caches:
     embedder_version: str | None
     trusting: Trusting | None = None
     verifier_version: str | None = None
+    claim: Claim | None = None
 
     @property
     def confidences(self) -> str:
@@ -63,12 +66,44 @@ class Caches:
             await self.shared.close()
         if self.disk is not None and (successor is None or successor.disk is not self.disk):
             await self.disk.close()
+        if self.claim is not None and (successor is None or successor.claim is not self.claim):
+            self.claim.release()
 
 
 async def open_caches(
     settings: CacheSettings, embedder_version: str | None, former: Caches | None, verifier_version: str | None = None
 ) -> Caches:
-    """Open what is not open yet. Sizes of what is taken over change with `adjust`."""
+    """Open what is not open yet. Sizes of what is taken over change with `adjust`.
+
+    Raises `OSError` where another gateway has the directory.
+    """
+    claim = _claim(settings.directory, former)
+    try:
+        return await _open(settings, embedder_version, former, verifier_version, claim)
+    except BaseException:
+        if claim is not None and (former is None or claim is not former.claim):
+            claim.release()
+        raise
+
+
+def _claim(directory: Path, former: Caches | None) -> Claim | None:
+    if former is not None and former.settings.directory == directory:
+        return former.claim
+    try:
+        return Claim(directory)
+    except BlockingIOError as error:
+        raise OSError(f"the cache in {directory} cannot be opened: another warmgate uses it") from error
+    except OSError:
+        return None  # a disk that fails is a warning of its store, and costs misses
+
+
+async def _open(
+    settings: CacheSettings,
+    embedder_version: str | None,
+    former: Caches | None,
+    verifier_version: str | None,
+    claim: Claim | None,
+) -> Caches:
     same_disk = former is not None and _same_disk(settings, former.settings)
     if former is not None and same_disk:
         purges, disk, exact = former.exact.purges, former.disk, former.exact
@@ -78,7 +113,9 @@ async def open_caches(
         exact = ExactCache(MemoryStore(settings.exact.memory_bytes), disk, purges)
     same_shared = former is not None and same_disk and _same_shared(settings, former.settings)
     shared = former.shared if former is not None and same_shared else await _open_shared(settings, purges)
-    opened = Caches(settings, disk, shared, exact, None, embedder_version, verifier_version=verifier_version)
+    opened = Caches(
+        settings, disk, shared, exact, None, embedder_version, verifier_version=verifier_version, claim=claim
+    )
     if settings.semantic is None:
         return opened
     try:
