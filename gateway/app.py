@@ -113,7 +113,8 @@ class Gateway:
                 undo.push_async_callback(forks.close, settings.server.shutdown_timeout_s)
             pools = await self._pools(settings, forks, former, undo)
             former_caches = former.parts.caches if former is not None else None
-            caches = await _caches(settings, pools, former_caches)
+            with blamed_on("cache", "directory"):
+                caches = await _caches(settings, pools, former_caches)
             if caches is not None:
                 undo.push_async_callback(caches.close, former_caches)
             await self._replace_replicas(pools, former)
