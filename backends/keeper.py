@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from backends.contest import Contest
 from backends.contract import StartFailed
 from backends.ledger import Departure, Ledgers
 from backends.planning import Action, Demote, Refuse, Start, Stop, Wait, Wake, next_retry, over_budget, plan
@@ -43,6 +44,7 @@ class Keeper:
         self.habits = Habits()
         """What idle times all models have in common."""
         self.ledgers = Ledgers()
+        self.contest = Contest()
         self._pools: dict[str, Pool] = {}
         self._beside: set[Pool] = set()
         self._quiet: dict[Pool, float | None] = {}
@@ -123,6 +125,7 @@ class Keeper:
     def step(self, now: float) -> tuple[Action, ...]:
         """Plan once and act; return what was done."""
         heard = self._heard(now)
+        self.habits.forecast = self.contest.play(now, self._pools, heard, self._budget_bytes)
         pools = [pool.snapshot(now) for pool in heard]
         leaving = _held_by(self._beside, now)
         actions = (*self._shrink(now, pools), *plan(now, pools, self._budget_bytes, leaving_bytes=leaving))

@@ -27,7 +27,7 @@ class Descent:
     @property
     def loss_per_s(self) -> float:
         """The waiting seconds that it is expected to cost per second."""
-        return self.pool.rate_per_s * self.loss_s
+        return self.pool.worth_per_s * self.loss_s
 
     def action(self, why: str, missing_bytes: int) -> Demote | Stop:
         """Return what the keeper does, for so much that another lacks."""

@@ -184,6 +184,8 @@ class Slots:
             queue_limit=self.limits.queue,
             oldest_wait_s=now - min(waits_since, default=now),
             rate_per_s=self.demand.rate_per_s(now),
+            forecasts=self.demand.forecasts(now),
+            forecast=self.demand.keeping.habits.forecast,
             last_arrival=self.demand.last_arrival,
             start_s=self.costs.start_s(),
             service_s=self.costs.mean_service_s,

@@ -72,9 +72,10 @@ class PoolSnapshot:
     when the last job ended (None while one is here, and before the first); `course_words` tells how it came about.
     `rungs` are the levels that the places of `course` stand for, the warmest first. `costs` has an entry for each level
     that a replica of this model can stand on, the coldest first: where `ASLEEP` is among them, idle ones can sleep.
-    `hinted` is how many replicas somebody said to be needed soon; `promised_since`: since when somebody is expected
-    back who was sent away until one is up. `retry_at` is when the next start may be tried after `failures` failures in
-    a row; `closing` says that it takes no new jobs.
+    `forecasts` has the rate by each forecast that may say who gives way, and `forecast` which of them does; where there
+    is none, `rate_per_s` does. `hinted` is how many replicas somebody said to be needed soon; `promised_since`: since
+    when somebody is expected back who was sent away until one is up. `retry_at` is when the next start may be tried
+    after `failures` failures in a row; `closing` says that it takes no new jobs.
     """
 
     model: str
@@ -101,8 +102,15 @@ class PoolSnapshot:
     closing: bool = False
     rungs: tuple[Level, ...] = (Level.WARM, Level.ABSENT)
     costs: tuple[LevelCost, ...] = ()
+    forecasts: tuple[float, ...] = ()
+    forecast: int = 0
     hinted: int = 0
     promised_since: float | None = None
+
+    @property
+    def worth_per_s(self) -> float:
+        """The rate of requests that says who gives way."""
+        return self.forecasts[self.forecast] if self.forecasts else self.rate_per_s
 
     @property
     def alive(self) -> tuple[ReplicaSnapshot, ...]:

@@ -60,7 +60,7 @@ def offered(now: float, pool: PoolSnapshot, policy: Policy) -> float:
 
 def value_per_byte(pool: PoolSnapshot) -> float:
     """Return the waiting seconds that a byte of one replica is expected to spare per second."""
-    return pool.rate_per_s * pool.start_s / max(1, pool.replica_bytes)
+    return pool.worth_per_s * pool.start_s / max(1, pool.replica_bytes)
 
 
 def course_words(now: float, pool: PoolSnapshot) -> str:

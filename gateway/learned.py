@@ -51,10 +51,12 @@ def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
         if not isinstance(record, dict):
             continue
         try:
-            pool.demand.keeping.restore(record["keeping"], time.monotonic())
+            now = time.monotonic()
+            pool.demand.keeping.restore(record["keeping"], now)
             if record["version"] == pool.engine.version:
                 pool.costs.load(record["costs"])
                 pool.price()
+            pool.demand.restore(record["demand"], now, time.time())
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("what was learned of %s cannot be read, and is learned anew: %s", model, error)
 
@@ -74,6 +76,7 @@ async def _save(learning: Learned) -> None:
             "version": pool.engine.version,
             "costs": pool.costs.dump(),
             "keeping": pool.demand.keeping.state(),
+            "demand": pool.demand.state(time.monotonic(), time.time()),
         }
         for model, pool in pools.items()
     }

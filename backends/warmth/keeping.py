@@ -22,10 +22,14 @@ UNKNOWN = two_rungs(5.0)
 
 
 class Habits:
-    """The idle times of all models together: what is believed of a model that was seen too little."""
+    """The idle times of all models together: what is believed of a model that was seen too little.
+
+    `forecast` is the one of `Demand.forecasts` that says who gives way.
+    """
 
     def __init__(self, half_life_s: float = HALF_LIFE_S) -> None:
         self.half_life_s = half_life_s
+        self.forecast = 0
         self.times = IdleTimes(half_life_s)
 
     def shares(self) -> list[float] | None:
@@ -41,7 +45,7 @@ class Keeping:
         self.safe = break_even(ladder)
         self.learned: Course | None = None
         self.is_learned = False
-        self._habits = habits
+        self.habits = habits
         self._times = IdleTimes(habits.half_life_s)
         self._made_from = 0.0
         self._gain = 0.0
@@ -57,13 +61,13 @@ class Keeping:
         if self.learned is not None:
             self._settle(self.safe.cost(self.ladder, idle_s), self.learned.cost(self.ladder, idle_s), now)
         self._times.add(idle_s, now)
-        self._habits.times.add(idle_s, now)
+        self.habits.times.add(idle_s, now)
         if self._times.count > self._made_from * (1 + _NEWS) or self._times.count < self._made_from * (1 - _NEWS):
             self._learn()
 
     def _settle(self, safe: float, learned: float, now: float) -> None:
         """Count what the idle time cost on either course; from a gain of some starts on, the learned one is taken."""
-        kept = 2.0 ** (-max(0.0, now - self._settled_at) / self._habits.half_life_s)
+        kept = 2.0 ** (-max(0.0, now - self._settled_at) / self.habits.half_life_s)
         self._settled_at = now
         self._gain = self._gain * kept + safe - learned
         start = self.ladder.wait * self.ladder.rungs[-1].reach_s
@@ -80,7 +84,7 @@ class Keeping:
 
         By its own idle times and what all have in common; 0 where nothing is known.
         """
-        shares = self._times.shares(self._habits.shares(), _PRIOR_COUNT)
+        shares = self._times.shares(self.habits.shares(), _PRIOR_COUNT)
         now, then = below(shares, idle_s), below(shares, idle_s + within_s)
         return max(0.0, (then - now) / (1.0 - now)) if now < 1.0 else 0.0
 
@@ -96,14 +100,14 @@ class Keeping:
 
     def restore(self, state: Mapping[str, Any], now: float) -> None:
         """Go on where an earlier run ended. Raises `KeyError` and `ValueError` where the state is of another shape."""
-        times, gain = IdleTimes.restored(state["idle_times"], self._habits.half_life_s), float(state["gain"])
+        times, gain = IdleTimes.restored(state["idle_times"], self.habits.half_life_s), float(state["gain"])
         if not math.isfinite(gain):
             raise ValueError(f"gain is {gain}")
         self._times, self._gain, self._settled_at = times, gain, now
-        self._habits.times.include(times.shares(), times.count)
+        self.habits.times.include(times.shares(), times.count)
         self._learn()
         self.is_learned = gain > 0.0
 
     def _learn(self) -> None:
         self._made_from = self._times.count
-        self.learned = cheapest(self.ladder, self._times.shares(self._habits.shares(), _PRIOR_COUNT))
+        self.learned = cheapest(self.ladder, self._times.shares(self.habits.shares(), _PRIOR_COUNT))

@@ -1,10 +1,11 @@
 """Replays requests where only so many models fit at a time, all of one size. Knows no costs."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from backends.demand import Demand
+from backends.demand import FORECASTS, Demand
 from backends.warmth.giving_way import Resident, first_to_go
+from backends.warmth.rivals import Contender, Rivals
 
 Requests = Sequence[tuple[float, str]]
 """When which model is asked for, in order."""
@@ -40,21 +41,40 @@ def greedy_dual(requests: Requests, slots: int) -> int:
 
 
 def ours(requests: Requests, slots: int) -> int:
-    """Return the misses where the gateway's own choice gives way, by the rates of demand so far."""
+    """Return the misses where the gateway's own choice gives way, by the forecast that lost least so far."""
     held: dict[str, float] = {}
     demand: dict[str, Demand] = {}
-    missed = 0
+    rivals, missed = Rivals(FORECASTS), 0
     for now, model in requests:
         if model not in demand:
             demand[model] = Demand(now)
         demand[model].record(now)
+        rivals.asked(now, model, _Alike(demand, now), slots)
         if model not in held:
             missed += 1
             if len(held) >= slots:
-                residents = [Resident(name, demand[name].rate_per_s(now), since) for name, since in held.items()]
+                best = rivals.best
+                residents = [Resident(name, demand[name].forecasts(now)[best], since) for name, since in held.items()]
                 del held[first_to_go(residents).name]
             held[model] = now
     return missed
+
+
+class _Alike(Mapping[str, Contender]):
+    """All models as contenders of one size and one start; what is not looked at is not worked out."""
+
+    def __init__(self, demand: Mapping[str, Demand], now: float) -> None:
+        self._demand = demand
+        self._now = now
+
+    def __getitem__(self, model: str) -> Contender:
+        return Contender(1, 1.0, self._demand[model].forecasts(self._now))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._demand)
+
+    def __len__(self) -> int:
+        return len(self._demand)
 
 
 def furthest_in_future(requests: Requests, slots: int) -> int:
