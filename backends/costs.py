@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backends.estimators import DecayedMean, DurationHistogram, LinearFit, member, number
+from backends.estimators import DecayedMean, DurationHistogram, LinearFit, flag, member, number
 from backends.snapshot import LevelCost
 from backends.warmth.ladder import WAIT_VALUE, Ladder, Level, Rung
 
@@ -61,6 +61,7 @@ class ModelCosts:
         self._wake = DurationHistogram(0.1 * seed.start_s if seed.wake_s is None else seed.wake_s)
         self._asleep_bytes, self._asleep_device_bytes = float(seed.asleep_bytes), 0.0
         self._device_bytes = float(seed.device_bytes)
+        self._is_measured = self._is_measured_on_devices = False
         self._sleeps = self._sleepless = False
         self._levels: tuple[LevelCost, ...] | None = None
         self._start_bytes = self._least_bytes = float(seed.memory_bytes)
@@ -71,6 +72,20 @@ class ModelCosts:
         self._fit = LinearFit()
         self._tokens_out = DecayedMean(seed.tokens_out)
         self._first_event = DecayedMean(seed.service_s)
+
+    def believe(self, seed: CostSeed) -> None:
+        """Take another seed for what was not measured yet."""
+        fresh = ModelCosts(seed)
+        if self._start.is_empty:
+            self._start = fresh._start
+        if self._wake.is_empty:
+            self._wake = fresh._wake
+        if not self._is_measured:
+            self._start_bytes, self._least_bytes = fresh._start_bytes, fresh._least_bytes
+            self._beyond_bytes = fresh._beyond_bytes
+        if not self._is_measured_on_devices:
+            self._device_bytes = fresh._device_bytes
+        self._levels = None
 
     def learn_start(self, seconds: float) -> None:
         """Learn how long one replica took from absent to ready."""
@@ -102,7 +117,7 @@ class ModelCosts:
         if level is Level.ASLEEP:
             self._asleep_device_bytes = float(measured_bytes)
         else:
-            self._device_bytes = float(measured_bytes)
+            self._device_bytes, self._is_measured_on_devices = float(measured_bytes), True
         self._levels = None
 
     def learn_start_memory(self, measured_bytes: int) -> None:
@@ -110,7 +125,7 @@ class ModelCosts:
 
         The same model may hold a quarter more than the last time, by how its allocator fared: the most of late counts.
         """
-        self._least_bytes = float(measured_bytes)
+        self._least_bytes, self._is_measured = float(measured_bytes), True
         self._starts.append(measured_bytes)
         self._start_bytes = float(max(self._starts))
         self._growth_bytes *= GROWTH_KEPT_BY_START
@@ -231,6 +246,8 @@ class ModelCosts:
             "asleep_bytes": self._asleep_bytes,
             "asleep_device_bytes": self._asleep_device_bytes,
             "device_bytes": self._device_bytes,
+            "measured": self._is_measured,
+            "measured_on_devices": self._is_measured_on_devices,
             "start_bytes": self._start_bytes,
             "growth_bytes": self._growth_bytes,
             "beyond_bytes": self._beyond_bytes,
@@ -255,11 +272,11 @@ class ModelCosts:
             DecayedMean(0.0).load(member(data, "first_event")),
         )
         asleep = number(member(data, "asleep_bytes")), number(member(data, "asleep_device_bytes"))
-        device_bytes, sleeps = number(member(data, "device_bytes")), member(data, "sleeps")
-        if sleeps not in (True, False):
-            raise ValueError(f"{sleeps!r:.50} where true or false is needed")
+        device_bytes, sleeps = number(member(data, "device_bytes")), flag(member(data, "sleeps"))
+        measured = flag(member(data, "measured")), flag(member(data, "measured_on_devices"))
+        self._is_measured, self._is_measured_on_devices = measured
         self._start_bytes, self._growth_bytes, self._beyond_bytes = sizes
         self._starts.clear()
         self._asleep_bytes, self._asleep_device_bytes = asleep
-        self._device_bytes, self._sleeps, self._levels = device_bytes, bool(sleeps), None
+        self._device_bytes, self._sleeps, self._levels = device_bytes, sleeps, None
         self._start, self._wake, self._service, self._fit, self._tokens_out, self._first_event = fresh

@@ -22,6 +22,13 @@ def number(data: Any, *, least: float = 0.0, most: float = MOST) -> float:
     return float(data)
 
 
+def flag(data: Any) -> bool:
+    """Return a plain value that is true or false; raise `ValueError` for any other."""
+    if data is not True and data is not False:
+        raise ValueError(f"{data!r:.50} where true or false is needed")
+    return bool(data)
+
+
 def member(data: Any, name: str) -> Any:
     """Return one entry of a plain mapping; raise `ValueError` where there is none."""
     if not isinstance(data, Mapping) or name not in data:
@@ -89,6 +96,11 @@ class DurationHistogram:
         self._weights: dict[int, float] = {}
         self._known: dict[float, float] = {}
         """Quantiles of all values that were asked for since the last value: each look of the keeper asks again."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it knows the seed alone."""
+        return not self._weights
 
     def add(self, seconds: float) -> None:
         """Learn a duration."""

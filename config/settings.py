@@ -198,6 +198,24 @@ class PoolSettings(Section):
         alias="keep_warm",
         description="How long an idle replica above `min` stays: `predict` (by demand), or a fixed time such as `10m`.",
     )
+    start_time_s: Annotated[Duration, duration_from("1ms")] | None = Field(
+        default=None, alias="start_time", description="What a start takes, until one was measured. Left out: 5 s."
+    )
+    wake_time_s: Annotated[Duration, duration_from("1ms")] | None = Field(
+        default=None,
+        alias="wake_time",
+        description="What waking from sleep takes, until it was measured. Left out: a tenth of a start.",
+    )
+    host_memory_bytes: Annotated[Size, size_from("0B")] | None = Field(
+        default=None,
+        alias="host_memory",
+        description="Host memory of one replica, until it was measured. Left out: what its files tell.",
+    )
+    gpu_memory_bytes: Annotated[Size, size_from("0B")] | None = Field(
+        default=None,
+        alias="gpu_memory",
+        description="GPU memory of one replica, until it was measured. Left out: none.",
+    )
     schedule: tuple[ScheduleSettings, ...] = Field(
         default=(), description="Hours in which at least so many replicas run; they are up when these begin."
     )

@@ -24,7 +24,7 @@ from gateway import learned, readings
 from gateway.batch.service import Batches
 from gateway.building.batches import open_batches, policy_of
 from gateway.building.caches import Caches, adjust, open_caches
-from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_files, same_settings
+from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_files, same_settings, seed_of
 from gateway.building.faults import blamed_on
 from gateway.building.generation import Generation, Lasting, Parts, generation_of
 from gateway.building.listeners import Listeners, Opened
@@ -192,6 +192,8 @@ class Gateway:
         self._lasting.credits.bytes_for_an_hour = settings.devices.hint_memory_bytes
         for name, pool in coming.parts.pools.items():
             pool.limits = limits_of(name, settings)
+            pool.costs.believe(seed_of(settings.models[name]))
+            pool.price()
             keeper.add(pool)
         for name, pool in former.parts.pools.items() if former is not None else ():
             if name not in coming.parts.pools:

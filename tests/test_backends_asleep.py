@@ -262,3 +262,19 @@ def test_a_start_that_hangs_says_how_far_it_came():
             assert engine.cancelled_starts >= 1
 
     run_virtual(run())
+
+
+def test_a_seed_counts_until_it_was_measured():
+    """Another seed changes what nobody has measured yet, over a restart too, and nothing else."""
+    costs = ModelCosts(CostSeed(start_s=40.0, memory_bytes=MIB))
+    again = ModelCosts()
+    again.load(costs.dump())
+    for each in (costs, again):
+        each.believe(CostSeed(start_s=20.0, wake_s=1.0, memory_bytes=3 * MIB, device_bytes=9 * MIB))
+        assert (each.start_s(), each.wake_s(), each.memory_bytes, each.device_bytes) == (20.0, 1.0, 3 * MIB, 9 * MIB)
+    costs.learn_start(30.0)
+    costs.learn_start_memory(5 * MIB)
+    costs.learn_device_memory(Level.WARM, 7 * MIB)
+    before = costs.levels
+    costs.believe(CostSeed(start_s=1.0, memory_bytes=1, device_bytes=1))
+    assert costs.levels == before

@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 from backends.anthropic_wire import AnthropicWire
 from backends.command import CommandEngine
@@ -92,7 +94,7 @@ def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, forme
         name,
         engine,
         limits_of(name, settings),
-        costs=former.costs if former is not None and same else ModelCosts(_seed(settings.models[name])),
+        costs=former.costs if former is not None and same else ModelCosts(seed_of(settings.models[name])),
         demand=former.demand if former is not None else Demand(time.monotonic(), Keeping(keeper.habits)),
         clock=time.monotonic,
         wake_keeper=keeper.wake,
@@ -126,11 +128,23 @@ def _providers(gpus: Gpus) -> tuple[str, ...]:
     return ("CPUExecutionProvider",) if gpus == "none" else ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
-def _seed(model: ModelSettings) -> CostSeed:
-    """Return what to believe of a model before it was measured: a session holds at least its graph."""
-    if model.onnx is None:
-        return CostSeed()
-    return CostSeed(memory_bytes=(model.onnx.path / "model.onnx").stat().st_size, beyond_bytes=WORKER_BYTES)
+def seed_of(model: ModelSettings) -> CostSeed:
+    """Return what to believe of a model before it was measured: what is written, else what its files tell."""
+    pool = model.pool
+    found = CostSeed() if model.onnx is None else _seed_of_graph(model.onnx.path / "model.onnx")
+    if pool.host_memory_bytes is not None:
+        found = replace(found, memory_bytes=pool.host_memory_bytes, beyond_bytes=0)
+    start_s = found.start_s if pool.start_time_s is None else pool.start_time_s
+    return replace(found, start_s=start_s, wake_s=pool.wake_time_s, device_bytes=pool.gpu_memory_bytes or 0)
+
+
+def _seed_of_graph(file: Path) -> CostSeed:
+    """Return what a graph tells: a session holds at least that. Where it is not there any more, a start will tell."""
+    try:
+        size = file.stat().st_size
+    except OSError:
+        size = 0
+    return CostSeed(memory_bytes=size, beyond_bytes=WORKER_BYTES)
 
 
 def _is_always_needed(settings: Settings, name: str) -> bool:
