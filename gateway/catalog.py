@@ -199,7 +199,7 @@ def _standing(pool: Pool, now: float) -> Standing:
     state = pool.snapshot(now)
     if pool.resting:
         return Standing(ModelState.UNLOADING) if state.replicas else Standing(ModelState.UNAVAILABLE, "unloaded")
-    if not state.alive and state.failures:
+    if not state.alive and not state.asleep and state.failures:
         return Standing(ModelState.UNAVAILABLE, state.last_failure)
     if state.alive and not state.ready and state.min_replicas:
         return Standing(ModelState.LOADING)

@@ -38,6 +38,12 @@ def _of_pool(pool: PoolSnapshot) -> Iterable[Reading]:
     }
     for metric, (what, value) in figures.items():
         yield Reading(metric, what, ("model",), (pool.model,), value)
+    for cost in pool.costs:
+        labels, by_level = (pool.model, cost.level.name.lower()), ("model", "level")
+        what = "Learned median of the time from a level of warmth to ready."
+        yield Reading("warmgate_pool_reach_seconds", what, by_level, labels, cost.reach_s)
+        what = "Learned memory of one replica on a level of warmth, of the host and of devices."
+        yield Reading("warmgate_pool_level_bytes", what, by_level, labels, cost.memory_bytes + cost.device_bytes)
 
 
 def of_ledgers(ledgers: Ledgers, models: Iterable[str]) -> Iterable[Reading]:
