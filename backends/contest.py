@@ -11,7 +11,7 @@ class Contest:
     """What each forecast would have kept in the room that there is, were it the one that is followed."""
 
     def __init__(self) -> None:
-        self.rivals = Rivals(FORECASTS)
+        self.rivals = Rivals(len(FORECASTS))
         self._met: dict[str, int] = {}
 
     def play(self, now: float, pools: Mapping[str, Pool], heard: Iterable[Pool], room: int | None) -> int:

@@ -26,8 +26,8 @@ _LEARNING_RATE = 0.3
 _LEAST_RATE = 1e-12
 _NOW_S = 1.0  # who was asked just now is not infinitely likely to be asked again
 
-FORECASTS = 3
-"""How many forecasts `Demand.forecasts` makes."""
+FORECASTS = ("mixed", "mean", "recent")
+"""The names of what `Demand.forecasts` returns."""
 
 
 class Demand:

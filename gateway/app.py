@@ -262,6 +262,7 @@ class Gateway:
             return
         yield from readings.of_pools(generation.parts.pools, time.monotonic())
         yield from readings.of_ledgers(self._lasting.keeper.ledgers, generation.parts.pools)
+        yield from readings.of_contest(self._lasting.keeper.contest)
         yield from readings.of_flights(self._lasting.flights)
         yield from readings.of_access_log(self.access_log)
         if generation.parts.caches is not None:

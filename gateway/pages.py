@@ -9,7 +9,7 @@ import orjson
 
 from backends.keeper import Keeper
 from backends.pool import Pool
-from gateway import cache_control
+from gateway import cache_control, preferences
 from gateway.auth import Gatekeeper
 from gateway.catalog import Catalog
 from gateway.errors import UnknownPath
@@ -97,7 +97,7 @@ class Pages:
     async def _admin_pools(self, call: Call) -> Reply:
         only_loopback(call)
         keeper = self._keeper
-        return _json(pools_view(self._pools, keeper.decisions, keeper.ledgers, self._clock()))
+        return _json(pools_view(self._pools, keeper.decisions, keeper.ledgers, keeper.contest, self._clock()))
 
     async def _admin_config(self, call: Call) -> Reply:
         """Tell which settings are in force, and what became of the last edit."""
@@ -115,7 +115,8 @@ class Pages:
         surface, names = found
         asked = dataclasses.replace(call, path=path, names=names, body=orjson.dumps(question.get("body")))
         request, _ = surface.decode(asked, reply_id="")
-        return _json(await self._explainer.explain(request, cache_control.read(call.headers)))
+        directives, preferred = cache_control.read(call.headers), preferences.read(call.headers)
+        return _json(await self._explainer.explain(request, directives, preferred))
 
 
 def _json(value: Any, status: int = 200) -> Reply:

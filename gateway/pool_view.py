@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from backends.contest import Contest
+from backends.demand import FORECASTS
 from backends.keeper import Decision
 from backends.ledger import ColdStart, Ledger, Ledgers
 from backends.pool import Pool
@@ -13,13 +15,20 @@ _HOUR_S = 3600.0
 
 
 def pools_view(
-    pools: Mapping[str, Pool], decisions: Iterable[Decision], ledgers: Ledgers, now: float
+    pools: Mapping[str, Pool], decisions: Iterable[Decision], ledgers: Ledgers, contest: Contest, now: float
 ) -> dict[str, Any]:
     """Return all pools and decisions, the latest decision first."""
     return {
         "pools": {model: _of_pool(pool, ledgers.of(model), now) for model, pool in pools.items()},
+        "forecast": _of_contest(contest),
         "decisions": [_of_decision(decision, now) for decision in reversed(tuple(decisions))],
     }
+
+
+def _of_contest(contest: Contest) -> dict[str, Any]:
+    """Return which forecast says who gives way, and what each would have made requests wait of late."""
+    rivals = contest.rivals
+    return {"followed": FORECASTS[rivals.best], "lost_s": dict(zip(FORECASTS, rivals.lost_s, strict=True))}
 
 
 def _of_pool(pool: Pool, ledger: Ledger, now: float) -> dict[str, Any]:

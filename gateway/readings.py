@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from backends.contest import Contest
+from backends.demand import FORECASTS
 from backends.ledger import Ledgers
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot, ReplicaState
@@ -62,6 +64,13 @@ def of_ledgers(ledgers: Ledgers, models: Iterable[str]) -> Iterable[Reading]:
         for remedy, count in ledger.cold.items():
             labels, what = (model, remedy.value), "Requests that met no warm replica, by what would have kept it warm."
             yield Reading("warmgate_pool_cold_starts", what, ("model", "remedy"), labels, count, counter=True)
+
+
+def of_contest(contest: Contest) -> Iterable[Reading]:
+    """Read how the forecasts do that may say who gives way."""
+    for name, seconds in zip(FORECASTS, contest.rivals.lost_s, strict=True):
+        what = "Waiting that the choices of a forecast would have caused of late, on paper."
+        yield Reading("warmgate_pool_forecast_lost_seconds", what, ("forecast",), (name,), seconds)
 
 
 def of_access_log(log: AccessLog) -> Iterable[Reading]:

@@ -44,7 +44,7 @@ def ours(requests: Requests, slots: int) -> int:
     """Return the misses where the gateway's own choice gives way, by the forecast that lost least so far."""
     held: dict[str, float] = {}
     demand: dict[str, Demand] = {}
-    rivals, missed = Rivals(FORECASTS), 0
+    rivals, missed = Rivals(len(FORECASTS)), 0
     for now, model in requests:
         if model not in demand:
             demand[model] = Demand(now)

@@ -74,6 +74,7 @@ def test_pools_show_replicas_and_decisions(gateway: RunningGateway) -> None:
     shown = call(gateway.url, "GET", "/admin/pools").json()
 
     assert set(shown["pools"]) == {"minilm", "atlas", "intents", "echo"}
+    assert shown["forecast"]["followed"] in shown["forecast"]["lost_s"]
     atlas = shown["pools"]["atlas"]
     assert atlas["ladder"]["rungs"][0] == {"level": "warm", "price": 1.0, "reach_s": 0.0}
     assert atlas["forecast"]["rate_per_s"] > 0
