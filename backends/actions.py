@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start one more replica of `model`."""
+    """Start one more replica of `model`, on these GPUs where it needs any."""
 
     model: str
     why: str
+    devices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,14 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A replica of `model` is wanted, and cannot start yet."""
+    """A replica of `model` is wanted, and cannot start yet.
+
+    `makes_room`: others are sent away for it because its last start ran out of memory, which is done once.
+    """
 
     model: str
     why: str
+    makes_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,13 @@ class Failures:
         self.count = 0
         self.retry_at = 0.0
         self.last = self._told = ""
+        self.made_room = False
+        """Whether others were sent away since a start ran out of memory; that is done once in a row of failures."""
 
     def note(self, reason: str, now: float, *, first: bool, served: bool) -> None:
         """Count one; it is the `first` of a new row where the replica had long been well."""
         self.count = 1 if first else self.count + 1
+        self.made_room = self.made_room and self.count > 1
         self.last = reason
         self._told = reason.partition("\n")[0] if served else reason
         self.retry_at = now + backoff_s(self._model, self.count)

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 
 from backends.contest import Contest
 from backends.contract import StartFailed
+from backends.devices.books import DeviceBooks
+from backends.devices.placing import Placement
+from backends.devices.room import DeviceRoom, held_by
 from backends.ledger import Departure, Ledgers
 from backends.planning import Action, Demote, Refuse, Start, Stop, Wait, Wake, next_retry, over_budget, plan
 from backends.pool import Pool
+from backends.replica import Replica
 from backends.snapshot import PoolSnapshot
 from backends.warmth.keeping import Habits
 
@@ -41,6 +45,7 @@ class Keeper:
     def __init__(self, budget_bytes: int | None, clock: Callable[[], float]) -> None:
         self._budget_bytes = budget_bytes
         self._clock = clock
+        self.devices = DeviceBooks()
         self.habits = Habits()
         """What idle times all models have in common."""
         self.ledgers = Ledgers()
@@ -94,7 +99,10 @@ class Keeper:
             return
         self._beside.add(pool)
         for _ in range(count):
-            self._begin(pool)
+            if (devices := self._place(pool, self._clock())) is None:
+                log.info("%s: no room on the GPUs to start the new replicas beside the old ones", pool.model)
+                return
+            self._begin(pool, devices)
         try:
             async with asyncio.timeout(deadline_s):
                 while not (state := pool.snapshot(self._clock())).ready:
@@ -128,7 +136,7 @@ class Keeper:
         self.habits.forecast = self.contest.play(now, self._pools, heard, self._budget_bytes)
         pools = [pool.snapshot(now) for pool in heard]
         leaving = _held_by(self._beside, now)
-        actions = (*self._shrink(now, pools), *plan(now, pools, self._budget_bytes, leaving_bytes=leaving))
+        actions = (*self._shrink(now, pools), *self._plan(now, pools, leaving))
         self.ledgers.look(now, pools, {pool.model: pool.demand.met for pool in heard})
         self._next_retry = next_retry(now, pools)
         for action in actions:
@@ -173,6 +181,7 @@ class Keeper:
     async def _run(self) -> None:
         while True:
             self._woken.clear()
+            await self.devices.refresh()
             try:
                 self.step(self._clock())
             except Exception:
@@ -191,7 +200,7 @@ class Keeper:
         pool = self._pools[action.model]
         match action:
             case Start():
-                self._begin(pool)
+                self._begin(pool, action.devices)
             case Stop():
                 self.ledgers.of(action.model).left(Departure(action.missing_bytes))
                 pool.stop_replica(action.replica)
@@ -203,12 +212,34 @@ class Keeper:
             case Refuse():
                 pool.refuse_waiting(action.why)
             case Wait():
-                pass
+                if action.makes_room:
+                    pool.room_was_made()
 
-    def _begin(self, pool: Pool) -> None:
-        task = asyncio.create_task(pool.live(pool.start_replica()), name=f"replica of {pool.model}")
+    def _plan(self, now: float, pools: list[PoolSnapshot], leaving_bytes: int) -> tuple[Action, ...]:
+        beside = held_by([pool.snapshot(now) for pool in self._beside])
+        returning, seen = [*self.devices.returning, *beside], self.devices.seen
+        return plan(now, pools, self._budget_bytes, leaving_bytes=leaving_bytes, devices=seen, returning=returning)
+
+    def _begin(self, pool: Pool, devices: tuple[int, ...] = ()) -> None:
+        task = asyncio.create_task(self._live(pool, pool.start_replica(devices)), name=f"replica of {pool.model}")
         self._lives.add(task)
         task.add_done_callback(self._ended)
+
+    async def _live(self, pool: Pool, replica: Replica) -> None:
+        """Carry a replica to its end, and count its devices' memory until that has come back."""
+        await pool.live(replica)
+        if replica.devices:
+            each = pool.costs.device_bytes // len(replica.devices)
+            await self.devices.until_returned(replica.name, replica.devices, each)
+            self.wake()
+
+    def _place(self, pool: Pool, now: float) -> tuple[int, ...] | None:
+        """Return the devices for one more replica of a pool beside all others; None where there is no room."""
+        everybody = [each.snapshot(now) for each in {*self._pools.values(), *self._beside}]
+        placed = DeviceRoom(self.devices.seen, everybody, set(), self.devices.returning).place(pool.snapshot(now))
+        if placed is None:
+            return ()
+        return placed.devices if isinstance(placed, Placement) else None
 
     def _held(self, now: float) -> int:
         return _held_by({*self._pools.values(), *self._beside}, now)

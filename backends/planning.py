@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.actions import Action, Demote, Refuse, Start, Stop, Wait, Wake
-from backends.lowering import Descent, descents, surplus
+from backends.devices.placing import NoPlace
+from backends.devices.room import DeviceRoom
+from backends.devices.shortage import is_shortage
+from backends.devices.view import Device, Held
+from backends.lowering import Descent, affordable, descents, surplus
 from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
 from backends.turns import busy, is_over, turn_of, why_over
 from backends.warmth.giving_way import Resident, first_to_go
@@ -28,15 +32,23 @@ def plan(
     pools: Sequence[PoolSnapshot],
     budget_bytes: int | None,
     policy: Policy = DEFAULT_POLICY,
+    *,
     leaving_bytes: int = 0,
+    devices: Sequence[Device] = (),
+    returning: Sequence[Held] = (),
 ) -> tuple[Action, ...]:
     """Return what to do now, what makes room before the starts that it makes room for.
 
     `budget_bytes` bounds the host memory of all replicas together, as learned or measured; `None`: no bound. Of it
-    others, which are on their way out, still hold `leaving_bytes`.
+    others, which are on their way out, still hold `leaving_bytes`; of the `devices` those hold some that are gone and
+    whose memory is `returning`.
     """
     lowered = [action for pool in pools for action in surplus(now, pool, policy)]
-    room = _Room(now, pools, budget_bytes, lowered, leaving_bytes)
+    if budget_bytes is not None:
+        held = sum(r.memory_bytes for pool in pools for r in pool.replicas) + leaving_bytes
+        lowered = affordable(lowered, pools, max(0, budget_bytes - held))
+    gpus = DeviceRoom(devices, pools, {action.replica for action in lowered}, returning)
+    room = _Room(now, pools, budget_bytes, lowered, leaving_bytes, gpus=gpus)
     wants = sorted((w for pool in pools if (w := _want(now, pool, policy)) is not None), key=lambda w: w.order)
     starts = [action for want in wants for action in _fulfil(now, want, room)]
     return (*lowered, *starts)
@@ -129,6 +141,8 @@ def _fulfil(now: float, want: _Want, room: "_Room") -> list[Action]:
     for _ in range(want.count):
         sleeper = asleep.pop() if asleep else None
         if sleeper is None and now < pool.retry_at and pool.failures:
+            if (relieved := room.relieve(want)) is not None:
+                return [*actions, *relieved]
             why = f"{pool.failures} failed in a row: {pool.last_failure}"
             return [*actions, Wait(pool.model, f"next try in {pool.retry_at - now:.1f} s, {why}")]
         made = room.make(want, sleeper)
@@ -148,7 +162,10 @@ class _Room:
         budget_bytes: int | None,
         lowered: Sequence[Stop | Demote],
         leaving_bytes: int,
+        *,
+        gpus: DeviceRoom,
     ) -> None:
+        self._gpus = gpus
         self.lowered = stopping = {action.replica for action in lowered}
         replicas = [r for pool in pools for r in pool.replicas]
         self._budget = budget_bytes
@@ -156,7 +173,8 @@ class _Room:
         out = {action.replica for action in lowered if isinstance(action, Stop)}
         self._freeing = sum(r.memory_bytes for r in replicas if r.name in out or r.state in _LEAVING)
         self._freeing += leaving_bytes + sum(_freed_by_sleep(pool, stopping - out) for pool in pools)
-        self._idle = {ways[0].replica.name: ways for pool in pools for ways in descents(now, pool, stopping)}
+        free = math.inf if budget_bytes is None else max(0, self._free)
+        self._idle = {ways[0].replica.name: ways for pool in pools for ways in descents(now, pool, stopping, free)}
         self._busy = [(pool, replica) for pool in pools for replica in busy(pool, stopping)]
         self._now = now
         self._lasting = {pool.model: _lasting_bytes(pool) for pool in pools}
@@ -178,10 +196,18 @@ class _Room:
                 return [Refuse(pool.model, never)]
             # What it may grow to is a guess that may be wrong, and must not keep it down for ever.
             need = min(need, self._budget - self._lasting_beside(pool))
+        placed = self._gpus.place(pool) if sleeper is None else self._gpus.place_awake(pool, sleeper)
+        if isinstance(placed, NoPlace):
+            return self._clear(want, sleeper, placed)
         if self._budget is None or need <= self._free:
             self._free -= need
             self._begun.add(pool.model)
-            return [Start(pool.model, want.why) if sleeper is None else Wake(pool.model, sleeper.name, want.why)]
+            if placed is not None:
+                self._gpus.take(pool, placed)
+            if sleeper is not None:
+                self._idle.pop(sleeper.name, None)
+                return [Wake(pool.model, sleeper.name, want.why)]
+            return [Start(pool.model, want.why, placed.devices if placed is not None else ())]
         missing = need - self._free - self._freeing
         victims = self._victims(pool, missing) if want.urgent else []
         self._freeing += sum(way.frees_bytes for way in victims)
@@ -195,6 +221,52 @@ class _Room:
         self._freeing += self._free - need
         self._free = 0
         return [*lowered, Wait(pool.model, f"{held}, until what stops is gone")]
+
+    def _clear(self, want: _Want, sleeper: ReplicaSnapshot | None, none: NoPlace) -> list[Action]:
+        """Return who gives way on the devices and why it waits until then, or that there never is a place."""
+        pool = want.pool
+        if none.is_final:
+            return [Wait(pool.model, none.why) if pool.alive or sleeper is not None else Refuse(pool.model, none.why)]
+        order = self._order(pool) if want.urgent else []
+        cleared = self._gpus.clear(pool, self._idle, order, sleeper)
+        if isinstance(cleared, NoPlace):
+            return [Wait(pool.model, f"{none.why}, and nothing idle may be stopped for it")]
+        return [*self._lower(pool, cleared), Wait(pool.model, f"{none.why}, until what stops is gone")]
+
+    def _lower(self, pool: PoolSnapshot, ways: Sequence[Descent]) -> list[Action]:
+        """Send these down a level for a pool, and count what they give back."""
+        self._given += ways
+        self.lowered |= {way.replica.name for way in ways}
+        self._freeing += sum(way.frees_bytes for way in ways)
+        self._idle = {name: left for name, left in self._idle.items() if name not in {w.replica.name for w in ways}}
+        return [
+            way.action(f"GPU memory for {pool.model}, {self._why(way, pool)}", way.frees_device_bytes) for way in ways
+        ]
+
+    def _order(self, wanting: PoolSnapshot) -> list[str]:
+        """Name the idle replicas of others in the order in which they give way."""
+        left = {name: ways[0] for name, ways in self._idle.items() if ways[0].pool.model != wanting.model}
+        order = []
+        while left:
+            order.append(first_to_go([_resident(name, way) for name, way in left.items()]).name)
+            del left[order[-1]]
+        return order
+
+    def relieve(self, want: _Want) -> list[Action] | None:
+        """Return what follows a first start that ran out of memory: one of less worth goes, then it is tried again.
+
+        None where the failure was another, or it was done already: the usual pauses hold.
+        """
+        pool = want.pool
+        if pool.failures != 1 or not want.urgent or not is_shortage(pool.last_failure):
+            return None
+        wait = Wait(pool.model, "its start ran out of memory, until what stops is gone", makes_room=True)
+        if pool.made_room:
+            return [wait] if self._freeing or self._gpus.is_freeing else self.make(want, None)
+        ways = [self._idle[name] for name in self._order(pool)[:1]]
+        if not ways:
+            return None
+        return [*self._lower(pool, [ways[0][0]]), wait]
 
     def _never(self, pool: PoolSnapshot, budget: int) -> str | None:
         """Return why a first replica can never start, or None."""

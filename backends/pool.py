@@ -132,6 +132,19 @@ class Pool(Slots):
         begun.sent.leave()
         self._release(begun.replica)
 
+    def rest(self, *, resting: bool) -> None:
+        """Let every replica end, and take no jobs and start none until it rests no more."""
+        self.resting = resting
+        if resting:
+            for replica in self._replicas:
+                self.stop_replica(replica.name)
+            self.refuse_waiting("it is being unloaded")
+        self._wake_keeper()
+
+    def room_was_made(self) -> None:
+        """Note that others were sent away since its last start ran out of memory: the next one need not wait."""
+        self._failures.made_room = True
+
     def is_quiet(self, now: float, *, was_quiet: bool) -> bool:
         """Tell whether nothing is to be decided: no replica is here, nobody waits, and none is worth having by now.
 

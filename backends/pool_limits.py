@@ -11,7 +11,8 @@ class PoolLimits:
 
     `start_wait_s` is how long a job may be expected to wait for a start, `None` as long as it has time; who asks for it
     holds to it. `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the
-    forecast. `schedule` has the hours in which the minimum is another.
+    forecast. `schedule` has the hours in which the minimum is another. `gpus` is how many each replica needs; `None`:
+    one, where there is any.
     """
 
     min_replicas: int = 0
@@ -21,3 +22,4 @@ class PoolLimits:
     start_wait_s: float | None = None
     keep_warm_s: float | None = None
     schedule: tuple[Shift, ...] = ()
+    gpus: int | None = 0

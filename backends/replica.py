@@ -18,10 +18,10 @@ class Replica:
     `since` is when the state was entered, `ready_at` when it first took jobs, `idle_since` when its last job left.
     `answer` is the backend's, where it has one; `sending` is the backend where it can be sent a job without waiting,
     `sleeping` where it can sleep. `level` is the last that it reached; `moved` is set to have its task take it to the
-    next one. `device_bytes` is what it was measured to hold of devices.
+    next one. `device_bytes` is what it was measured to hold of `devices`, the GPUs that it was given.
     """
 
-    def __init__(self, name: str, now: float) -> None:
+    def __init__(self, name: str, now: float, devices: tuple[int, ...] = ()) -> None:
         self.name = name
         self.state = ReplicaState.STARTING
         self.since = now
@@ -31,6 +31,7 @@ class Replica:
         self.in_flight = 0
         self.memory_bytes = 0
         self.device_bytes = 0
+        self.devices = devices
         self.level = Level.ABSENT
         self.note = StartNote()
         self.backend: Backend | None = None
@@ -108,5 +109,11 @@ class Replica:
             remaining_start_s=remaining_start_s,
             memory_bytes=max(self.memory_bytes, learned_bytes) if moving else self.memory_bytes or learned_bytes,
             level=self.level,
-            device_bytes=max(self.device_bytes, learned_device_bytes) if moving else self.device_bytes,
+            device_bytes=max(self.device_bytes, learned_device_bytes)
+            if moving
+            else self._on_devices(learned_device_bytes),
+            devices=self.devices,
         )
+
+    def _on_devices(self, learned_bytes: int) -> int:
+        return self.device_bytes or (0 if self.state is ReplicaState.ASLEEP else learned_bytes)

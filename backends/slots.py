@@ -13,6 +13,7 @@ from backends.climbing import bring_up, doze, rouse, watch
 from backends.contract import Backend, DeadlineExceeded, Engine, Job, QueueFull, StartFailed, Task
 from backends.costs import ModelCosts
 from backends.demand import Demand
+from backends.devices.placed import placed
 from backends.failures import LEAST_RETRY_S, Failures
 from backends.hints import Hints
 from backends.line import Line
@@ -78,19 +79,10 @@ class Slots:
         """Return when a replica is up; ask for one as a job would. Raises what `stream` raises before an event."""
         self._release(await self._bind(_NO_JOB, self._clock(), deadline, again=False))
 
-    def rest(self, *, resting: bool) -> None:
-        """Let every replica end, and take no jobs and start none until it rests no more."""
-        self.resting = resting
-        if resting:
-            for replica in self._replicas:
-                self.stop_replica(replica.name)
-            self.refuse_waiting("it is being unloaded")
-        self._wake_keeper()
-
-    def start_replica(self) -> Replica:
-        """Add a replica that is starting; a task must run `live` with it."""
+    def start_replica(self, devices: tuple[int, ...] = ()) -> Replica:
+        """Add a replica that is starting on these GPUs; a task must run `live` with it."""
         self._begun += 1
-        replica = Replica(f"{self.model}-{self._begun}", self._clock())
+        replica = Replica(f"{self.model}-{self._begun}", self._clock(), devices)
         self._replicas.append(replica)
         self._note_calm()
         return replica
@@ -124,7 +116,7 @@ class Slots:
         backend: Backend | None = None
         reason: str | None = "ended by an internal error"
         try:
-            backend = await bring_up(self.engine, replica, self.limits.start_timeout_s)
+            backend = await bring_up(placed(self.engine, replica.devices), replica, self.limits.start_timeout_s)
             if backend is None:
                 reason = None
                 return
@@ -203,6 +195,8 @@ class Slots:
             costs=self.costs.levels,
             hinted=self.hints.replicas(now),
             promised_since=self.hints.promised_since(now),
+            gpus=self.limits.gpus,
+            made_room=self._failures.made_room,
         )
 
     async def drain(self, deadline: float) -> bool:

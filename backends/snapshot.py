@@ -47,6 +47,7 @@ class ReplicaSnapshot:
     memory_bytes: int
     level: Level = Level.WARM
     device_bytes: int = 0
+    devices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class PoolSnapshot:
     `forecasts` has the rate by each forecast that may say who gives way, and `forecast` which of them does; where there
     is none, `rate_per_s` does. `hinted` is how many replicas somebody said to be needed soon; `promised_since`: since
     when somebody is expected back who was sent away until one is up. `retry_at` is when the next start may be tried
-    after `failures` failures in a row; `closing` says that it takes no new jobs.
+    after `failures` failures in a row; `closing` says that it takes no new jobs. `gpus` is how many GPUs each replica
+    needs; `None`: one, where there is any. `made_room`: others were sent away since a start ran out of memory.
     """
 
     model: str
@@ -105,6 +107,8 @@ class PoolSnapshot:
     forecasts: tuple[float, ...] = ()
     forecast: int = 0
     hinted: int = 0
+    gpus: int | None = 0
+    made_room: bool = False
     promised_since: float | None = None
 
     @property

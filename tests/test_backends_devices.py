@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backends.devices.gpus import Gpus, environment_for, load_nvml, visible
 from backends.devices.placing import Clearing, NoPlace, Placement, clear, place
 from backends.devices.shortage import is_shortage
-from backends.devices.view import Device, DeviceView, Held, Need
+from backends.devices.view import Device, Held, Need
 
 GIB = 2**30
 
@@ -64,10 +64,9 @@ def found(nvml: FakeNvml, wanted: tuple[int, ...] | None = None, **environ: str)
     return Gpus.find(wanted, environ, lambda: nvml)
 
 
-def view(*free_gib: float, total_gib: float = 24, share: float = 1.0) -> DeviceView:
-    """Make devices with so much free on each."""
-    devices = [Device(i, "Fake", int(total_gib * GIB), int(each * GIB)) for i, each in enumerate(free_gib)]
-    return DeviceView(tuple(devices), share)
+def view(*free_gib: float, share: float = 1.0) -> list[Device]:
+    """Make devices of 24 GiB with so much free on each."""
+    return [Device(i, "Fake", int(24 * GIB * share), int(each * GIB)) for i, each in enumerate(free_gib)]
 
 
 def held(replica: str, *devices: int, gib: float = 8, **state: bool) -> Held:
@@ -189,20 +188,21 @@ def test_those_that_give_way_first_go_and_no_more_than_must():
     """Idle ones are named in their order; whoever is too small to help stays."""
     devices = view(0, 0)
     holders = [held("small-1", 0, gib=2), held("b-1", 1, gib=8), held("c-1", 0, gib=8)]
-    assert clear(devices, holders, ["small-1", "b-1", "c-1"], Need(1, 8 * GIB)) == Clearing(("b-1",), (1,))
-    assert clear(devices, holders, ["small-1", "c-1"], Need(1, 8 * GIB)) == Clearing(("c-1",), (0,))
-    assert isinstance(clear(devices, holders, ["small-1"], Need(1, 8 * GIB)), NoPlace)
+    assert clear(devices, holders, holders, Need(1, 8 * GIB)) == Clearing(("b-1",), (1,))
+    assert clear(devices, holders, [holders[0], holders[2]], Need(1, 8 * GIB)) == Clearing(("c-1",), (0,))
+    assert isinstance(clear(devices, holders, holders[:1], Need(1, 8 * GIB)), NoPlace)
 
 
 def test_who_leaves_already_is_waited_for():
     """Nobody else is sent away for memory that is about to be free."""
     holders = [held("a-1", 0, is_leaving=True), held("b-1", 0)]
-    assert clear(view(0), holders, ["b-1"], Need(1, 8 * GIB)) == Clearing((), (0,))
+    assert clear(view(0), holders, holders[1:], Need(1, 8 * GIB)) == Clearing((), (0,))
 
 
 def test_a_replica_on_two_gpus_clears_both():
     """It goes once, and counts on each."""
-    assert clear(view(0, 0), [held("big-1", 0, 1)], ["big-1"], Need(2, 8 * GIB)) == Clearing(("big-1",), (0, 1))
+    big = [held("big-1", 0, 1)]
+    assert clear(view(0, 0), big, big, Need(2, 8 * GIB)) == Clearing(("big-1",), (0, 1))
 
 
 SOME_HELD = st.builds(
@@ -224,7 +224,7 @@ SOME_HELD = st.builds(
 )
 def test_nobody_is_ever_placed_over_the_budget_or_what_is_free(free, holders, count, size, share):
     """Whatever is held and free: a placement fits by the books and by the reading, and a clearing makes one fit."""
-    devices = DeviceView(tuple(Device(i, "Fake", 24 * GIB, each) for i, each in enumerate(free)), share)
+    devices = [Device(i, "Fake", int(24 * GIB * share), each) for i, each in enumerate(free)]
     need = Need(count, size)
     placed = place(devices, holders, need)
     if isinstance(placed, Placement):
@@ -232,18 +232,18 @@ def test_nobody_is_ever_placed_over_the_budget_or_what_is_free(free, holders, co
         for index in placed.devices:
             booked = sum(each.bytes_each for each in holders if index in each.devices)
             coming = sum(each.bytes_each for each in holders if index in each.devices and each.is_coming)
-            assert booked + size <= 24 * GIB * share
+            assert booked + size <= devices[index].budget_bytes
             assert coming + size <= free[index]
-    idle = [each.replica for each in holders if not each.is_leaving and not each.is_coming]
+    idle = [each for each in holders if not each.is_leaving and not each.is_coming]
     cleared = clear(devices, holders, idle, need)
     if isinstance(cleared, Clearing):
         gone = [each for each in holders if each.is_leaving or each.replica in cleared.replicas]
         after = [
             replace(device, free_bytes=device.free_bytes + sum(e.bytes_each for e in gone if device.index in e.devices))
-            for device in devices.devices
+            for device in devices
         ]
         rest = [each for each in holders if each not in gone]
-        assert isinstance(place(replace(devices, devices=tuple(after)), rest, need), Placement)
+        assert isinstance(place(after, rest, need), Placement)
     else:
         assert not isinstance(placed, Placement)
 
@@ -280,4 +280,4 @@ def test_a_real_gpu_is_read():
     if gpus is None:
         pytest.skip("no GPU here: NVML finds none")
     for device in gpus.read():
-        assert 0 < device.free_bytes <= device.total_bytes
+        assert 0 < device.free_bytes <= device.budget_bytes

@@ -45,7 +45,8 @@ class Gpus:
     """The GPUs that may be used here. `close` is not needed: NVML is released with the process."""
 
     def __init__(self, nvml: Nvml, handles: Mapping[int, Any]) -> None:
-        """Use `find`, which looks."""
+        """Use `find`, which looks. `budget_of` says what of a GPU's memory replicas may hold together."""
+        self.budget_of: Callable[[int], int] = int
         self._nvml = nvml
         self._handles = handles
         self._names = {index: str(nvml.nvmlDeviceGetName(handle)) for index, handle in handles.items()}
@@ -74,7 +75,7 @@ class Gpus:
             except self._nvml.NVMLError as error:
                 _log.warning("GPU %d cannot be read: %s", index, error)
                 continue
-            found.append(Device(index, self._names[index], int(memory.total), int(memory.free)))
+            found.append(Device(index, self._names[index], self.budget_of(int(memory.total)), int(memory.free)))
         return tuple(found)
 
     async def until_returned(self, devices: Iterable[int], bytes_each: int, before: Mapping[int, int]) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from backends.devices.view import Device, DeviceView, Held, Need
+from backends.devices.view import Device, Held, Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Clearing:
     devices: tuple[int, ...]
 
 
-def place(view: DeviceView, held: Iterable[Held], need: Need) -> Placement | NoPlace:
+def place(devices: Sequence[Device], held: Iterable[Held], need: Need) -> Placement | NoPlace:
     """Return the devices for a replica: those that it fits on with the least left over, so that large holes stay.
 
     `held` is by the books; what the devices say that is free counts as well, less what those that come have not taken.
     """
-    if (never := _never(view, need)) is not None:
+    if (never := _never(devices, need)) is not None:
         return never
-    rooms = _rooms(view, held)
+    rooms = _rooms(devices, held)
     fitting = sorted((room, index) for index, room in rooms.items() if room >= need.bytes_each)
     if len(fitting) < need.devices:
         most = ", ".join(f"GPU {index} has {_mib(room)} left" for index, room in sorted(rooms.items()))
@@ -47,19 +47,18 @@ def place(view: DeviceView, held: Iterable[Held], need: Need) -> Placement | NoP
     return Placement(chosen, f"{_words(need)}: {left}")
 
 
-def clear(view: DeviceView, held: Sequence[Held], idle: Sequence[str], need: Need) -> Clearing | NoPlace:
+def clear(devices: Sequence[Device], held: Sequence[Held], idle: Sequence[Held], need: Need) -> Clearing | NoPlace:
     """Return which of the idle replicas are to go, given in the order in which they give way; as few as will do.
 
-    What leaves already is waited for before anybody else goes.
+    `idle` says what each would give back. What leaves already is waited for before anybody else goes.
     """
-    if (never := _never(view, need)) is not None:
+    if (never := _never(devices, need)) is not None:
         return never
-    by_name = {each.replica: each for each in held}
-    rooms = _rooms(view, held)
+    rooms = _rooms(devices, held)
     for each in held:
         if each.is_leaving:
             _free(rooms, each)
-    left = [by_name[name] for name in idle if name in by_name]
+    left = list(idle)
     chosen: list[int] = []
     going: list[Held] = []
     for _ in range(need.devices):
@@ -102,10 +101,10 @@ def _victims(room: int, index: int, left: Sequence[Held], bytes_each: int) -> tu
     return last, victims
 
 
-def _rooms(view: DeviceView, held: Iterable[Held]) -> dict[int, int]:
+def _rooms(devices: Sequence[Device], held: Iterable[Held]) -> dict[int, int]:
     """Return what each device has left: by the books within the budget, and never more than is really free."""
-    books = {device.index: int(device.total_bytes * view.share) for device in view.devices}
-    free = {device.index: device.free_bytes for device in view.devices}
+    books = {device.index: device.budget_bytes for device in devices}
+    free = {device.index: device.free_bytes for device in devices}
     for each in held:
         for index in each.devices:
             if index in books:
@@ -120,16 +119,12 @@ def _free(rooms: dict[int, int], held: Held) -> None:
             rooms[index] += held.bytes_each
 
 
-def _never(view: DeviceView, need: Need) -> NoPlace | None:
-    large = [device for device in view.devices if _budget(device, view.share) >= need.bytes_each]
+def _never(devices: Sequence[Device], need: Need) -> NoPlace | None:
+    large = [device for device in devices if device.budget_bytes >= need.bytes_each]
     if len(large) >= need.devices:
         return None
-    here = ", ".join(f"GPU {d.index} ({d.name}) with {_mib(_budget(d, view.share))}" for d in view.devices)
+    here = ", ".join(f"GPU {device.index} ({device.name}) with {_mib(device.budget_bytes)}" for device in devices)
     return NoPlace(f"needs {_words(need)}; there is {here or 'no GPU'}", is_final=True)
-
-
-def _budget(device: Device, share: float) -> int:
-    return int(device.total_bytes * share)
 
 
 def _words(need: Need) -> str:

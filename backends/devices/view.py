@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU as it was read: `free_bytes` is what really is free, whoever holds the rest."""
+    """A GPU as it was read: `free_bytes` is what really is free, whoever holds the rest.
+
+    `budget_bytes` is what all replicas together may hold of it.
+    """
 
     index: int
     name: str
-    total_bytes: int
+    budget_bytes: int
     free_bytes: int
 
 
@@ -33,18 +36,3 @@ class Need:
 
     devices: int
     bytes_each: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceView:
-    """The devices that replicas may use, the share of each one's memory for all of them together, and who holds some.
-
-    `held` are those of no pool any more whose memory has not come back yet.
-    """
-
-    devices: tuple[Device, ...] = ()
-    share: float = 1.0
-    held: tuple[Held, ...] = ()
-
-
-NO_DEVICES = DeviceView()
