@@ -1,5 +1,6 @@
 """Which replicas go down a level, by how far, and what that frees. Pure; one level down before out."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,8 +36,10 @@ class Descent:
         return kind(self.pool.model, self.replica.name, why, missing_bytes)
 
 
-def descents(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[list[Descent]]:
+def descents(now: float, pool: PoolSnapshot, stopping: set[str], free_bytes: float = math.inf) -> list[list[Descent]]:
     """List for each replica that may be pushed down its ways down, the shortest first.
+
+    Sleep may take more of the host than being up: no more than `free_bytes`.
 
     It may where it is idle with nobody queued, above the minimum, and was up for as long as coming back would take;
     what sleeps is above the minimum in any case. Who has slept for less than that waits for its turn too.
@@ -46,15 +49,18 @@ def descents(now: float, pool: PoolSnapshot, stopping: set[str]) -> list[list[De
     staying = [r for r in pool.alive if r.name not in stopping]
     idle = [r for r in staying if r.state is ReplicaState.READY and r.in_flight == 0 and r.memory_bytes]
     idle.sort(key=lambda r: r.idle_since or 0.0)
-    above = [ways for r in idle if (ways := _ways(now, pool, r))][: max(0, len(staying) - pool.min_replicas)]
+    above = [ways for r in idle if (ways := _ways(now, pool, r, free_bytes))][
+        : max(0, len(staying) - pool.min_replicas)
+    ]
     asleep = [r for r in pool.replicas if r.state is ReplicaState.ASLEEP and r.name not in stopping]
     return [*([way] for r in asleep if (way := _out(now, pool, r, pool.start_s - pool.climb_s))), *above]
 
 
-def _ways(now: float, pool: PoolSnapshot, replica: ReplicaSnapshot) -> list[Descent]:
+def _ways(now: float, pool: PoolSnapshot, replica: ReplicaSnapshot, free_bytes: float) -> list[Descent]:
     asleep, ways = pool.cost_at(Level.ASLEEP), []
     if asleep is not None and now - replica.since >= asleep.reach_s:
-        ways.append(_to_sleep(pool, replica, asleep))
+        to_sleep = _to_sleep(pool, replica, asleep)
+        ways += [to_sleep] if -to_sleep.frees_bytes <= free_bytes else []
     if (out := _out(now, pool, replica, pool.start_s)) is not None:
         ways.append(out)
     return ways
@@ -85,6 +91,23 @@ def surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demot
     if pool.queued:
         return []
     return [*_spare(now, pool, policy), *_slept_out(now, pool, policy)]
+
+
+def affordable(lowered: Sequence[Stop | Demote], pools: Sequence[PoolSnapshot], free_bytes: int) -> list[Stop | Demote]:
+    """Send out who would sleep where there is no room on the host for what sleep takes there."""
+    replicas = {r.name: (pool, r) for pool in pools for r in pool.replicas}
+    actions: list[Stop | Demote] = []
+    for action in lowered:
+        pool, replica = replicas[action.replica]
+        asleep = pool.cost_at(Level.ASLEEP) if isinstance(action, Demote) else None
+        more = 0 if asleep is None else max(0, asleep.memory_bytes - replica.memory_bytes)
+        if more > free_bytes:
+            why = f"{action.why}; asleep it would take {more / 2**20:.0f} MiB more of the host than there is room for"
+            actions.append(Stop(action.model, action.replica, why))
+        else:
+            free_bytes -= more
+            actions.append(action)
+    return actions
 
 
 def _spare(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demote]:
