@@ -9,6 +9,7 @@ from gateway.analyze import Features, analyze
 from gateway.catalog import Catalog
 from gateway.explaining import in_full, weighed
 from gateway.pipeline import Pipeline
+from gateway.preferences import NO_PREFERENCES, Preferences
 from gateway.recall import Recall
 from gateway.request import Caller, Directives, Request
 from gateway.router import Choice
@@ -39,10 +40,12 @@ class Explainer:
         self._deadline_s = deadline_s
         self._clock = clock
 
-    async def explain(self, request: Request, directives: Directives) -> dict[str, Any]:
+    async def explain(
+        self, request: Request, directives: Directives, preferences: Preferences = NO_PREFERENCES
+    ) -> dict[str, Any]:
         """Return features, what the caches hold, and the plan, for a caller without a key."""
         now = self._clock()
-        route = self._routes.resolve(request.model, _OPERATOR)
+        route = self._routes.resolve(request.model, _OPERATOR).preferring(preferences.route)
         features = analyze(request, _OPERATOR, directives, route.policy, now + self._deadline_s)
         targets = route.targets(features.fingerprint)
         served = (*targets, *route.fallback) if route.policy.fallback else targets
@@ -51,7 +54,9 @@ class Explainer:
             "route": {**dataclasses.asdict(route), "unloaded": unloaded},
             "features": _features(features, now),
             "cache": await self._cached(request, features, directives, self._pipeline.runner.versions(served)),
-            "plan": [_choice(choice) for choice in self._pipeline.runner.plan(route, features, targets)],
+            "plan": [
+                _choice(choice) for choice in self._pipeline.runner.plan(route, features, targets, preferences.wait_s)
+            ],
         }
 
     async def _cached(

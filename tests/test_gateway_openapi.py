@@ -1,6 +1,7 @@
 """The description of what is served: it is sound, and names exactly the routes that there are."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema_rs
@@ -18,7 +19,7 @@ DOCUMENT = orjson.loads(document())
 def given_to_front(monkeypatch: pytest.MonkeyPatch) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """Return the method and path of all model requests and of all pages of a generation with all its parts."""
     given: list[Any] = []
-    monkeypatch.setattr(generation, "Front", lambda *parts: given.append(parts))
+    monkeypatch.setattr(generation, "Front", lambda *parts: given.append(parts) or SimpleNamespace())
     monkeypatch.setattr(generation, "_lane", lambda *_, **__: None)  # it only takes what a surface of these has
     anything: Any = object()
     settings = Settings.model_validate({"models": {"m": {"task": "chat", "http": {"url": "http://127.0.0.1:1/v1"}}}})

@@ -106,14 +106,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     )
     gatekeeper = _gatekeeper(settings.server.keys)
     openai, anthropic, oip = OpenAISurface(), AnthropicSurface(), OipSurface(catalog.find)
-    surfaces: Sequence[Surface] = (
-        openai,
-        ResponsesSurface(),
-        anthropic,
-        oip,
-        RelaySurface(),
-        NativeSurface(),
-    )
+    surfaces: Sequence[Surface] = (openai, ResponsesSurface(), anthropic, oip, RelaySurface(), NativeSurface())
     pages = Pages(
         routes=routes,
         pools=pools,
