@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from backends.warmth.course import fixed
 from backends.warmth.ladder import Ladder, Level, Rung
-from scripts.tuning.choosing import fixed_by_day
+from scripts.tuning.choosing import by_day
 from scripts.tuning.policies import HybridHistogram, Ladders, Ours, by_break_even
 from scripts.tuning.replay import Accounts, least, replay
 from scripts.tuning.servegen import draw
@@ -109,7 +110,9 @@ def _row(name: str, trace: Trace, wait_value: float, asleep_price: float) -> Row
 
 
 def _fixed(trace: Trace, ladders: Ladders, ttl_s: float) -> float:
-    return sum(float(fixed_by_day(trace, model, ladders, ttl_s, 1).sum()) for model in trace.idle)
+    return sum(
+        float(by_day(idle, ladders(model), fixed(ladders(model), ttl_s), 1).sum()) for model, idle in trace.idle.items()
+    )
 
 
 def _slots(trace: Trace) -> dict[str, dict[str, float]]:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.warmth.course import Course, fixed, kept_for
 from backends.warmth.ladder import Ladder, Level, Rung, two_rungs
 from config.load import load
 from config.parsing import parse_keep_warm
 from scripts.tune_warm_pool import main
-from scripts.tuning.choosing import PREDICT, TooShortError, choose, costs_by_day, fixed_by_day, origin_day, written
+from scripts.tuning.choosing import PREDICT, TooShortError, by_day, choose, costs_by_day, origin_day, written
 from scripts.tuning.policies import HybridHistogram, Ours, by_break_even, time_to_live
 from scripts.tuning.replay import least, replay
 from scripts.tuning.slots import POLICIES, furthest_in_future, greedy_dual, least_recently_used, ours
@@ -62,9 +63,18 @@ def test_what_is_no_trace_is_told(tmp_path: Path, text: str, words: str):
 def test_a_fixed_time_costs_what_its_courses_do():
     """The sum over all idle times at once is the replay's, day by day."""
     trace = make("bursty", seed=3, days=4, models=3)
-    by_day = sum(fixed_by_day(trace, model, on_sleeper, 600.0, 4) for model in trace.idle)
+    costs = sum(by_day(idle, SLEEPER, fixed(SLEEPER, 600.0), 4) for idle in trace.idle.values())
     replayed = replay(trace, on_sleeper, time_to_live(on_sleeper, 600.0)).cost_by_day
-    assert by_day == pytest.approx(replayed)
+    assert costs == pytest.approx(replayed)
+
+
+def test_a_time_that_is_set_counts_for_the_warmest_level_alone():
+    """Then comes sleep, for as long as break-even says; a time beyond that goes out at once."""
+    asleep_s, out_s = SLEEPER.leave_after_s(0), SLEEPER.leave_after_s(1)
+    assert kept_for(SLEEPER, 60.0) == Course((0.0, 60.0, out_s), (0, 1, 2))
+    assert kept_for(SLEEPER, asleep_s + 1) == Course((0.0, asleep_s + 1, out_s), (0, 1, 2))
+    assert kept_for(SLEEPER, out_s + 1) == Course((0.0, out_s + 1), (0, 2))
+    assert kept_for(two_rungs(5.0), 60.0) == fixed(two_rungs(5.0), 60.0)
 
 
 def test_waits_are_told_by_their_share_of_all_requests():

@@ -1,6 +1,7 @@
 """A course: on which rung to be after how long an idle time. Pure; knows no model and no clock."""
 
 import bisect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,17 @@ def break_even(ladder: Ladder) -> Course:
 def fixed(ladder: Ladder, keep_s: float) -> Course:
     """Return the course of one time to live: the warmest rung until then, and the coldest after it."""
     return Course((0.0, keep_s), (0, len(ladder.rungs) - 1))
+
+
+def kept_for(ladder: Ladder, keep_s: float) -> Course:
+    """Return the course of an operator's time: the warmest rung for so long, then down as break-even says."""
+    below = break_even(ladder)
+    times, places = [0.0], [0]
+    for start_s, end_s, place in zip(below.times_s[1:], (*below.times_s[2:], math.inf), below.places[1:], strict=True):
+        if end_s > keep_s:
+            times.append(max(start_s, keep_s) if places[-1] else keep_s)
+            places.append(place)
+    return Course(tuple(times), tuple(places))
 
 
 def cheapest(ladder: Ladder, shares: Sequence[float]) -> Course:

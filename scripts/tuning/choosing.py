@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.warmth.course import fixed
+from backends.warmth.course import Course, kept_for
+from backends.warmth.ladder import Ladder
 from scripts.tuning.policies import Ladders, Ours
 from scripts.tuning.proposal import Change
 from scripts.tuning.replay import DAY_S
-from scripts.tuning.traces import Array, Trace, in_order
+from scripts.tuning.traces import Array, Idle, Trace, in_order
 from scripts.tuning.weighing import compare
 
 TIMES_S = (30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 28_800, 86_400)
@@ -55,7 +56,10 @@ def costs_by_day(
     return {
         model: Daily(
             {PREDICT: learned[model]}
-            | {written(keep_s): fixed_by_day(trace, model, ladders, keep_s, days) for keep_s in settings}
+            | {
+                written(keep_s): by_day(trace.idle[model], ladders(model), kept_for(ladders(model), keep_s), days)
+                for keep_s in settings
+            }
         )
         for model in trace.idle
     }
@@ -95,16 +99,16 @@ def written(keep_s: float) -> str:
     return f"{keep_s:g}s"
 
 
-def fixed_by_day(trace: Trace, model: str, ladders: Ladders, keep_s: float, days: int) -> Array:
-    """Return what a fixed time costs each day, for all idle times at once."""
-    ladder, idle = ladders(model), trace.idle[model]
-    course = fixed(ladder, keep_s)
-    cold = ladder.rungs[-1]
-    lengths = idle.lengths_s
-    held = np.minimum(lengths, course.times_s[1]) * ladder.rungs[0].hold + cold.hold * np.maximum(0, lengths - keep_s)
-    cost = held + ladder.wait * np.where(lengths < keep_s, ladder.rungs[0].reach_s, cold.reach_s)
-    by_day: Array = np.bincount(np.minimum(days - 1, idle.ends_s // DAY_S).astype(int), cost, minlength=days)
-    return by_day
+def by_day(idle: Idle, ladder: Ladder, course: Course, days: int) -> Array:
+    """Return what a course that only goes down costs each day, for all idle times at once."""
+    lengths, cost = idle.lengths_s, np.zeros(len(idle.lengths_s))
+    ends_s = (*course.times_s[1:], np.inf)
+    for start_s, end_s, place in zip(course.times_s, ends_s, course.places, strict=True):
+        rung = ladder.rungs[place]
+        cost += rung.hold * np.clip(lengths - start_s, 0.0, end_s - start_s)
+        cost += ladder.wait * rung.reach_s * ((lengths >= start_s) & (lengths < end_s))
+    summed: Array = np.bincount(np.minimum(days - 1, idle.ends_s // DAY_S).astype(int), cost, minlength=days)
+    return summed
 
 
 def _day(ends_s: float, days: int) -> int:

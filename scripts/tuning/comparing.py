@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.warmth.course import Course, fixed
+from backends.warmth.course import Course, fixed, kept_for
 from backends.warmth.ladder import Level
-from scripts.tuning.choosing import TIMES_S, fixed_by_day
+from scripts.tuning.choosing import TIMES_S, by_day
 from scripts.tuning.places import Belady, GreedyDual, Recency, replay_places
 from scripts.tuning.policies import HybridHistogram, Ladders, Ours, by_break_even, time_to_live
 from scripts.tuning.replay import DAY_S, Accounts, Sizes, foreseen, replay
@@ -51,7 +51,7 @@ class AsSet:
 
     def __init__(self, ladders: Ladders, keep_s: Mapping[str, float | None]) -> None:
         self._ours = Ours(ladders)
-        self._fixed = {model: fixed(ladders(model), time) for model, time in keep_s.items() if time is not None}
+        self._fixed = {model: kept_for(ladders(model), time) for model, time in keep_s.items() if time is not None}
 
     def course(self, model: str) -> Course:
         """Return the course for the model's next idle time."""
@@ -101,7 +101,10 @@ def best_time(trace: Trace, ladders: Ladders, origin_s: float) -> float:
     days, first = int(trace.span_s // DAY_S) + 1, round(origin_s / DAY_S)
 
     def cost(keep_s: float) -> float:
-        return sum(float(fixed_by_day(trace, model, ladders, keep_s, days)[first:].sum()) for model in trace.idle)
+        return sum(
+            float(by_day(idle, ladders(model), fixed(ladders(model), keep_s), days)[first:].sum())
+            for model, idle in trace.idle.items()
+        )
 
     return min((0.0, *map(float, TIMES_S)), key=cost)
 
