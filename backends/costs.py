@@ -182,7 +182,7 @@ class ModelCosts:
         if self._levels is None:
             levels = [LevelCost(Level.ABSENT, self.start_s(), self.start_s(0.9), 0)]
             if self._sleeps:
-                held = int(self._asleep_bytes) or self.memory_bytes, int(self._asleep_device_bytes)
+                held = self.asleep_bytes, int(self._asleep_device_bytes)
                 levels.append(LevelCost(Level.ASLEEP, self.wake_s(), self.wake_s(0.9), *held))
             self._levels = (*levels, LevelCost(Level.WARM, 0.0, 0.0, self.memory_bytes, self.device_bytes))
         return self._levels
@@ -206,6 +206,11 @@ class ModelCosts:
     def memory_bytes(self) -> int:
         """The host memory that one replica is expected to hold: what the last one had at its start, and its growth."""
         return int(self._start_bytes + self._growth_bytes + self._beyond_bytes)
+
+    @property
+    def asleep_bytes(self) -> int:
+        """The host memory that a sleeping replica is expected to hold; before one was measured, what it holds up."""
+        return int(self._asleep_bytes) or self.memory_bytes
 
     @property
     def least_bytes(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from backends.contract import AnsweringBackend, Backend, Job, Made
+from backends.costs import ModelCosts
 from backends.sending import SendingBackend
 from backends.sleeping import SleepingBackend, StartNote
 from backends.snapshot import ReplicaSnapshot, ReplicaState
@@ -73,8 +74,9 @@ class Replica:
             self.moved.set()
 
     def asleep(self, now: float) -> None:
-        """Note that it sleeps."""
+        """Note that it sleeps; what it held while it was up says nothing any more."""
         self.level = Level.ASLEEP
+        self.memory_bytes = self.device_bytes = 0
         self.become(ReplicaState.ASLEEP, now)
 
     def rouse(self, now: float) -> None:
@@ -97,8 +99,10 @@ class Replica:
             if self.state is ReplicaState.DRAINING:
                 self.stopping.set()
 
-    def snapshot(self, remaining_start_s: float, learned_bytes: int, learned_device_bytes: int = 0) -> ReplicaSnapshot:
+    def snapshot(self, remaining_start_s: float, costs: ModelCosts) -> ReplicaSnapshot:
         """Return what it looks like now; before it was measured, or on its way, it holds what was learned of others."""
+        falls = self.state in (ReplicaState.DOZING, ReplicaState.ASLEEP)
+        learned_bytes, learned_device_bytes = costs.asleep_bytes if falls else costs.memory_bytes, costs.device_bytes
         moving = self.state in (ReplicaState.STARTING, ReplicaState.DOZING)
         return ReplicaSnapshot(
             name=self.name,

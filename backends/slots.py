@@ -163,8 +163,7 @@ class Slots:
 
     def snapshot(self, now: float) -> PoolSnapshot:
         """Return what the pool looks like at `now`."""
-        learned, on_devices = self.costs.memory_bytes, self.costs.device_bytes
-        replicas = tuple(r.snapshot(self._remaining_start_s(r, now), learned, on_devices) for r in self._replicas)
+        replicas = tuple(r.snapshot(self._remaining_start_s(r, now), self.costs) for r in self._replicas)
         waits_since = [line.oldest for line in (self._line, self._background) if line.oldest is not None]
         return PoolSnapshot(
             model=self.model,
@@ -181,7 +180,7 @@ class Slots:
             last_arrival=self.demand.last_arrival,
             start_s=self.costs.start_s(),
             service_s=self.costs.mean_service_s,
-            replica_bytes=learned,
+            replica_bytes=self.costs.memory_bytes,
             least_bytes=self.costs.least_bytes,
             keep_warm_s=self.limits.keep_warm_s,
             course=self.demand.keeping.course,

@@ -155,3 +155,14 @@ def test_a_clock_that_jumps_does_no_harm(jump_s):
     models = [pool(busy, idle_s=None, queued=2), pool(replica(ASLEEP, name="o-1"), idle_s=100, model="o")]
     for action in plan(NOW + jump_s, models, 250 * MIB):
         assert not (isinstance(action, Demote | Stop) and action.replica == "m-1")
+
+
+def test_sleep_that_takes_more_of_the_host_stays_within_its_budget():
+    """Weights of a device that sleep in host memory need room there: without it the replica goes out at once."""
+    costs = (COSTS[0], LevelCost(Level.ASLEEP, 3.0, 4.0, 500 * MIB), COSTS[2])
+    idle = pool(replica(READY, idle_s=400), idle_s=400, costs=costs)
+    (demote,) = plan(NOW, [idle], 500 * MIB)
+    assert isinstance(demote, Demote)
+    (stop,) = plan(NOW, [idle], 499 * MIB)
+    assert isinstance(stop, Stop)
+    assert "400 MiB more of the host" in stop.why
