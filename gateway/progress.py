@@ -20,7 +20,13 @@ from gateway.surfaces.wire import SSE, Outlet, Reply
 PATIENCE_S = 2.0
 EVERY_S = 5.0
 
-_DOING = {Way.START: "starting", Way.STARTING: "starting", Way.WAKE: "waking", Way.QUEUE: "waiting for"}
+_DOING = {
+    Way.START: "starting",
+    Way.STARTING: "starting",
+    Way.WAKE: "waking",
+    Way.QUEUE: "waiting for",
+    Way.ROOM: "waiting for memory for",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backends.snapshot import PoolSnapshot, ReplicaState
+from backends.turns import LONGEST_WAIT_S, turn_of
 from backends.warmth.ladder import Level
 
 # By how many standard deviations the ninth tenth of a normal distribution lies above its middle.
@@ -48,7 +49,11 @@ class Way(StrEnum):
     STARTING = "starting"
     WAKE = "wake"
     START = "start"
+    ROOM = "room"
 
+
+# The keeper has looked at a queue by then: what has not begun to start has no room.
+_SOON_S = 2.0
 
 _UP = (Way.FREE, Way.QUEUE)
 
@@ -174,11 +179,22 @@ def _climb(pool: PoolSnapshot, now: float, *, starting: bool) -> tuple[Way, Spre
         why = f"to wake a replica takes {_words(wake)}, {pool.queued} jobs wait"
         return Way.WAKE, wake.after(ahead), why
     start = _reach(pool, Level.ABSENT)
+    waited_s = turn_of(pool, now).oldest_wait_s
+    if waited_s > _SOON_S and not pool.failures:
+        room = _until_its_turn(waited_s)
+        why = f"{pool.queued} jobs wait for memory, for {room.p90_s:.0f} s more at most; then {_words(start)} to start"
+        return Way.ROOM, room.after(start).after(ahead), why
     why = f"a cold start takes {_words(start)}, {pool.queued} jobs wait"
     if pool.failures and (pause_s := max(0.0, pool.retry_at - now)):
         start = start.after(Spread(pause_s, pause_s))
         why += f"; after {pool.failures} failed starts it pauses for {pause_s:.2f} s"
     return Way.START, start.after(ahead), why
+
+
+def _until_its_turn(waited_s: float) -> Spread:
+    """Return the time until busy models give way to one that was not started though it was waited for so long."""
+    longest_s = max(0.0, LONGEST_WAIT_S - waited_s)
+    return Spread(longest_s / 2, longest_s)
 
 
 def _next_up(pool: PoolSnapshot, now: float) -> Spread:

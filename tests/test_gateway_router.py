@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.snapshot import LevelCost, PoolSnapshot, ReplicaSnapshot, ReplicaState
+from backends.turns import LONGEST_WAIT_S
 from backends.warmth.ladder import Level
 from gateway.router import NOTHING, Candidate, Coming, Spread, Way, expected_wait, plan, soonest
 
@@ -71,6 +72,16 @@ def test_cold_pool_costs_a_start_and_its_pause_after_failures():
     assert expected_wait(pool("m", costs=costs(start)), NOW)[:2] == (Way.START, start)
     paused = pool("m", costs=costs(start), failures=2, retry_at=NOW + 3)
     assert expected_wait(paused, NOW)[1] == Spread(8.0, 10.0)
+
+
+def test_a_model_that_finds_no_room_waits_for_its_turn():
+    """Where jobs have waited and nothing was started, other models hold the memory, for the longest wait at most."""
+    waiting = pool("m", queued=2, oldest_wait_s=LONGEST_WAIT_S - 10, costs=costs(Spread(5.0, 6.0)))
+    way, wait, why = expected_wait(waiting, NOW)
+
+    assert (way, wait) == (Way.ROOM, Spread(5.0 + 5.0 + 1.0, 10.0 + 6.0 + 1.0))
+    assert "2 jobs wait for memory" in why
+    assert expected_wait(pool("m", queued=2, oldest_wait_s=0.5), NOW)[0] is Way.START
 
 
 def test_a_sleeper_is_woken_in_the_time_that_wakings_take():
