@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from backends.contract import Finish, StartFailed, Text, Usage
+from backends.contract import Finish, StartFailed, Task, Text, Usage
 from backends.sse import SseParser
 from backends.warmth.ladder import Level
 from gateway.analyze import analyze
 from gateway.auth import Gatekeeper
+from gateway.catalog import Catalog
 from gateway.front import Front
 from gateway.request import Caller, Directives
 from gateway.routes import Route
@@ -35,6 +36,7 @@ STREAMS = {
     "completions": ("/v1/completions", {"model": "a", "prompt": "hi", "stream": True}),
     "responses": ("/v1/responses", {"model": "a", "input": "hi", "stream": True}),
     "anthropic": ("/v1/messages", {**CHAT, "max_tokens": 9, "stream": True}),
+    "oip": ("/v2/models/a/generate_stream", {"text_input": "hi"}),
     "native": ("/api/v1/generate", {"model": "a", "prompt": "hi", "stream": True}),
 }
 """A request for a stream on each wire: its path and its body."""
@@ -60,7 +62,8 @@ class Broken(FakeEngine):
 
 def front(built: House) -> Front:
     """Make a front of every wire that streams events."""
-    surfaces = (OpenAISurface(), ResponsesSurface(), AnthropicSurface(), OipSurface(lambda _: None), NativeSurface())
+    oip = OipSurface(Catalog(built.pools, dict.fromkeys(built.pools, Task.CHAT), {}, cached=True).find)
+    surfaces = (OpenAISurface(), ResponsesSurface(), AnthropicSurface(), oip, NativeSurface())
     return Front(surfaces, {}, built.pipeline, Gatekeeper([]), built.telemetry)
 
 
