@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
-START_DEADLINE_S = 60.0
-STOP_DEADLINE_S = 40.0
+START_DEADLINE_S = 150.0
+STOP_DEADLINE_S = 90.0
 
 _R = TypeVar("_R")
 _POLL_S = 0.01

@@ -202,7 +202,7 @@ async def place(way: Way, *, with_lane: bool = True, deadline_s: float = 30.0) -
 
 async def reply(streams: Streams) -> bytes:
     """Read one reply whole."""
-    return await asyncio.wait_for(request_from(streams[0]), 10)
+    return await asyncio.wait_for(request_from(streams[0]), 90)
 
 
 async def ask(streams: Streams, request: bytes) -> bytes:
@@ -219,6 +219,6 @@ def settled(data: bytes) -> bytes:
 
 async def until(look: Callable[[], bool]) -> None:
     """Wait for a state."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while not look():  # noqa: ASYNC110 - what is looked at tells nobody
             await asyncio.sleep(0.001)

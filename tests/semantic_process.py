@@ -35,7 +35,7 @@ PARTITIONS = (b"a" * 32, b"b" * 32, b"c" * 32)
 GROUPS = ("model:x", "model:y", "tag:z")
 EXACT_ROWS = 12
 _LIFE_S = 0.06
-_PATIENCE_S = 60.0
+_PATIENCE_S = 90.0
 
 
 def vector_of(text: str) -> bytes:

@@ -216,7 +216,7 @@ def python(code: str, cwd: Path) -> str:
     prelude = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     command = [sys.executable, "-P", "-W", "error", "-B", "-c", prelude + code]
     environment = os.environ | SINGLE_THREADED
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 

@@ -328,7 +328,7 @@ async def _stand_in(directory) -> tuple[asyncio.subprocess.Process, int, list[ps
     gateway = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", script, str(directory)), stdout=asyncio.subprocess.PIPE, env=environment
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         server_pid = int((await gateway.stdout.readline()).split()[0])
     await until(lambda: len(sleepers(gateway.pid)) == 3)
     return gateway, server_pid, psutil.Process(gateway.pid).children(recursive=True)

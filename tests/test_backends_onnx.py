@@ -268,7 +268,7 @@ async def test_a_worker_that_hangs_is_lost(server, tmp_path):
     await asyncio.sleep(0)
     left.cancel()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         with pytest.raises(WorkerDied, match=r"the worker hung: it gave no sign of life for 0\.2 s"):
             await said(replica, ask("w9"))
         for each in (replica, forgotten):
@@ -302,7 +302,7 @@ async def test_a_hung_workers_job_runs_elsewhere(server, tmp_path):
     await said(pool, ask("w9"))
     os.kill(pool._replicas[0].backend._child.pid, signal.SIGSTOP)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         assert await said(pool, ask("w9")) == expected("w9")
     assert [replica.name for replica in pool.snapshot(clock()).replicas] == ["toy-2"]
     await keeper.close()
@@ -340,14 +340,14 @@ async def test_a_cancelled_start_leaves_no_worker(chat_engine, server):
     await server.start()
     starting = asyncio.create_task(chat_engine.start())
     process = psutil.Process(server.pid)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while not process.children():  # noqa: ASYNC110  # a foreign process raises no event here
             await asyncio.sleep(0.001)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while process.children():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 

@@ -145,5 +145,5 @@ async def test_a_server_that_dies_on_its_way_is_told(forks, options):
         if options == "--dies-waking":
             with pytest.raises(StartFailed, match="does not wake up"):
                 await backend.wake()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             assert "exited with" in await backend.wait_exit()

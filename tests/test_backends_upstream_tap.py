@@ -68,7 +68,7 @@ async def test_what_the_tap_takes_is_not_yielded_and_the_rest_comes_in_order() -
         for words in ("a", "b", "no", "c"):
             came.clear()
             said.put_nowait(PIECE % words)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await came.wait()
         for words in (END, None):
             said.put_nowait(words)

@@ -86,7 +86,7 @@ async def survey(directory: Path, promises: Promises) -> int:
     return alive
 
 
-@pytest.mark.timeout(60 + 5 * CRASHES)
+@pytest.mark.timeout(300 + 5 * CRASHES)
 async def test_nothing_purged_torn_or_wrong_survives_kill_9(tmp_path):
     """Whatever a killed process had acknowledged holds: purges stay in force, and rows are whole."""
     choose = random.Random(CRASHES)

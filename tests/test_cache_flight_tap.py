@@ -128,7 +128,7 @@ def test_every_reader_gets_every_item_once_and_in_order(script: list[tuple[str, 
             if flag:
                 await settle()
         work.feed.put_nowait(None)
-        await asyncio.wait_for(asyncio.gather(*tasks), 60)
+        await asyncio.wait_for(asyncio.gather(*tasks), 90)
 
         assert got == [list(range(made))] * len(got)
 

@@ -81,7 +81,7 @@ def living(directory: Path, url: str, first: int, life: int) -> Iterator[subproc
             process.kill()
 
 
-@pytest.mark.timeout(120 + 10 * KILLS)
+@pytest.mark.timeout(300 + 10 * KILLS)
 def test_no_kill_loses_an_item_or_a_callbacks_key(tmp_path):
     """Whatever the moment: what was accepted is done once it can be, and each batch is told of under its own key."""
     chance = random.Random()

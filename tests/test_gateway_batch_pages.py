@@ -358,7 +358,7 @@ async def test_the_callback_arrives(tmp_path):
     async with TestServer(application) as server, api(tmp_path) as served:
         url = f"http://127.0.0.1:{server.port}/done"
         batch_id = (await served.order(callback_url=url))["batch_id"]
-        body, headers = await asyncio.wait_for(got.get(), 30)
+        body, headers = await asyncio.wait_for(got.get(), 90)
 
         told = json.loads(body)
         assert (told["batch_id"], told["status"], told["done"]) == (batch_id, "done", 1)

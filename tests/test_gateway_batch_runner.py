@@ -579,7 +579,7 @@ def test_a_life_that_ends_in_a_callback_repeats_it_under_the_same_key(tmp_path):
         hanging, receiver = Hanging(200), Receiver(200)
         async with delivering(tmp_path, hanging) as desk:
             batch = await finish(desk)
-            await asyncio.wait_for(hanging.asked.wait(), 100)
+            await asyncio.wait_for(hanging.asked.wait(), 90)
         async with delivering(tmp_path, receiver) as desk:
             status, tries, _ = await settled(desk, batch)
 

@@ -80,7 +80,7 @@ async def test_whatever_an_edit_runs_into_the_next_one_is_applied(
     for number in range(3):
         tried.clear()
         file.write_text(f"{model}# {number}\n", encoding="utf-8")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             await tried.wait()
             while config._refused + config.state()["generation"] < number + 2:  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.005)

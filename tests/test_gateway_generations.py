@@ -113,7 +113,7 @@ def _of_grpc(task: "asyncio.Task[Any]") -> bool:
 
 async def until(look: Any) -> None:
     """Wait for a state."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while not look():  # noqa: ASYNC110 - nobody tells of what is looked at here
             await asyncio.sleep(0.005)
 
@@ -127,7 +127,7 @@ async def get(address: tuple[str, int], path: str = "/healthz") -> int:
     """Ask over a connection of one's own; return the status."""
 
     def ask() -> int:
-        connection = http.client.HTTPConnection(*address, timeout=10)
+        connection = http.client.HTTPConnection(*address, timeout=90)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -148,7 +148,7 @@ async def live(address: tuple[str, int] | None, credentials: grpc.ChannelCredent
         else grpc.aio.secure_channel(where, credentials, options)
     )
     async with channel:
-        found = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        found = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=90)
         return bool(found.status == health_pb2.HealthCheckResponse.SERVING)
 
 

@@ -223,7 +223,7 @@ async def test_http_1_0_is_answered_and_closed():
         await ask(await built.connect(), post(chat()))
         streams = await built.connect()
         streams[1].write(post(chat(), version="1.0"))
-        got = await asyncio.wait_for(streams[0].read(), 10)
+        got = await asyncio.wait_for(streams[0].read(), 90)
         assert got.endswith(ANSWER)
         assert b"\r\nConnection: close\r\n" in got
         assert built.taken == 0

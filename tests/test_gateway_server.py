@@ -71,7 +71,7 @@ async def exchange(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             head = await reader.readuntil(b"\r\n\r\n")
             size = re.search(rb"Content-Length: (\d+)", head)
             return head + await (reader.read() if size is None else reader.readexactly(int(size[1])))
@@ -131,7 +131,7 @@ def test_client_that_leaves_cancels_its_call(path, loop):
 
             writer.close()
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(90):
                 await kitchen.left.wait()
 
     with asyncio.Runner(loop_factory=loop) as runner:
@@ -152,7 +152,7 @@ def test_client_that_sends_no_more_is_answered(loop):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             kitchen.go_on.set()
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(90):
                 answer = await reader.read()
 
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -173,7 +173,7 @@ def test_half_of_a_request_ends_with_its_client(loop):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(begun)
                 writer.write_eof()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(90):
                     assert await reader.read() == b""
                 writer.close()
             assert not server._connections

@@ -92,7 +92,7 @@ def test_exchange_over_tls(
             await writer.wait_closed()
 
     with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(asyncio.wait_for(run(), 30))
+        runner.run(asyncio.wait_for(run(), 90))
 
 
 @LOOPS
@@ -120,7 +120,7 @@ def test_client_that_leaves_is_noticed(
             assert not server._connections
 
     with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(asyncio.wait_for(run(), 30))
+        runner.run(asyncio.wait_for(run(), 90))
 
 
 @LOOPS
@@ -143,7 +143,7 @@ def test_handshake_that_never_comes_has_a_deadline(
             assert not server._connections
 
     with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(asyncio.wait_for(run(), 30))
+        runner.run(asyncio.wait_for(run(), 90))
 
 
 def test_old_tls_is_not_spoken(authority: trustme.CA, files: tuple[Path, Path]) -> None:

@@ -20,7 +20,7 @@ from tests.e2e.program import needs
 PAGES = ("README.md", "docs/native.md")
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"(localhost|127\.0\.0\.1):8080")
-DEADLINE_S = 60
+DEADLINE_S = 150
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def test_nginx_configurations_are_sound(tmp_path: Path) -> None:
         file = tmp_path / f"{number}.conf"
         file.write_text(text, encoding="utf-8")
         tested = subprocess.run(
-            [program, "-t", "-e", "stderr", "-c", str(file)], capture_output=True, text=True, timeout=20, check=False
+            [program, "-t", "-e", "stderr", "-c", str(file)], capture_output=True, text=True, timeout=240, check=False
         )
         assert tested.returncode == 0, tested.stderr
 

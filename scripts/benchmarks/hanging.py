@@ -19,7 +19,7 @@ import grpc
 
 from gateway.surfaces.oip.proto import inference_pb2 as pb
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 BEGUN = b"begun"
 _SERVICE = "/inference.GRPCInferenceService"
 _JSON = {"Content-Type": "application/json"}

@@ -24,8 +24,8 @@ class Edited:
         self._edits = 0
 
     def text(self, *models: str, **options: Any) -> str:
-        """Make a config that listens where the program listens."""
-        made = config(self.directory, *models, **options)
+        """Make a config that listens where the program listens, and lets what an edit leaves flow to its end."""
+        made = config(self.directory, *models, **options).replace("shutdown_timeout: 10s", "shutdown_timeout: 2m", 1)
         return made.replace("127.0.0.1:0", self.url.rpartition("/")[2], 1)
 
     def state(self) -> dict[str, Any]:

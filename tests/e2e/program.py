@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripts.running_gateway import ROOT, RunningGateway, running, stop
 
 R = TypeVar("R")
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 MARKER = "WARMGATE_TEST"
 
 SERVER = f"{sys.executable} {ROOT / 'tests/openai_server.py'} --port {{port}}"

@@ -126,7 +126,7 @@ def test_body_just_below_the_limit_is_served(gateway: RunningGateway) -> None:
 def test_bytes_that_are_no_request(gateway: RunningGateway, sent: bytes, status: int) -> None:
     """What is no HTTP gets one clear refusal and the connection's end, never a hang."""
     where = urlsplit(gateway.url)
-    with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
+    with socket.create_connection((where.hostname, where.port), timeout=90) as connection:
         with contextlib.suppress(ConnectionError):  # it may be refused before all of it was sent
             connection.sendall(sent)
         response = http.client.HTTPResponse(connection)
@@ -280,12 +280,12 @@ def test_memory_stays_bounded(gateway: RunningGateway) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
     with contextlib.ExitStack() as open_clients:
         for _ in range(100):
-            client = open_clients.enter_context(socket.create_connection((where.hostname, where.port), timeout=30))
+            client = open_clients.enter_context(socket.create_connection((where.hostname, where.port), timeout=90))
             client.sendall(head + b"Content-Length: 65000\r\n\r\n" + b"x" * 64_000)
         for _ in range(30):
             assert call(gateway.url, "POST", "/v1/chat/completions", bomb, **{"Content-Encoding": "gzip"}).status == 413
             assert call(gateway.url, "POST", "/v1/chat/completions", deep).status == 400
-            with socket.create_connection((where.hostname, where.port), timeout=30) as client:
+            with socket.create_connection((where.hostname, where.port), timeout=90) as client:
                 with contextlib.suppress(ConnectionError):
                     client.sendall(head + b"X: " + b"x" * 2**20)
                 assert client.recv(100).startswith(b"HTTP/1.1 431 ")

@@ -3,10 +3,11 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.client import IncompleteRead
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -18,8 +19,11 @@ from tests.e2e.test_leaving import COLD_MODELS, COLD_OF, SLOTS, STREAMED, House
 from tests.e2e.test_oip_grpc import address
 
 SHORT, LONG = {"X-Request-Timeout": "0.15"}, {"X-Request-Timeout": "600"}
+DEADLINES_S = (0.25, 1.0, 4.0, 16.0)
+TOLD = re.compile(rb"within \d+\.\d\d s")
 HTTP_STREAMS = [name for name in STREAMED if name in WIRES]
 _numbers = itertools.count(1)
+R = TypeVar("R")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,29 @@ def calm(house: House) -> Iterator[None]:
     house.wait_seats(0)
 
 
+class TooSoon(Exception):
+    """The deadline passed before what the test wants to see under way was: a busy machine needs a longer one."""
+
+
+def with_enough_time(attempt: Callable[[float], None]) -> None:
+    """Run this with the first deadline that leaves it the time to get as far as it has to."""
+    for within_s in DEADLINES_S:
+        try:
+            return attempt(within_s)
+        except TooSoon:
+            continue
+    pytest.fail(f"the deadline came too soon even at {DEADLINES_S[-1]:g} s")
+
+
+def by(ends_s: float, look: Callable[[], R | None]) -> R:
+    """Return what `look` finds. Raises `TooSoon` where it finds nothing by then."""
+    while not (found := look()):
+        if time.monotonic() > ends_s:
+            raise TooSoon
+        time.sleep(0.005)
+    return found
+
+
 def ask(house: House, name: str, text: str, said: dict[str, str], model: str | None = None) -> HttpClient:
     """Ask over HTTP."""
     return HttpClient(house.gateway.url, WIRES[name], text, said, model)
@@ -69,11 +96,16 @@ def check_shape(name: str, status: int, body: bytes) -> None:
 @pytest.mark.parametrize("name", WIRES)
 def test_before_the_first_token(house: House, name: str, text: str) -> None:
     """A model that is silent for too long is left, and the client is told."""
-    with ask(house, name, f"{text} silent", SHORT) as client:
-        check_shape(name, client.response.status, client.response.read())
-    exchange = house.arrived(text)
-    until(lambda: exchange.ended_s, "the upstream has been left")
-    assert not exchange.answered
+
+    def attempt(within_s: float) -> None:
+        asked = f"{text} silent {within_s}"
+        with ask(house, name, asked, {"X-Request-Timeout": str(within_s)}) as client:
+            check_shape(name, client.response.status, client.response.read())
+        exchange = by(0, lambda: next(iter(house.upstream.about(asked)), None))
+        until(lambda: exchange.ended_s, "the upstream has been left")
+        assert not exchange.answered
+
+    with_enough_time(attempt)
 
 
 @pytest.mark.parametrize("name", WIRES)
@@ -103,19 +135,26 @@ def test_while_a_worker_starts(house: House, name: str, text: str) -> None:
 @pytest.mark.parametrize("name", HTTP_STREAMS)
 def test_mid_stream(house: House, name: str, text: str) -> None:
     """A stream that is not complete in time ends with the wire's event of an error; one of bytes breaks off."""
-    with ask(house, name, f"{text} partly", SHORT) as client:
-        client.until_begun()
-        if name == "relay-stream":
-            with pytest.raises(IncompleteRead):
-                client.response.read()
-        else:
-            rest = client.response.read()
-            assert b"complete" in rest
-            assert b"in time" in rest or re.search(rb"within 0\.1\d? s", rest)
-            assert b'"error"' in rest
-            assert b"[DONE]" not in rest
-            assert client.response.status == 200
-    assert not house.arrived(text).answered
+
+    def attempt(within_s: float) -> None:
+        asked = f"{text} partly {within_s}"
+        with ask(house, name, asked, {"X-Request-Timeout": str(within_s)}) as client:
+            if client.response.status == 504:
+                raise TooSoon
+            client.until_begun()
+            if name == "relay-stream":
+                with pytest.raises(IncompleteRead):
+                    client.response.read()
+            else:
+                rest = client.response.read()
+                assert b"complete" in rest
+                assert b"in time" in rest or TOLD.search(rest)
+                assert b'"error"' in rest
+                assert b"[DONE]" not in rest
+                assert client.response.status == 200
+        assert not house.arrived(asked).answered
+
+    with_enough_time(attempt)
 
 
 @pytest.mark.parametrize("stage", ["silent", "partly"])
@@ -123,19 +162,24 @@ def test_mid_stream(house: House, name: str, text: str) -> None:
 @pytest.mark.parametrize("name", ["chat", "chat-stream", "messages-stream", "oip-stream"])
 def test_each_has_its_own(house: House, name: str, hasty: str, stage: str, text: str) -> None:
     """Of two who share an answer the one with less time is told so; the other gets all of it."""
-    asked = f"{text} {stage}"
-    said = {"leader": LONG, "follower": LONG, hasty: {"X-Request-Timeout": "0.5"}}
-    with ask(house, name, asked, said["leader"]) as leader:
-        exchange = house.arrived(asked)
-        with ask(house, name, asked, said["follower"]) as follower:
-            house.wait_seats(2)
-            first, other = (leader, follower) if hasty == "leader" else (follower, leader)
-            with pytest.raises(RuntimeError, match=r"within 0\.[45]\d s"):
-                first.finish()
-            assert exchange.ended_s is None
-            exchange.go_on.set()
-            assert b"begun" in other.finish()
-    assert exchange.answered
+
+    def attempt(within_s: float) -> None:
+        asked = f"{text} {stage} {within_s}"
+        said = {"leader": LONG, "follower": LONG, hasty: {"X-Request-Timeout": str(within_s)}}
+        with ask(house, name, asked, said["leader"]) as leader:
+            ends_s = time.monotonic() + within_s
+            exchange = by(ends_s, lambda: next(iter(house.upstream.about(asked)), None))
+            with ask(house, name, asked, said["follower"]) as follower:
+                by(max(ends_s, time.monotonic() + within_s), lambda: house.seats() == 2)
+                first, other = (leader, follower) if hasty == "leader" else (follower, leader)
+                with pytest.raises(RuntimeError, match=TOLD.pattern.decode()):
+                    first.finish()
+                assert exchange.ended_s is None
+                exchange.go_on.set()
+                assert b"begun" in other.finish()
+        assert exchange.answered
+
+    with_enough_time(attempt)
 
 
 @pytest.mark.parametrize("said", ["0", "-1", "soon", "nan", "inf", "1_0", "", "0.0001", "1e-9"])
@@ -167,15 +211,22 @@ def test_grpc(house: House, method: str, stage: str, text: str) -> None:
             stack.enter_context(ask(house, "chat", f"{text} silent holder {number}", {}))
             house.arrived(f"{text} silent holder {number}")
         model = "cold" if stage == "cold" else "near"
-        client = GrpcClient(house.channel, method, f"{text} {stage}", model=model, timeout_s=0.2)
-        with pytest.raises(grpc.RpcError) as caught:
-            client.finish() if method == "ModelInfer" else _all(client)
-        client.leave()
-        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        until(lambda: not house.readings("queued")[model], "nobody waits")
-        exchanges = house.upstream.about(f"{text} {stage}")
-        assert bool(exchanges) == (stage in ("silent", "partly"))
-        until(lambda: all(each.ended_s for each in exchanges), "the upstream has been left")
+
+        def attempt(within_s: float) -> None:
+            asked = f"{text} {stage} {within_s}"
+            client = GrpcClient(house.channel, method, asked, model=model, timeout_s=within_s)
+            with pytest.raises(grpc.RpcError) as caught:
+                client.finish() if method == "ModelInfer" else _all(client)
+            client.leave()
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            until(lambda: not house.readings("queued")[model], "nobody waits")
+            if stage in ("silent", "partly"):
+                exchange = by(0, lambda: next(iter(house.upstream.about(asked)), None))
+                until(lambda: exchange.ended_s, "the upstream has been left")
+            else:
+                assert not house.upstream.about(asked)
+
+        with_enough_time(attempt)
 
 
 def _all(client: GrpcClient) -> list[pb.ModelStreamInferResponse]:
@@ -192,4 +243,4 @@ def test_more_than_the_operator_allows(tmp_path: Any, text: str) -> None:
             HttpClient(gateway.url, WIRES["chat"], f"{text} silent", LONG) as client,
         ):
             assert client.response.status == 504
-            assert b"0.2" in client.response.read()
+            assert TOLD.search(client.response.read())

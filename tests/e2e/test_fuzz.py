@@ -220,7 +220,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
         yield running
 
 
-@pytest.mark.timeout(SECONDS + 100)
+@pytest.mark.timeout(SECONDS + 300)
 def test_no_bytes_harm_the_program(gateway: RunningGateway) -> None:
     """Every route, with its request changed at random, gets well-formed answers, of which none tells of a defect."""
     draw = random.Random(SEED)

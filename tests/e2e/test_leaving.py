@@ -61,7 +61,11 @@ class House:
 
     def wait_seats(self, count: int) -> None:
         """Wait until so many requests are in work that may be shared."""
-        until(lambda: metrics(self.gateway.url)["warmgate_flight_seats", ()] == count, f"{count} share their work")
+        until(lambda: self.seats() == count, f"{count} share their work")
+
+    def seats(self) -> float:
+        """Return how many requests are in work that may be shared."""
+        return metrics(self.gateway.url)["warmgate_flight_seats", ()]
 
     def wait_queued(self, model: str, count: int) -> None:
         """Wait until so many jobs wait for a model."""

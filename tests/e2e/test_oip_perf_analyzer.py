@@ -25,7 +25,7 @@ def test_perf_analyzer_reads_the_statistics(tensors: RunningGateway, transport: 
     measured = ["-b", "2", "--concurrency-range", "2", "--measurement-interval", "500", "-s", "1000"]
     uncached = ["-H", "cache-control: no-store"]
     command = [PROGRAM, "-m", "simple", "-i", transport, "-u", where, *measured, *uncached, *options]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
     assert result.returncode == 0, result.stdout + result.stderr
     inferences, executions = (

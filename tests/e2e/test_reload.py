@@ -224,7 +224,6 @@ def load(url: str, model: str, clients: int) -> Iterator[list[str]]:
         assert min(each.result() for each in asking) > 0
 
 
-@pytest.mark.timeout(240)
 def test_a_hundred_edits_under_load_lose_no_request(edited: Edited) -> None:
     """Models and routes are added, changed and removed a hundred times while clients ask: every answer is right."""
     shapes = [

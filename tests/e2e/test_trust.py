@@ -47,7 +47,7 @@ def test_the_bound_holds_in_a_stream_whose_answers_change_half_way(tmp_path: Pat
         "--changed", "20%", "--target", "2%", "--start-share", "100%", "--judged-by", "cosine",
         "--json", str(file),
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(file.read_text(encoding="utf-8"))
