@@ -87,7 +87,7 @@ class House:
         self.pools[model] = Pool(
             model,
             engine,
-            PoolLimits(gpus=gpus),
+            PoolLimits(gpus=gpus, keep_warm_s=3600.0),
             costs=ModelCosts(CostSeed(start_s=0.01, memory_bytes=1, device_bytes=believed * GIB * (gpus or 1))),
             demand=Demand(clock()),
             clock=clock,
