@@ -229,6 +229,8 @@ class _Room:
             return [Wait(pool.model, none.why) if pool.alive or sleeper is not None else Refuse(pool.model, none.why)]
         order = self._order(pool) if want.urgent else []
         cleared = self._gpus.clear(pool, self._idle, order, sleeper)
+        if isinstance(cleared, NoPlace) and want.urgent and (over := self._ending(pool)):
+            cleared = self._gpus.clear(pool, self._idle | over, [*order, *over], sleeper)
         if isinstance(cleared, NoPlace):
             return [Wait(pool.model, f"{none.why}, and nothing idle may be stopped for it")]
         return [*self._lower(pool, cleared), Wait(pool.model, f"{none.why}, until what stops is gone")]
@@ -238,7 +240,8 @@ class _Room:
         self._given += ways
         self.lowered |= {way.replica.name for way in ways}
         self._freeing += sum(way.frees_bytes for way in ways)
-        self._idle = {name: left for name, left in self._idle.items() if name not in {w.replica.name for w in ways}}
+        self._idle = {name: left for name, left in self._idle.items() if name not in self.lowered}
+        self._busy = [(pool, replica) for pool, replica in self._busy if replica.name not in self.lowered]
         return [
             way.action(f"GPU memory for {pool.model}, {self._why(way, pool)}", way.frees_device_bytes) for way in ways
         ]
@@ -298,9 +301,10 @@ class _Room:
         over = self._over(wanting)
         while missing > 0 and over:
             pool, replica = over.pop()
-            if self._up_without(pool, [*self._given, *chosen.values()]) <= pool.min_replicas:
+            given = [*self._given, *chosen.values()]
+            if not replica.memory_bytes or self._up_without(pool, given) <= pool.min_replicas:
                 continue
-            chosen[replica.name] = whole = Descent(pool, replica, Level.ABSENT, replica.memory_bytes, 0, pool.start_s)
+            chosen[replica.name] = whole = _end_of(pool, replica)
             missing -= whole.frees_bytes
         if missing > 0:
             return []
@@ -323,8 +327,23 @@ class _Room:
         over = [(p, r) for p, r in others if is_over(turn_of(p, self._now, r), waiting)]
         return sorted(over, key=lambda item: -item[1].since)
 
+    def _ending(self, wanting: PoolSnapshot) -> dict[str, list[Descent]]:
+        """Return the ends of the busy replicas whose turn is over, one of each model above its minimum."""
+        longest: dict[str, tuple[PoolSnapshot, ReplicaSnapshot]] = {p.model: (p, r) for p, r in self._over(wanting)}
+        return {
+            replica.name: [_end_of(pool, replica)]
+            for pool, replica in reversed(longest.values())
+            if self._up_without(pool, self._given) > pool.min_replicas
+        }
+
     def _why(self, way: Descent, wanting: PoolSnapshot) -> str:
         return why_over(self._now, way.pool, way.replica, wanting) or idle_words(way.pool)
+
+
+def _end_of(pool: PoolSnapshot, replica: ReplicaSnapshot) -> Descent:
+    cost = pool.cost_at(Level.WARM)
+    on_devices = replica.device_bytes or (0 if cost is None else cost.device_bytes)
+    return Descent(pool, replica, Level.ABSENT, replica.memory_bytes, on_devices, pool.start_s)
 
 
 def _resident(name: str, way: Descent) -> Resident:

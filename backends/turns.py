@@ -64,7 +64,7 @@ def turn_of(pool: PoolSnapshot, now: float, replica: ReplicaSnapshot | None = No
 def busy(pool: PoolSnapshot, stopping: set[str]) -> list[ReplicaSnapshot]:
     """List the replicas that are up and have work, as far as they are above the minimum; the least busy first."""
     staying = [r for r in pool.alive if r.name not in stopping]
-    ready = [r for r in staying if r.state is ReplicaState.READY and r.memory_bytes and (r.in_flight or pool.queued)]
+    ready = [r for r in staying if r.state is ReplicaState.READY and (r.in_flight or pool.queued)]
     ready.sort(key=lambda r: r.in_flight)
     return ready[: max(0, len(staying) - pool.min_replicas)]
 

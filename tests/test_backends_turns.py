@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.devices.view import Device
 from backends.planning import Start, Stop, Wait, plan
-from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
+from backends.snapshot import LevelCost, PoolSnapshot, ReplicaSnapshot, ReplicaState
 from backends.turns import LONGEST_WAIT_S, Turn, is_over, order
+from backends.warmth.ladder import Level
 
 NOW = 1000.0
 SIZE = 100
@@ -149,6 +151,22 @@ def test_a_turn_goes_on(busy_one, waited_s):
     actions = plan(NOW, [busy_one, pool("b", queued=1, oldest_wait_s=waited_s)], SIZE * (1 + busy_one.min_replicas) - 1)
 
     assert not any(isinstance(action, Stop) for action in actions)
+
+
+def test_a_busy_model_ends_its_turn_on_a_device_too():
+    """Where the memory that is short is a GPU's, who holds it gives way as for the host's."""
+    cost = LevelCost(Level.WARM, 0.0, 0.0, SIZE, SIZE)
+    on_device = replace(busy("a-1"), devices=(0,), device_bytes=SIZE)
+    waiting = pool("b", queued=2, oldest_wait_s=LONGEST_WAIT_S, gpus=1, costs=(cost,))
+    gpu = Device(0, "gpu", budget_bytes=SIZE, free_bytes=0)
+
+    stop, wait = plan(NOW, [pool("a", on_device, queued=3, gpus=1, costs=(cost,)), waiting], None, devices=[gpu])
+    too_soon = replace(waiting, oldest_wait_s=LONGEST_WAIT_S - 1)
+    kept = plan(NOW, [pool("a", on_device, queued=3, gpus=1, costs=(cost,)), too_soon], None, devices=[gpu])
+
+    assert isinstance(stop, Stop)
+    assert (stop.replica, type(wait)) == ("a-1", Wait)
+    assert not any(isinstance(action, Stop) for action in kept)
 
 
 def test_the_next_turn_is_of_who_waits_for_the_longest():
