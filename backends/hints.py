@@ -52,7 +52,9 @@ class Hints:
 
     def replicas(self, now: float) -> int:
         """Return how many replicas are hinted at, or promised."""
-        if self._of:
+        if not self._of:
+            return int(self.promised_since(now) is not None)
+        if any(until <= now for _, until in self._of.values()):
             self._of = {caller: hint for caller, hint in self._of.items() if hint[1] > now}
         hinted = max((replicas for replicas, _ in self._of.values()), default=0)
         return hinted or int(self.promised_since(now) is not None)

@@ -14,7 +14,7 @@ from backends.devices.shortage import is_shortage
 from backends.devices.view import Device, Held
 from backends.lowering import Descent, affordable, descents, surplus
 from backends.snapshot import PoolSnapshot, ReplicaSnapshot, ReplicaState
-from backends.turns import busy, is_over, turn_of, why_over
+from backends.turns import LONGEST_WAIT_S, busy, is_over, turn_of, why_over
 from backends.warmth.giving_way import Resident, first_to_go
 from backends.warmth.ladder import Level
 from backends.worth import DEFAULT_POLICY, Policy, course_words, for_forecast, idle_words, load_words, value_per_byte
@@ -298,7 +298,7 @@ class _Room:
             chosen[name] = way
             if further:
                 left[name] = further
-        over = self._over(wanting)
+        over = self._over(wanting) if missing > 0 else []
         while missing > 0 and over:
             pool, replica = over.pop()
             given = [*self._given, *chosen.values()]
@@ -320,9 +320,9 @@ class _Room:
 
     def _over(self, wanting: PoolSnapshot) -> list[tuple[PoolSnapshot, ReplicaSnapshot]]:
         """List the busy replicas whose turn is over, where the model has none of its own; the longest up last."""
-        if wanting.alive:
-            return []
         waiting = turn_of(wanting, self._now)
+        if wanting.alive or waiting.oldest_wait_s < LONGEST_WAIT_S:
+            return []
         others = [item for item in self._busy if item[0].model != wanting.model]
         over = [(p, r) for p, r in others if is_over(turn_of(p, self._now, r), waiting)]
         return sorted(over, key=lambda item: -item[1].since)

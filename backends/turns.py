@@ -63,6 +63,8 @@ def turn_of(pool: PoolSnapshot, now: float, replica: ReplicaSnapshot | None = No
 
 def busy(pool: PoolSnapshot, stopping: set[str]) -> list[ReplicaSnapshot]:
     """List the replicas that are up and have work, as far as they are above the minimum; the least busy first."""
+    if not pool.replicas or not (pool.queued or pool.in_flight):
+        return []
     staying = [r for r in pool.alive if r.name not in stopping]
     ready = [r for r in staying if r.state is ReplicaState.READY and (r.in_flight or pool.queued)]
     ready.sort(key=lambda r: r.in_flight)
