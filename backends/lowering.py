@@ -44,7 +44,7 @@ def descents(now: float, pool: PoolSnapshot, stopping: set[str], free_bytes: flo
     It may where it is idle with nobody queued, above the minimum, and was up for as long as coming back would take;
     what sleeps is above the minimum in any case. Who has slept for less than that waits for its turn too.
     """
-    if pool.queued:
+    if pool.queued or not pool.replicas:
         return []
     staying = [r for r in pool.alive if r.name not in stopping]
     idle = [r for r in staying if r.state is ReplicaState.READY and r.in_flight == 0 and r.memory_bytes]
@@ -84,6 +84,8 @@ def surplus(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demot
     The longest idle go first. Each goes to the level that its course has for such an idle time, but not past sleep
     where the course is to sleep.
     """
+    if not pool.replicas:
+        return []
     residents = [*pool.asleep, *sorted(pool.alive, key=lambda r: (r.in_flight, -r.since))]
     if (above := len(residents) - max(pool.max_replicas, pool.min_replicas)) > 0:
         why = f"{len(residents)} are up, of at most {pool.max_replicas}"
@@ -111,7 +113,10 @@ def affordable(lowered: Sequence[Stop | Demote], pools: Sequence[PoolSnapshot], 
 
 
 def _spare(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demote]:
-    spare = len(pool.alive) - max(pool.min_replicas, expected(now, pool, policy))
+    up = len(pool.alive)
+    spare = up - max(pool.min_replicas, expected(now, pool, policy)) if up else 0
+    if spare <= 0:
+        return []
     idle: list[tuple[float, ReplicaSnapshot, Level]] = []
     for replica in pool.ready:
         if replica.idle_since is not None:
@@ -120,7 +125,7 @@ def _spare(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demote
                 idle.append((replica.idle_since, replica, level))
     idle.sort(key=lambda each: (each[0], each[1].name))
     actions: list[Stop | Demote] = []
-    for idle_since, replica, level in idle[: max(0, spare)]:
+    for idle_since, replica, level in idle[:spare]:
         kind = Demote if level is Level.ASLEEP else Stop
         why = f"idle for {now - idle_since:.0f} s, {keep_words(now, pool)}"
         actions.append(kind(pool.model, replica.name, why))
@@ -130,6 +135,8 @@ def _spare(now: float, pool: PoolSnapshot, policy: Policy) -> list[Stop | Demote
 def _slept_out(now: float, pool: PoolSnapshot, policy: Policy) -> Sequence[Stop]:
     """Stop what has slept for longer than that is worth, but for those that are about to be woken."""
     asleep = [r for r in pool.replicas if r.state is ReplicaState.ASLEEP]
+    if not asleep:
+        return []
     asleep.sort(key=lambda r: r.idle_since or 0.0)
     missing = max(pool.min_replicas, expected(now, pool, policy)) - len(pool.alive)
     least_s = max(policy.idle_floor_s, pool.start_s)
