@@ -9,12 +9,14 @@ import os
 import shlex
 import socket
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from backends.contract import Job, Made, StartFailed, Task, UpstreamFailed, WorkerDied
+from backends.devices.gpus import environment_for
 from backends.forkserver.client import Child, ForkServer
 from backends.probing import inference_passes, is_stolen, path_answers, probe_of
 from backends.server_sleep import ServerSleep
@@ -69,6 +71,12 @@ class CommandEngine:
         self._model = model
         self._env = dict(env)
         self._concurrency = concurrency
+
+    def on(self, devices: tuple[int, ...]) -> "CommandEngine":
+        """Return the engine whose commands see these GPUs and no others, unless their own environment says which."""
+        engine = copy(self)
+        engine._env = environment_for(devices) | self._env  # noqa: SLF001 - its own
+        return engine
 
     @property
     def version(self) -> str:

@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,6 +75,10 @@ class OnnxEngine:
         except (OSError, ManifestError) as error:
             raise StartFailed(str(error)) from error
         return cls(WorkerSpec(path, manifest, threads, providers), files, fork_server, silence_s)
+
+    def on(self, devices: tuple[int, ...]) -> "OnnxEngine":
+        """Return the engine whose workers see these GPUs and no others."""
+        return OnnxEngine(replace(self._spec, devices=devices), self._files, self._fork_server, self._silence_s)
 
     @property
     def version(self) -> str:

@@ -83,6 +83,7 @@ _RULES = (
         "cache.semantic.memory", Effect.CACHE, "takes effect at once; the oldest vectors that do not fit are dropped"
     ),
     _Rule("devices.gpus", Effect.GPUS, "restarts every replica on this machine; the old ones serve until then"),
+    _Rule("devices.gpu_memory", Effect.NOW, "takes effect at once, for replicas that start"),
     _Rule("devices.hint_memory", Effect.NOW, "takes effect at once; hints that were granted stay"),
     _Rule("devices.host_memory", Effect.NOW, "takes effect at once; idle replicas that exceed it are stopped"),
     _Rule(

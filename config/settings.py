@@ -108,6 +108,10 @@ class DeviceSettings(Section):
     """What the models may use of this machine."""
 
     gpus: Gpus = Field(default="none", description="`none`, `all`, or a list of device indices such as `[0, 1]`.")
+    gpu_memory: Memory = Field(
+        default=Allowance(share=0.9),
+        description="Memory of each GPU that all replicas may hold together: a size, or a share of it.",
+    )
     host_memory: Memory = Field(
         default=Allowance(share=0.8),
         description="Memory that all workers may hold together: a size, or a share of the machine's.",
@@ -197,6 +201,9 @@ class PoolSettings(Section):
         default=None,
         alias="keep_warm",
         description="How long an idle replica above `min` stays: `predict` (by demand), or a fixed time such as `10m`.",
+    )
+    gpus: Annotated[int, whole(0)] | None = Field(
+        default=None, description="GPUs that each replica needs. Left out: one, where `devices.gpus` has any."
     )
     start_time_s: Annotated[Duration, duration_from("1ms")] | None = Field(
         default=None, alias="start_time", description="What a start takes, until one was measured. Left out: 5 s."

@@ -24,7 +24,16 @@ from gateway import learned, readings
 from gateway.batch.service import Batches
 from gateway.building.batches import open_batches, policy_of
 from gateway.building.caches import Caches, adjust, open_caches
-from gateway.building.engines import engine_of, fork_server, limits_of, pool_of, same_files, same_settings, seed_of
+from gateway.building.engines import (
+    engine_of,
+    fork_server,
+    gpus_of,
+    limits_of,
+    pool_of,
+    same_files,
+    same_settings,
+    seed_of,
+)
 from gateway.building.faults import blamed_on
 from gateway.building.generation import Generation, Lasting, Parts, generation_of
 from gateway.building.listeners import Listeners, Opened
@@ -107,6 +116,7 @@ class Gateway:
     async def _prepare(self, settings: Settings, former: Generation | None) -> tuple[Generation, Opened]:
         """Bring up what is new, beside what serves; what was begun is undone where any of it fails."""
         async with AsyncExitStack() as undo:
+            await self._use_gpus(settings, undo)
             forks = former.parts.forks if former and former.settings.devices.gpus == settings.devices.gpus else None
             if forks is None:
                 forks = fork_server(settings.devices.gpus)
@@ -127,6 +137,12 @@ class Gateway:
             opened = await self.listeners.open(settings.server, coming)
             undo.pop_all()
             return coming, opened
+
+    async def _use_gpus(self, settings: Settings, undo: AsyncExitStack) -> None:
+        """Have the keeper look after the GPUs of these settings."""
+        devices = self._lasting.keeper.devices
+        undo.callback(devices.use, devices.gpus)
+        devices.use(await asyncio.to_thread(gpus_of, settings.devices))
 
     async def _pools(
         self, settings: Settings, forks: ForkServer, former: Generation | None, undo: AsyncExitStack

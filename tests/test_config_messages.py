@@ -45,8 +45,8 @@ BAD = {
         "models:\n  a:\n    task: chat\n    onnx: {path: x}\n    pool:\n      maximum: 3\n",
         (
             "f.yaml:6: models.a.pool.maximum: unknown key; did you mean 'max'?"
-            " (allowed: min, max, queue, start_timeout, start_wait, keep_warm, start_time, wake_time, host_memory,"
-            " gpu_memory, schedule)"
+            " (allowed: min, max, queue, start_timeout, start_wait, keep_warm, gpus, start_time, wake_time,"
+            " host_memory, gpu_memory, schedule)"
         ),
     ),
     "a word for a number": (

@@ -23,6 +23,11 @@ class DeviceBooks:
         """What replicas held that are gone, and is not free yet."""
         return self._returning.values()
 
+    @property
+    def gpus(self) -> Gpus | None:
+        """The GPUs that are looked after."""
+        return self._gpus
+
     def use(self, gpus: Gpus | None) -> None:
         """Look after these GPUs from now on; None: there are none. Reads them once, which takes a moment."""
         self._gpus = gpus

@@ -1,10 +1,12 @@
 """A worker's life after the fork: load, run once, say ready, serve until the gateway closes. Knows nothing of why."""
 
+import os
 import socket
 import time
 
 from backends import messages
 from backends.contract import Task
+from backends.devices.gpus import environment_for
 from backends.worker import loop, model
 from backends.worker.generate import GenerationRunner
 from backends.worker.rows import RowRunner
@@ -15,6 +17,8 @@ from backends.worker.tensors import TensorRunner
 def run(connection: socket.socket, spec: WorkerSpec) -> None:
     """Serve a model on `connection`; a model that cannot be served is told and ends the worker."""
     loop.limit_writes(connection)
+    if spec.devices:  # read by the driver when the session first touches a device
+        os.environ.update(environment_for(spec.devices))
     began = time.perf_counter()
     try:
         loaded = model.load(spec)

@@ -12,12 +12,16 @@ from backends.manifest import Manifest, Prompt
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """A model's directory and manifest (read once, by the gateway), threads for one operator, execution providers."""
+    """A model's directory and manifest (read once, by the gateway), threads for one operator, execution providers.
+
+    `devices` are the GPUs that it sees; empty: those of the fork server.
+    """
 
     directory: Path
     manifest: Manifest
     threads: int = 1
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    devices: tuple[int, ...] = ()
 
     def to_order(self) -> dict[str, Any]:
         """Return it as plain msgpack values."""
@@ -26,6 +30,7 @@ class WorkerSpec:
             "manifest": asdict(self.manifest),
             "threads": self.threads,
             "providers": self.providers,
+            "devices": self.devices,
         }
 
 
@@ -43,7 +48,8 @@ def read_order(order: Mapping[str, Any]) -> WorkerSpec:
             "gives": _specs(found["gives"]),
         }
     )
-    return WorkerSpec(Path(order["directory"]), manifest, order["threads"], tuple(order["providers"]))
+    providers, devices = tuple(order["providers"]), tuple(order["devices"])
+    return WorkerSpec(Path(order["directory"]), manifest, order["threads"], providers, devices)
 
 
 def _specs(found: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

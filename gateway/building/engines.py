@@ -11,6 +11,7 @@ from backends.command import CommandEngine
 from backends.contract import Engine, StartFailed, Task
 from backends.costs import CostSeed, ModelCosts
 from backends.demand import Demand
+from backends.devices.gpus import Gpus as FoundGpus
 from backends.forkserver.client import ForkServer
 from backends.keeper import Keeper
 from backends.onnx import WORKER_BYTES, OnnxEngine
@@ -21,7 +22,7 @@ from backends.warmth.keeping import Keeping
 from backends.warmth.schedule import Shift
 from backends.wire import Wire
 from config.fields import Gpus
-from config.settings import Api, ModelSettings, PoolSettings, Settings
+from config.settings import Api, DeviceSettings, ModelSettings, PoolSettings, Settings
 from gateway.building.directories import wrong_task
 
 _WIRES: Mapping[Api, Callable[[], Wire]] = {"openai": OpenAIWire, "anthropic": AnthropicWire}
@@ -33,6 +34,16 @@ def fork_server(gpus: Gpus) -> ForkServer:
     if gpus != "all":
         environment["CUDA_VISIBLE_DEVICES"] = "" if gpus == "none" else ",".join(str(index) for index in gpus)
     return ForkServer(environment)
+
+
+def gpus_of(devices: DeviceSettings) -> FoundGpus | None:
+    """Find the GPUs that models may use; None where there are none, or no driver. Blocks."""
+    if devices.gpus == "none":
+        return None
+    found = FoundGpus.find(None if devices.gpus == "all" else devices.gpus, os.environ)
+    if found is not None:
+        found.budget_of = devices.gpu_memory.of
+    return found
 
 
 def same_settings(name: str, old: Settings, new: Settings) -> bool:
@@ -115,6 +126,7 @@ def limits_of(name: str, settings: Settings) -> PoolLimits:
         start_wait_s=pool.start_wait_s,
         keep_warm_s=pool.keep_warm_s,
         schedule=tuple(Shift(frozenset(each.days), *each.hours, each.min, each.time_zone) for each in pool.schedule),
+        gpus=0 if upstream or (pool.gpus is None and settings.devices.gpus == "none") else pool.gpus,
     )
 
 
