@@ -72,6 +72,9 @@ class Ledger:
 
         `met` counts the requests that came while nobody else was there; the last of them came after `idle_s`.
         """
+        if not pool.replicas and not self._idle and met == self._met:
+            self._standing = Level.ABSENT  # as it is with most of many models
+            return
         if self._idle and self._looked_at is not None:
             self._pay(now - self._looked_at)
         if met != self._met:
@@ -79,7 +82,7 @@ class Ledger:
             self._meet(now, pool, idle_s)
         self._looked_at = now
         self._idle = _idle(pool)
-        self._standing = max((r.level for r in pool.replicas if r.state in _STANDING), default=Level.ABSENT)
+        self._standing = max([r.level for r in pool.replicas if r.state in _STANDING], default=Level.ABSENT)
         if self._standing is Level.WARM:
             self._left = None
 
@@ -137,7 +140,7 @@ _STANDING = (ReplicaState.READY, ReplicaState.DOZING, ReplicaState.ASLEEP)
 
 
 def _idle(pool: PoolSnapshot) -> tuple[ReplicaSnapshot, ...]:
-    return tuple(r for r in pool.replicas if r.state in _STANDING and not r.in_flight)
+    return tuple([r for r in pool.replicas if r.state in _STANDING and not r.in_flight])
 
 
 def _time(seconds: float) -> str:

@@ -165,6 +165,7 @@ class Slots:
         """Return what the pool looks like at `now`."""
         replicas = tuple(r.snapshot(self._remaining_start_s(r, now), self.costs) for r in self._replicas)
         waits_since = [line.oldest for line in (self._line, self._background) if line.oldest is not None]
+        forecasts = _, mean, _ = self.demand.forecasts(now)
         return PoolSnapshot(
             model=self.model,
             min_replicas=0 if self.resting else self._least(),
@@ -174,8 +175,8 @@ class Slots:
             queued=self._waiting(),
             queue_limit=self.limits.queue,
             oldest_wait_s=now - min(waits_since, default=now),
-            rate_per_s=self.demand.rate_per_s(now),
-            forecasts=self.demand.forecasts(now),
+            rate_per_s=mean,
+            forecasts=forecasts,
             forecast=self.demand.keeping.habits.forecast,
             last_arrival=self.demand.last_arrival,
             start_s=self.costs.start_s(),
