@@ -51,8 +51,7 @@ async def watch(backend: Backend, replica: Replica, sample: Callable[[int], None
                 return None
             sample(backend.memory_bytes())
     finally:
-        for each in (ended, *told):
-            await _end(each)
+        await _end(ended, *told)
 
 
 async def doze(backend: Backend, replica: Replica, timeout_s: float) -> str | None:
@@ -91,8 +90,7 @@ async def _move(work: Coroutine[Any, Any, None], backend: Backend, replica: Repl
             raise TimeoutError
         return None
     finally:
-        for each in (doing, ended, stop):
-            await _end(each)
+        await _end(doing, ended, stop)
 
 
 def _known_of(note: StartNote) -> str:
@@ -101,12 +99,14 @@ def _known_of(note: StartNote) -> str:
     return (f"; {note.phase}" if note.phase else "") + (f"\nits last lines:\n{said}" if said else "")
 
 
-async def _end(task: "asyncio.Future[Any]") -> None:
-    """Cancel a task and wait for its end; what it raises is of no interest any more."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()
+async def _end(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel tasks, all before the first wait, and wait for their ends; what they raise is of no interest any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
 
 
 async def _undo(start: "asyncio.Future[Backend]") -> None:

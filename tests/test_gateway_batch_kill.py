@@ -20,7 +20,7 @@ from gateway.batch.ledger import Ledger
 from tests.batch_process import inputs
 
 ROOT = Path(__file__).parent.parent
-KILLS = int(os.environ.get("WARMGATE_KILLS", "8"))
+KILLS = int(os.environ.get("WARMGATE_KILLS", "5"))
 
 
 class Receiver(ThreadingHTTPServer):
