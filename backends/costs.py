@@ -66,6 +66,7 @@ class ModelCosts:
         self._levels: tuple[LevelCost, ...] | None = None
         self._start_bytes = self._least_bytes = float(seed.memory_bytes)
         self._starts: deque[int] = deque(maxlen=STARTS_REMEMBERED)
+        self._peaks: deque[int] = deque(maxlen=STARTS_REMEMBERED)
         self._growth_bytes = 0.0
         self._beyond_bytes = float(seed.beyond_bytes)
         self._service = DecayedMean(seed.service_s)
@@ -131,6 +132,10 @@ class ModelCosts:
         self._growth_bytes *= GROWTH_KEPT_BY_START
         self._beyond_bytes = 0.0
         self._levels = None
+
+    def learn_peak(self, measured_bytes: int) -> None:
+        """Learn the most resident bytes that a replica had on its way up."""
+        self._peaks.append(measured_bytes)
 
     def learn_memory(self, measured_bytes: int) -> None:
         """Learn the resident bytes of a replica at work: a new peak at once, a smaller figure slowly."""
@@ -211,6 +216,11 @@ class ModelCosts:
     def asleep_bytes(self) -> int:
         """The host memory that a sleeping replica is expected to hold; before one was measured, what it holds up."""
         return int(self._asleep_bytes) or self.memory_bytes
+
+    @property
+    def climb_bytes(self) -> int:
+        """The host memory that one replica needs to come up: loading may take more than it leaves."""
+        return max(self.memory_bytes, *self._peaks, 0)
 
     @property
     def least_bytes(self) -> int:

@@ -251,6 +251,16 @@ class OnnxReplica(asyncio.BufferedProtocol):
             return 0
         return int(memory.rss - getattr(memory, "shared", 0))
 
+    def peak_bytes(self) -> int:
+        """Return the most that `memory_bytes` has been, where the system tells: loading takes more than it leaves."""
+        status = Path(f"/proc/{self._child.pid}/status")
+        try:
+            peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+            shared = getattr(psutil.Process(self._child.pid).memory_info(), "shared", 0)
+        except (OSError, StopIteration, psutil.NoSuchProcess):
+            return 0
+        return max(0, int(peak.split()[1]) * 1024 - int(shared))
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         # uvloop's transports are no subclass of asyncio's, so this cannot be asserted.

@@ -102,7 +102,9 @@ class Replica:
     def snapshot(self, remaining_start_s: float, costs: ModelCosts) -> ReplicaSnapshot:
         """Return what it looks like now; before it was measured, or on its way, it holds what was learned of others."""
         falls = self.state in (ReplicaState.DOZING, ReplicaState.ASLEEP)
-        learned_bytes, learned_device_bytes = costs.asleep_bytes if falls else costs.memory_bytes, costs.device_bytes
+        climbs = self.state is ReplicaState.STARTING and self.level is Level.ABSENT
+        warm_bytes = costs.climb_bytes if climbs else costs.memory_bytes
+        learned_bytes, learned_device_bytes = costs.asleep_bytes if falls else warm_bytes, costs.device_bytes
         moving = self.state in (ReplicaState.STARTING, ReplicaState.DOZING)
         return ReplicaSnapshot(
             name=self.name,

@@ -1,4 +1,4 @@
-"""What engines and backends may offer between absent and warm: notes on a climb, and sleep. Knows no pool."""
+"""What engines and backends may offer between absent and warm: notes on a climb, its peak, sleep. Knows no pool."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -40,6 +40,15 @@ class SleepingBackend(Backend, Protocol):
 
     async def wake(self) -> None:
         """Return when a real inference has passed; raises `StartFailed`. The caller sets the deadline."""
+        ...
+
+
+@runtime_checkable
+class PeakingBackend(Backend, Protocol):
+    """A backend that knows what it held at most."""
+
+    def peak_bytes(self) -> int:
+        """Return the most host memory that it has held since its start; 0 where that is not known."""
         ...
 
 

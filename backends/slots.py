@@ -19,7 +19,7 @@ from backends.hints import Hints
 from backends.line import Line
 from backends.pool_limits import PoolLimits
 from backends.replica import Replica
-from backends.sleeping import SleepFailed
+from backends.sleeping import PeakingBackend, SleepFailed
 from backends.snapshot import PoolSnapshot, ReplicaState
 from backends.warmth.ladder import Level
 from backends.warmth.schedule import least_replicas
@@ -181,7 +181,7 @@ class Slots:
             last_arrival=self.demand.last_arrival,
             start_s=self.costs.start_s(),
             service_s=self.costs.mean_service_s,
-            replica_bytes=self.costs.memory_bytes,
+            replica_bytes=self.costs.climb_bytes,
             least_bytes=self.costs.least_bytes,
             keep_warm_s=self.limits.keep_warm_s,
             course=self.demand.keeping.course,
@@ -310,6 +310,8 @@ class Slots:
 
     def _up(self, replica: Replica, backend: Backend) -> None:
         self.costs.learn_start(self._clock() - replica.started_at)
+        if isinstance(backend, PeakingBackend):
+            self.costs.learn_peak(backend.peak_bytes())
         self._ready(replica, backend)
 
     def _ready(self, replica: Replica, backend: Backend) -> None:

@@ -68,7 +68,8 @@ class LevelCost:
 class PoolSnapshot:
     """One pool: its limits, its replicas, its queue, and what is known of its demand and its costs.
 
-    `replica_bytes` is what one replica is expected to hold in time, `least_bytes` what it needs to come up at all.
+    `replica_bytes` is what one replica is expected to need, on its way up or in time, `least_bytes` what it cannot come
+    up without.
     `keep_warm_s` is how long an idle replica stays; `None`: as `course` says for the time since `idle_since`, which is
     when the last job ended (None while one is here, and before the first); `course_words` tells how it came about.
     `rungs` are the levels that the places of `course` stand for, the warmest first. `costs` has an entry for each level

@@ -92,7 +92,7 @@ def main() -> int:
         directory = Path(name)
         console.print("measuring one replica")
         one = asyncio.run(_live(directory / "one", 1, None, [(0.1 * place, _name(0)) for place in range(100)], console))
-        size = max(sample.measured for sample in one.samples)
+        size = one.samples[-1].measured
         budget = int(size * (options.fits + _SPARE)) >> 20 << 20
         arrivals = zipf_arrivals(options.models, options.rate, options.seconds, options.seed)
         console.print(f"{len(arrivals)} requests to {options.models} models, {budget >> 20} MiB for all")

@@ -53,6 +53,16 @@ def test_the_largest_of_the_last_starts_is_counted_on():
     assert costs.memory_bytes == 115
 
 
+def test_the_way_up_may_take_more_than_being_up():
+    """What a start held at most is needed for the next one, and not counted on for who is up."""
+    costs = ModelCosts()
+    costs.learn_peak(140)
+    costs.learn_start_memory(105)
+    assert (costs.climb_bytes, costs.memory_bytes) == (140, 105)
+    costs.learn_memory(150)
+    assert costs.climb_bytes == 150
+
+
 def test_service_times_are_predicted_from_tokens():
     """After a hundred jobs short and long ones are told apart within a tenth."""
     costs = taught(100)
