@@ -49,12 +49,13 @@ def ours(requests: Requests, slots: int) -> int:
         if model not in demand:
             demand[model] = Demand(now)
         demand[model].record(now)
-        rivals.asked(now, model, _Alike(demand, now), slots)
+        contenders = _Alike(demand, now)
+        rivals.asked(now, model, contenders, slots)
         if model not in held:
             missed += 1
             if len(held) >= slots:
                 best = rivals.best
-                residents = [Resident(name, demand[name].forecasts(now)[best], since) for name, since in held.items()]
+                residents = [Resident(name, contenders[name].rates[best], since) for name, since in held.items()]
                 del held[first_to_go(residents).name]
             held[model] = now
     return missed
@@ -66,9 +67,13 @@ class _Alike(Mapping[str, Contender]):
     def __init__(self, demand: Mapping[str, Demand], now: float) -> None:
         self._demand = demand
         self._now = now
+        self._known: dict[str, Contender] = {}
 
     def __getitem__(self, model: str) -> Contender:
-        return Contender(1, 1.0, self._demand[model].forecasts(self._now))
+        found = self._known.get(model)
+        if found is None:
+            found = self._known[model] = Contender(1, 1.0, self._demand[model].forecasts(self._now))
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._demand)
