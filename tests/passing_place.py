@@ -191,7 +191,7 @@ async def place(way: Way, *, with_lane: bool = True, deadline_s: float = 30.0) -
         built.keeper.start()
         try:
             built.address = await built.server.listen("127.0.0.1", 0)
-            await built.pool.warm_up(time.monotonic() + 10)
+            await built.pool.warm_up(time.monotonic() + 90)
             yield built
         finally:
             for client in built.clients:

@@ -70,5 +70,5 @@ async def test_a_closed_one_ends_its_thread() -> None:
     aside = Aside()
     thread = await aside.call(threading.current_thread)
     aside.close()
-    thread.join(30)
+    thread.join(90)
     assert not thread.is_alive()

@@ -109,7 +109,7 @@ async def test_it_needs_a_slot_a_connection_and_leave():
         built.pool.rest(resting=True)
         assert built.way(body) == "no connection"
         built.pool.rest(resting=False)
-        await built.pool.warm_up(time.monotonic() + 10)
+        await built.pool.warm_up(time.monotonic() + 90)
         statuses = [(await ask(streams, post(chat())))[9:12] for _ in range(60)]
         assert statuses == [b"200"] * 59 + [b"429"]
         assert built.taken == 58

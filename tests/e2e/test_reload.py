@@ -13,7 +13,7 @@ import pytest
 
 from scripts.running_gateway import ROOT
 from tests.e2e.edits import ECHO, OTHER, Edited, editing, names
-from tests.e2e.program import Stream, chat, config, metric, needs, pool, started, text_of, until, workers
+from tests.e2e.program import DEADLINE_S, Stream, chat, config, metric, needs, pool, started, text_of, until, workers
 
 SLOW_START_S = 1.5
 ECHO_ANEW = ECHO.replace("--port", f"--start-s {SLOW_START_S} --port")
@@ -145,7 +145,7 @@ def test_a_stop_in_the_midst_of_an_edit(tmp_path: Path) -> None:
             first = next(stream.texts())
             gateway.process.send_signal(signal.SIGTERM)
             assert len((first + "".join(stream.texts())).split()) == 52
-        assert gateway.process.wait(15) == 0, gateway.log_text()
+        assert gateway.process.wait(DEADLINE_S) == 0, gateway.log_text()
         family.wait_gone()
         assert "Traceback" not in gateway.log_text()
 
@@ -191,7 +191,7 @@ def test_what_takes_the_place_of_the_file_is_told_and_holds_up_nothing(tmp_path:
         (tmp_path / "pipe").replace(edited.file)
         until(lambda: edited.state()["faults"], "the pipe has been seen")
         gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(15) == 0, gateway.log_text()
+        assert gateway.process.wait(DEADLINE_S) == 0, gateway.log_text()
         family.wait_gone()
 
 
