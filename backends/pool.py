@@ -150,7 +150,9 @@ class Pool(Slots):
 
         `was_quiet`: it was so before, and nobody has come since; load only falls then.
         """
-        if self._replicas or self._waiting() or self._failures.count or self._least() or self.hints.replicas(now):
+        if self._replicas or self._line or self._background or self._failures.count or self.limits.min_replicas:
+            return False
+        if (self.limits.schedule and self._least()) or self.hints.replicas(now):
             return False
         keeping, idle_since = self.demand.keeping, self.demand.idle_since
         if idle_since is not None and self.limits.keep_warm_s is None:
