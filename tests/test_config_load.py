@@ -287,9 +287,9 @@ def test_any_value_at_any_place_gives_settings_or_a_config_error(data: st.DataOb
 
 
 def test_the_quickstart_file_is_good() -> None:
-    """The quickstart's file has its three models, both caches, and listens on this machine alone."""
+    """The quickstart's file has its four models, both caches, and listens on this machine alone."""
     settings = load(ROOT / "config/quickstart.yaml", {})
-    assert set(settings.models) == {"minilm", "intents", "atlas"}
+    assert set(settings.models) == {"minilm", "verifier", "intents", "atlas"}
     assert str(settings.server.listen) == "127.0.0.1:8080"
     assert settings.cache is not None
     assert settings.cache.semantic is not None

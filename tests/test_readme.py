@@ -85,7 +85,7 @@ def test_dots_stand_for_anything(shown: str, printed: str, same: bool) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_tells_the_truth(tmp_path: Path, page: str) -> None:
     """Every command works, and prints what the page says that it prints."""
-    needs("minilm", "intents", "atlas")
+    needs("minilm", "verifier", "intents", "atlas")
     if not shutil.which("curl"):
         pytest.skip("the commands need curl")
     commands = shown_in((ROOT / page).read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from tests.e2e.program import needs
 
 def test_replay_finds_hits_and_no_wrong_ones(tmp_path: Path) -> None:
     """Every repeat of a complete answer is a hit, many other wordings are, and no near miss is served another's."""
-    needs("minilm", "intents", "atlas")
+    needs("minilm", "verifier", "intents", "atlas")
     command = [sys.executable, "-m", "scripts.replay", "--json", str(tmp_path / "figures.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
