@@ -1,6 +1,6 @@
 """Train the verifier of pairs; write models/verifier/weights.npz.
 
-    .venv/bin/python scripts/train_verifier.py [--steps N] [--state FILE] [--finish]
+    .venv/bin/python scripts/train_verifier.py [--steps N] [--start FILE] [--state FILE] [--finish]
 
 Needs torch, which is no dependency of the project (`.venv/bin/pip install torch`; the CPU build is enough), and the
 built minilm (scripts/setup). It learns from pairs drawn from scripts/data/verifier, from the tune half of the pairs of
@@ -8,12 +8,16 @@ kmemo and of some of checklist's capabilities, and from the questions of banking
 missing is left out, and said. Every ninth block of the hand-written questions is held back: the output is calibrated
 on those.
 
-What is kept is the running mean of the weights. It is left in --state every 500 steps, and --finish calibrates and
+What is kept is the running mean of the weights. It is left in --state every 250 steps, and --finish calibrates and
 writes what lies there: so a run that was ended early is of use. One thread and one seed: the same steps give the same
 weights.
 
 minilm's states are projected to token vectors as models/minilm/tokens.npz says, which was learned with the first
 verifier; --project learns it anew in the first third of the steps, and writes it too.
+
+The committed weights are of a draft of this script (2,700 steps in three goes, 43 minutes on a part of one busy core).
+`--start models/verifier/weights.npz --rate 5e-4 --rounds 1500 --steps 1500` went on from them for 25 minutes on a third
+of a core and kept less of every tune half, so its weights are not used: they want the time of a whole run.
 """
 
 import argparse
@@ -38,7 +42,7 @@ TOKENS = ROOT / "models" / "minilm" / "tokens.npz"
 WEIGHTS = ROOT / "models" / "verifier" / "weights.npz"
 BATCH, RATE, WARM_UP, REPEATED, SMOOTHED = 128, 1e-3, 200, 0.02, 0.02
 # How much of the running mean stays at each step, and after how many steps it is left on disk.
-KEPT, LEFT = 0.998, 500
+KEPT, LEFT = 0.998, 250
 HELD_BACK, OF_EACH = 4, 9
 SEED = 1
 STEPS, ROUNDS = 4500, 2600
@@ -69,15 +73,18 @@ class Source:
 class Trainer:
     """One network, its optimiser and its sources."""
 
-    def __init__(self, sources: list[Source], *, fixed: bool) -> None:
+    def __init__(self, sources: list[Source], rate: float, start: Path | None, *, fixed: bool) -> None:
         torch.manual_seed(SEED)
         self._rng = np.random.default_rng(SEED)
         self.sources = sources
         self.network = Network()
         if fixed:
             load_projection(self.network)
+        if start is not None:
+            load_weights(self.network, start)
+        self._rate = rate
         self.mean = copy.deepcopy(self.network)
-        self._optimizer = torch.optim.AdamW(self.network.parameters(), lr=RATE, weight_decay=0.02, betas=(0.9, 0.98))
+        self._optimizer = torch.optim.AdamW(self.network.parameters(), lr=rate, weight_decay=0.02, betas=(0.9, 0.98))
         self._queue: list[tuple[Source, NDArray[np.int64]]] = []
         self.steps = 0
 
@@ -93,8 +100,9 @@ class Trainer:
 
     def step(self, progress: float) -> float:
         """Learn from one batch; `progress` goes from 0 to 1."""
+        rate = self._rate * min(1, (self.steps + 1) / WARM_UP) * (0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
         for group in self._optimizer.param_groups:
-            group["lr"] = RATE * min(1, (self.steps + 1) / WARM_UP) * (0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
+            group["lr"] = rate
         source, rows = self._next()
         found = source.found
         first, second, same, near = (
@@ -185,6 +193,14 @@ def load_projection(network: Network) -> None:
         parameter.requires_grad_(requires_grad=False)
 
 
+def load_weights(network: Network, path: Path) -> None:
+    """Take weights as they are written, but for the calibration."""
+    with np.load(path) as arrays:
+        found = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+    kept = {name: value for name, value in found.items() if not name.startswith("calibration.")}
+    network.load_state_dict(network.state_dict() | kept)
+
+
 def write(network: Network, slope: float, shift: float, to: Path, *, projection: bool) -> None:
     """Write the weights in half precision: the projection is minilm's, the rest the verifier's."""
     arrays = {name: value.numpy().astype(np.float16) for name, value in network.state_dict().items()}
@@ -212,7 +228,8 @@ def _fixed(found: Gathered) -> NDArray[np.int8] | None:
 
 def train(options: argparse.Namespace, grammar: Grammar, minilm: Minilm) -> Network:
     """Learn, and return the mean of the weights."""
-    trainer = Trainer(gather(grammar, options.rounds, minilm), fixed=minilm.fixed)
+    sources = gather(grammar, options.rounds, minilm)
+    trainer = Trainer(sources, options.rate, options.start, fixed=minilm.fixed)
     fixed = minilm.fixed
     print(f"{', '.join(str(len(each.found.a)) for each in trainer.sources)} pairs", flush=True)
     losses: list[float] = []
@@ -232,6 +249,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of learning")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of lessons that are drawn")
+    parser.add_argument("--rate", type=float, default=RATE, help="the highest learning rate")
+    parser.add_argument("--start", type=Path, help="weights to go on from; left out: it learns from nothing")
     parser.add_argument("--state", type=Path, default=Path("verifier.pt"), help="where the state is left")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="what is written")
     parser.add_argument("--finish", action="store_true", help="learn no more: calibrate and write what --state has")
