@@ -172,7 +172,7 @@ def test_the_writing_leaves_out_order_spacing_and_the_end_user() -> None:
 
 
 def test_a_body_that_names_something_twice_has_no_writing() -> None:
-    """Nor has what is no object, or whose numbers were cut when they were read."""
+    """Nor has what is no object, whose numbers were cut when they were read, or what nests too deeply."""
     for body in (
         b'{"model": "a", "model": "a"}',
         b'{"a": {"b": 1, "b": 1}}',
@@ -180,5 +180,6 @@ def test_a_body_that_names_something_twice_has_no_writing() -> None:
         b"{",
         b'{"a": 100000000000000000001}',
         b'{"a": "' + b"x" * 2**14 + b'"}',
+        b'{"a": ' + b"[" * 1000 + b"]" * 1000 + b"}",
     ):
         assert written(PATH, body) is None

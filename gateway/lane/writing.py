@@ -24,11 +24,11 @@ def written(path: str, body: bytes) -> bytes | None:
     """
     try:
         fields = orjson.loads(body) if len(body) <= _MAX_BYTES else None
-    except orjson.JSONDecodeError:
+        whole = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # no JSON, or nested deeper than it can be written
         return None
     if type(fields) is not dict:
         return None
-    whole = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
     # Every name and text has its two quotes in either writing; one that is named twice was read once.
     if _BACKSLASH in body or _BACKSLASH in whole or _EXPONENT in whole or _quotes(body) != _quotes(whole):
         return None

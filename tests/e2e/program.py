@@ -8,7 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -185,9 +185,11 @@ def metric(url: str, name: str, **labels: str) -> float:
 
 def workers(gateway: RunningGateway) -> set[psutil.Process]:
     """Return the processes that serve models: those below the fork server."""
-    return {
-        worker for fork_server in psutil.Process(gateway.process.pid).children() for worker in fork_server.children()
-    }
+    found = set()
+    for fork_server in psutil.Process(gateway.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # a child that is no fork server, and that has just ended
+            found.update(fork_server.children())
+    return found
 
 
 def marked(mark: str) -> list[psutil.Process]:

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts.running_gateway import ROOT
@@ -132,7 +133,11 @@ def test_edits_in_a_row_settle_on_the_last(edited: Edited) -> None:
 
 def pools_of(edited: Edited) -> list[str]:
     """Return the command lines of the servers that run."""
-    return [" ".join(each.cmdline()) for each in workers(edited.gateway)]
+    found = []
+    for each in workers(edited.gateway):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found.append(" ".join(each.cmdline()))
+    return found
 
 
 def test_a_stop_in_the_midst_of_an_edit(tmp_path: Path) -> None:
