@@ -9,7 +9,7 @@ import orjson
 
 from backends.contract import Event, Finish, Job, Reasoning, Refusal, Task, Text, ToolCall, Usage
 from backends.value import value
-from gateway.identity import fingerprint
+from gateway.caching.identity import fingerprint
 from gateway.request import Caller, Directives, Request
 
 _REMEMBERED = 1024

@@ -21,7 +21,7 @@ from backends.contract import (
     Vectors,
 )
 from backends.value import value
-from gateway.wording import KeptWording, Wording, kept
+from gateway.caching.wording import KeptWording, Wording, kept
 
 _FORMAT = 3
 _UNCOUNTED = Usage(0, 0)

@@ -20,7 +20,7 @@ from backends.pool import Pool
 from backends.snapshot import ReplicaState
 from cache.flight import SingleFlight
 from config.settings import Settings
-from gateway import learned, readings
+from gateway import learned
 from gateway.batch.service import Batches
 from gateway.building.batches import open_batches, policy_of
 from gateway.building.caches import Caches, adjust, open_caches
@@ -38,11 +38,12 @@ from gateway.building.faults import blamed_on
 from gateway.building.generation import Generation, Lasting, Parts, generation_of
 from gateway.building.listeners import Listeners, Opened
 from gateway.building.reload import ConfigFile
-from gateway.limits import Limiter
-from gateway.model_statistics import ModelStatistics
+from gateway.caching.weight import MOST_BYTES, weight
+from gateway.callers.limits import Limiter
+from gateway.counting import readings
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Reading, Telemetry
 from gateway.request import Caller
-from gateway.telemetry import Reading, Telemetry
-from gateway.weight import MOST_BYTES, weight
 
 _log = logging.getLogger(__name__)
 

@@ -11,17 +11,18 @@ from typing import NamedTuple
 
 from backends.contract import BackendError, BadJob, Event, Frame, Made, UpstreamFailed
 from cache.flight import FlightLaggedError
-from gateway import cache_control, deadline
 from gateway.answer import Head
-from gateway.auth import Gatekeeper
-from gateway.cache_control import CacheStatus
+from gateway.caching import cache_control
+from gateway.caching.cache_control import CacheStatus
+from gateway.callers import deadline
+from gateway.callers.auth import Gatekeeper
+from gateway.callers.preferences import Preferences
+from gateway.callers.preferences import read as read_preferences
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, fault
-from gateway.explaining import line
 from gateway.fields import cut
 from gateway.paths import Paths
 from gateway.pipeline import Pipeline
-from gateway.preferences import Preferences
-from gateway.preferences import read as read_preferences
 from gateway.progress import Pace, Waiting, may_be_told
 from gateway.progress import head as comments_head
 from gateway.query import Outcome
@@ -29,7 +30,7 @@ from gateway.reply_ids import fresh_ids
 from gateway.request import Caller, Directives, Request
 from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Outlet, Reply, Surface, Whole
-from gateway.telemetry import Telemetry
+from gateway.trust.explaining import line
 
 _log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from config.schema import schema_text
 from config.settings import Settings
 from config.units import parse_duration
 from config.watch import digest_at
-from gateway import cache_commands
-from gateway.asking import CannotAsk, in_force
+from gateway.pages import cache_commands
+from gateway.pages.asking import CannotAsk, in_force
 
 _BAD_CONFIG = 2
 _CANNOT_START = 1

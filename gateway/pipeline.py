@@ -10,31 +10,31 @@ from backends.contract import BackendError, Event, Frame, Job, Made, Text, Usage
 from backends.pool import Pool
 from cache.contract import Meaning
 from cache.flight import Seat, SingleFlight
-from gateway.accounts import Accounts
 from gateway.analyze import Features, analyze, counted
 from gateway.answer import Answer, Head, answer_of
-from gateway.audit import Auditor
-from gateway.by_item import ByItem
-from gateway.cache_control import CacheStatus
+from gateway.caching.by_item import ByItem
+from gateway.caching.cache_control import CacheStatus
+from gateway.caching.identity import fingerprint
+from gateway.caching.items import Parted, digest, parted
+from gateway.caching.meaning import NO_MEANINGS, Meanings
+from gateway.caching.recall import Found, Hit, Recall, collapsed, in_place_of
+from gateway.caching.renewing import Renewals
+from gateway.caching.timed import TimedSeat
+from gateway.callers.accounts import Accounts
+from gateway.callers.limits import Limiter
+from gateway.callers.preferences import NO_PREFERENCES, Preferences
 from gateway.catalog import Catalog
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.spending import Spending
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import NotCached
-from gateway.identity import fingerprint
-from gateway.items import Parted, digest, parted
-from gateway.limits import Limiter
-from gateway.meaning import NO_MEANINGS, Meanings
-from gateway.model_statistics import ModelStatistics
-from gateway.preferences import NO_PREFERENCES, Preferences
 from gateway.query import Kept, Looked, Outcome, Query, Sought, head_of, missed
-from gateway.recall import Found, Hit, Recall, collapsed, in_place_of
-from gateway.renewing import Renewals
 from gateway.request import Caller, Directives, Request
 from gateway.router import Coming
 from gateway.routes import Routes
 from gateway.running import Item, Runner
-from gateway.spending import Spending
 from gateway.surfaces.wire import Outlet
-from gateway.telemetry import Telemetry
-from gateway.timed import TimedSeat
+from gateway.trust.audit import Auditor
 
 
 class Pipeline:

@@ -11,12 +11,12 @@ from cache.flight import Seat
 from cache.semantic.evidence import Match, Miss
 from gateway.analyze import Features
 from gateway.answer import Answer, Head
-from gateway.cache_control import CacheStatus, Forward
-from gateway.identity import scoped
-from gateway.limits import Permit
-from gateway.meaning import Meanings
-from gateway.preferences import NO_PREFERENCES, Preferences
-from gateway.recall import Hit
+from gateway.caching.cache_control import CacheStatus, Forward
+from gateway.caching.identity import scoped
+from gateway.caching.meaning import Meanings
+from gateway.caching.recall import Hit
+from gateway.callers.limits import Permit
+from gateway.callers.preferences import NO_PREFERENCES, Preferences
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route
 from gateway.running import Item

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gateway.analyze import CachePolicy
+from gateway.callers.preferences import Preferred
 from gateway.errors import Forbidden, UnknownModel
 from gateway.fields import cut
-from gateway.preferences import Preferred
 from gateway.request import Caller
 
 _WEIGHT_BYTES = 8

@@ -9,10 +9,10 @@ from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched
 from backends.pool import Answered, Pool
 from gateway.analyze import Features
 from gateway.answer import Answer, Head, answer_of
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import ModelCold
 from gateway.router import Candidate, Choice, Coming, Spread, plan, soonest
 from gateway.routes import Route
-from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from cache.semantic import DEFAULT_THRESHOLD
 from cache.semantic.guards import find_veto
 from cache.semantic.judging import LEAST_SIMILARITY, weigh_with_guards
 from cache.semantic.vectors import similarity
-from gateway.verifier import START_CONFIDENCE
+from gateway.trust.verifier import START_CONFIDENCE
 from scripts.pairs.curves import ALLOWED, Floats, summary
 from scripts.pairs.latency import measure
 from scripts.pairs.models import Verifier

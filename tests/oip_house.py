@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from backends.contract import Event, Finish, Job, Scores, Task, Tensor, Tensors, TensorSpec, Text, Usage, Vectors
-from gateway.auth import Gatekeeper, Key
+from gateway.callers.auth import Gatekeeper, Key
 from gateway.catalog import Catalog
 from gateway.front import Front
-from gateway.oip_pages import OipPages
+from gateway.pages.oip_pages import OipPages
 from gateway.surfaces.oip.grpc_server import GrpcServer
 from gateway.surfaces.oip.inference import Serving
 from gateway.surfaces.oip.surface import OipSurface

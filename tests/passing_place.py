@@ -15,20 +15,20 @@ from backends.pool import Pool, PoolLimits
 from backends.upstream import HttpEngine
 from cache.flight import SingleFlight
 from gateway.analyze import CachePolicy
-from gateway.auth import Gatekeeper, Key
+from gateway.callers.auth import Gatekeeper, Key
+from gateway.callers.limits import Limiter
 from gateway.catalog import Catalog
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.front import Front
 from gateway.lane.heads import Heads
 from gateway.lane.lane import Lane
 from gateway.lane.passing import Passage
-from gateway.limits import Limiter
-from gateway.model_statistics import ModelStatistics
 from gateway.pipeline import Pipeline
 from gateway.request import Limits
 from gateway.routes import Route, Routes
-from gateway.server import Server
+from gateway.serving.server import Server
 from gateway.surfaces.openai import OpenAISurface
-from gateway.telemetry import Telemetry
 from tests.test_backends_http import Streams, request_from, server
 
 KEY = "a key"

@@ -39,11 +39,11 @@ HOMES = {
     "redis": ("cache/shared/",),  # so may the server that gateways share
     "grpc": ("gateway/surfaces/oip/",),  # one surface speaks it
     "google.protobuf": ("gateway/surfaces/oip/",),
-    "jsonschema_rs": ("gateway/wanted.py",),  # schemas of clients are bounded before they are used
+    "jsonschema_rs": ("gateway/caching/wanted.py",),  # schemas of clients are bounded before they are used
     "pydantic": ("config/",),  # other rooms take plain values
     "pydantic_core": ("config/",),
     "ruamel": ("config/", "backends/manifest.py", "backends/zoo/"),  # the operator's file, and a model's own model.yaml
-    "prometheus_client": ("gateway/telemetry.py",),  # rooms count in plain numbers, telemetry exposes them
+    "prometheus_client": ("gateway/counting/telemetry.py",),  # rooms count in plain numbers, telemetry exposes them
     "pynvml": ("backends/devices/gpus.py",),
     "rich": ("gateway/main.py",),  # the server prints no tables
     "config": ("config/", *BUILDERS),  # leaves take plain values, never Settings

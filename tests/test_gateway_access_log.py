@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.access_log import AccessLog
-from gateway.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper
+from gateway.counting.access_log import AccessLog
 from gateway.front import Front
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.wire import Call

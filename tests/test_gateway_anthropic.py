@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.contract import BadJob, DeadlineExceeded, QueueFull, StartFailed, Task, UpstreamFailed, WorkerDied
+from gateway.caching.identity import compatibility, fingerprint
 from gateway.errors import (
     BodyTooLarge,
     Draining,
@@ -19,7 +20,6 @@ from gateway.errors import (
     UnknownModel,
     fault,
 )
-from gateway.identity import compatibility, fingerprint
 from gateway.request import Request
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.openai import OpenAISurface

@@ -21,10 +21,10 @@ from backends.contract import (
     Usage,
 )
 from gateway.answer import Answer, Head
+from gateway.caching.wording import Wording
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.wire import Call, Encoder
-from gateway.wording import Wording
 
 HEAD = Head("atlas", "v1", 1700000000.5)
 ID = "0123456789abcdef01234567"

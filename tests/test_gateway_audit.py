@@ -24,13 +24,13 @@ from cache.contract import Entry, Meaning
 from cache.semantic.evidence import Evidence, Match, Miss, pair_of
 from cache.trust.contract import Decision, Label
 from gateway.answer import Answer, Head, pack
-from gateway.audit import AuditCounters, Auditor, Question
-from gateway.cache_control import CacheStatus
-from gateway.comparing import ByJudge, ByVectors, ByWords, judges_job, verdict
-from gateway.equivalence import equivalent
-from gateway.meaning import Meanings
-from gateway.recall import Hit
+from gateway.caching.cache_control import CacheStatus
+from gateway.caching.meaning import Meanings
+from gateway.caching.recall import Hit
 from gateway.running import Item
+from gateway.trust.audit import AuditCounters, Auditor, Question
+from gateway.trust.comparing import ByJudge, ByVectors, ByWords, judges_job, verdict
+from gateway.trust.equivalence import equivalent
 from tests.fakes import run_virtual
 
 PARTITION = b"p" * 32

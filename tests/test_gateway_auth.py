@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.auth import Gatekeeper, Key, is_loopback
+from gateway.callers.auth import Gatekeeper, Key, is_loopback
 from gateway.errors import Forbidden, Unauthorized
 from gateway.request import UNLIMITED, Limits
 

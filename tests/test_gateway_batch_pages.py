@@ -20,16 +20,16 @@ from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
 from backends.contract import BadJob, Finish, Task, Vectors
-from gateway.auth import Gatekeeper, Key
 from gateway.batch.contract import BatchPolicy
 from gateway.batch.ledger import Ledger
 from gateway.batch.pages import BatchPages
 from gateway.batch.service import Batches
+from gateway.callers.auth import Gatekeeper, Key
+from gateway.counting.telemetry import Telemetry
 from gateway.front import Front
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.wire import Call, Reply
-from gateway.telemetry import Telemetry
 from tests.fakes import FakeEngine
 from tests.test_gateway_batch_outbound import AUTHORITY, serving
 from tests.test_gateway_pipeline import house

@@ -9,8 +9,8 @@ from cache.contract import Entry
 from cache.exact import ExactCache
 from cache.memory import MemoryStore
 from cache.purges import Purges
-from gateway.cache_pages import CachePages, purge_of
 from gateway.errors import Forbidden, InvalidRequest, PurgeNotSaved, UnknownPath, fault
+from gateway.pages.cache_pages import CachePages, purge_of
 from gateway.surfaces.wire import Call
 
 KEY = bytes(range(32))

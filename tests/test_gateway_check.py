@@ -14,8 +14,8 @@ import trustme
 from config.load import load
 from config.plain import plain
 from config.schema import SCHEMA_FILE
-from gateway.asking import CannotAsk, in_force
 from gateway.main import main
+from gateway.pages.asking import CannotAsk, in_force
 
 FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, command: {run: 'x {port}'}, pool: {max: %d}}}\n"
 

@@ -12,7 +12,7 @@ from backends.contract import Finish, StartFailed, Task, Text, Usage
 from backends.sse import SseParser
 from backends.warmth.ladder import Level
 from gateway.analyze import analyze
-from gateway.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog
 from gateway.front import Front
 from gateway.request import Caller, Directives

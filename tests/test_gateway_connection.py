@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S, Connection
 from gateway.errors import fault
-from gateway.intake import HEAD_LIMIT_BYTES
-from gateway.rules import Rules
+from gateway.serving.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S, Connection
+from gateway.serving.intake import HEAD_LIMIT_BYTES
+from gateway.serving.rules import Rules
 from gateway.surfaces.wire import Call, Reply
 
 LIMIT = 100

@@ -29,15 +29,15 @@ from backends.contract import (
     WorkerDied,
 )
 from cache.flight import FlightLaggedError
-from gateway import deadline
 from gateway.analyze import CachePolicy, analyze, tokens_made
 from gateway.answer import Answer, Head, UnreadableAnswerError, pack, unpack
-from gateway.cache_control import CacheStatus, parse
+from gateway.caching.cache_control import CacheStatus, parse
+from gateway.caching.identity import compatibility, fingerprint, scoped
+from gateway.caching.write_gate import write_gate
+from gateway.callers import deadline
 from gateway.errors import _TABLE, Forbidden, InvalidRequest, RequestRefused, UnknownModel, fault
-from gateway.identity import compatibility, fingerprint, scoped
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route, Routes
-from gateway.write_gate import write_gate
 
 ANYONE = Caller(scope="")
 JSON = st.recursive(

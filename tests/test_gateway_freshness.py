@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.contract import Entry
-from gateway.cache_control import CacheStatus, entity_tag, is_known, parse, read
+from gateway.caching.cache_control import CacheStatus, entity_tag, is_known, parse, read
+from gateway.caching.freshness import Use, jittered, use_of
 from gateway.errors import InvalidRequest
-from gateway.freshness import Use, jittered, use_of
 from gateway.request import Directives
 
 STORED, TTL, STALE = 1000.0, 100.0, 50.0

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from gateway.auth import Gatekeeper, Key
+from gateway.callers.auth import Gatekeeper, Key
+from gateway.counting.telemetry import Telemetry
 from gateway.front import Front
 from gateway.pipeline import Pipeline
 from gateway.surfaces.anthropic import AnthropicSurface
@@ -13,7 +14,6 @@ from gateway.surfaces.oip.surface import OipSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.wire import Call, Reply
-from gateway.telemetry import Telemetry
 from tests.fakes import FakeEngine
 from tests.test_gateway_pipeline import house
 

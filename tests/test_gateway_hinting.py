@@ -8,9 +8,9 @@ import pytest
 
 from backends.hints import CREDIT_LASTS_S, LEAST_BYTES, Credits
 from backends.snapshot import PoolSnapshot
-from gateway.auth import Gatekeeper, Key
+from gateway.callers.auth import Gatekeeper, Key
 from gateway.errors import Forbidden, InvalidRequest, RateLimited, UnknownModel
-from gateway.hinting import SOON_S, USUAL_S, WARM_PATH, Hinting, HintPages
+from gateway.pages.hinting import SOON_S, USUAL_S, WARM_PATH, Hinting, HintPages
 from gateway.request import Caller
 from gateway.routes import Route
 from gateway.surfaces.wire import Call

@@ -8,11 +8,11 @@ import pytest
 
 from backends.contract import BadJob, Dispatched, Finish, Text, UpstreamFailed, Usage
 from gateway.analyze import CachePolicy
-from gateway.cache_control import parse
+from gateway.caching.cache_control import parse
+from gateway.caching.identity import scoped
 from gateway.catalog import Catalog
 from gateway.errors import NotCached
-from gateway.explain import Explainer
-from gateway.identity import scoped
+from gateway.pages.explain import Explainer
 from gateway.query import Outcome
 from gateway.request import Caller, Directives, Limits
 from gateway.routes import Route, Routes

@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from backends.contract import Task, TensorSpec
+from gateway.caching.identity import compatibility, fingerprint
 from gateway.catalog import ModelInfo
 from gateway.errors import InvalidRequest
-from gateway.identity import compatibility, fingerprint
 from gateway.request import Request
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.oip.surface import OipSurface

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BodyTooLarge, InvalidRequest, RequestRefused, Unauthorized, fault
-from gateway.inflate import inflate
-from gateway.intake import HEAD_LIMIT_BYTES, Incoming, Intake
+from gateway.serving.inflate import inflate
+from gateway.serving.intake import HEAD_LIMIT_BYTES, Incoming, Intake
 
 LIMIT = 1000
 CODERS = {

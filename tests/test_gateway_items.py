@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from backends.contract import BadJob, Event, Finish, Job, Scores, Task, UpstreamFailed, Usage, Vectors
 from gateway.analyze import CachePolicy
 from gateway.answer import Answer, Head
-from gateway.cache_control import parse
+from gateway.caching.cache_control import parse
+from gateway.caching.items import parted, shares
 from gateway.errors import NotCached
-from gateway.items import parted, shares
 from gateway.query import Outcome
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route

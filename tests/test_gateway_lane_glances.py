@@ -10,8 +10,8 @@ from backends.contract import Job, Task, Usage, Verbatim
 from backends.glance import tokens_of
 from backends.upstream_wire import OpenAIWire
 from gateway.analyze import estimate_tokens
+from gateway.caching.identity import fingerprint
 from gateway.errors import RequestRefused
-from gateway.identity import fingerprint
 from gateway.lane.asked import PATH, asked_by
 from gateway.lane.writing import written
 from gateway.surfaces.openai import OpenAISurface

@@ -7,10 +7,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import cache_control
-from gateway.auth import Gatekeeper, Key
-from gateway.intake import Incoming, Intake
+from gateway.caching import cache_control
+from gateway.callers.auth import Gatekeeper, Key
 from gateway.lane.heads import END, MEANING, WEIGHED, Heads
+from gateway.serving.intake import Incoming, Intake
 from gateway.surfaces import anthropic
 from gateway.surfaces.oip.surface import HEADER_LENGTH
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.auth import Gatekeeper, Key
-from gateway.connection import Connection
+from gateway.callers.auth import Gatekeeper, Key
 from gateway.front import Front
 from gateway.lane.door import Door
 from gateway.lane.groups import Group
@@ -23,7 +22,8 @@ from gateway.lane.lane import Lane
 from gateway.lane.passing import Passage
 from gateway.request import Limits
 from gateway.routes import Routes
-from gateway.rules import Rules
+from gateway.serving.connection import Connection
+from gateway.serving.rules import Rules
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.openai import OpenAISurface

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gateway.callers.limits import Limiter, Permit, duration
 from gateway.errors import BeyondLimit, RateLimited, fault
-from gateway.limits import Limiter, Permit, duration
 from gateway.request import UNLIMITED, Caller, Limits
 from tests.fakes import VirtualClock
 

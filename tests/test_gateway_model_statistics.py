@@ -3,7 +3,7 @@
 import pytest
 
 from backends.contract import Job, Task, Tensor
-from gateway.model_statistics import Duration, ModelStatistics
+from gateway.counting.model_statistics import Duration, ModelStatistics
 
 ROWS = Job(Task.INFER, tensors=(Tensor("x", "INT8", (3, 1), b"abc"),))
 

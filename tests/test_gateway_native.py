@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from backends.contract import Finish, Reasoning, Refusal, Scores, Task, Text, Usage, Vectors
 from gateway.answer import Answer, Head
+from gateway.caching.identity import fingerprint
 from gateway.errors import BadJob, InvalidRequest, fault
-from gateway.identity import fingerprint
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.wire import Call

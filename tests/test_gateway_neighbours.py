@@ -10,7 +10,7 @@ import pytest
 from backends.contract import BackendError, Finish, Text, Usage
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.lookup import SemanticCache
-from gateway.meaning import Embedded
+from gateway.caching.meaning import Embedded
 from gateway.pipeline import Outcome
 from gateway.request import Caller, Directives, Request
 from tests.fakes import ANSWER, FakeEngine

@@ -9,9 +9,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from backends.contract import Task, TensorSpec
+from gateway.caching.identity import fingerprint
 from gateway.catalog import ModelInfo
 from gateway.errors import RequestRefused
-from gateway.identity import fingerprint
 from gateway.surfaces.oip.messages import question_of
 from gateway.surfaces.oip.proto.inference_pb2 import ModelInferRequest
 from gateway.surfaces.oip.questions import to_request

@@ -16,7 +16,7 @@ from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
 from backends.contract import Finish, QueueFull, StartFailed, Task, Text, WorkerDied
-from gateway.auth import Key
+from gateway.callers.auth import Key
 from tests.fakes import FakeEngine
 from tests.oip_house import SAID, SCORES, OipHouse, echo, oip_house, simple
 

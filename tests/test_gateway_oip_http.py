@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from backends.contract import Finish, QueueFull, Task, Text, WorkerDied
-from gateway.auth import Key
+from gateway.callers.auth import Key
 from tests.fakes import FakeEngine
 from tests.oip_house import SAID, SCORES, VECTORS, OipHouse, echo, oip_house, simple
 

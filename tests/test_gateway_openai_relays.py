@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from backends.contract import Finish, Task, WorkerDied
 from gateway.answer import Answer, Head
+from gateway.caching.wording import Wording
 from gateway.errors import InvalidRequest, fault
 from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.wire import Call
-from gateway.wording import Wording
 
 SURFACE = RelaySurface()
 FORM = 'multipart/form-data; boundary="a b"'

@@ -9,9 +9,9 @@ import pytest
 from backends.contract import BadJob, Job, Message, Task
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.lookup import SemanticCache
-from gateway.identity import PARTITION_EPOCH
-from gateway.meaning import Embedded, Embedder
-from gateway.recall import Recall
+from gateway.caching.identity import PARTITION_EPOCH
+from gateway.caching.meaning import Embedded, Embedder
+from gateway.caching.recall import Recall
 from gateway.request import Caller, Request
 from tests.fakes import ANSWER, FakeEngine
 from tests.test_gateway_neighbours import ALIKE, FIRST, NEAR, VECTORS, city
@@ -88,7 +88,7 @@ def test_embedders_and_epochs_of_the_rules_are_parted(monkeypatch):
 
     first = partition("e1")
     assert partition("e1") == first != partition("e2")
-    monkeypatch.setattr("gateway.recall.PARTITION_EPOCH", f"{PARTITION_EPOCH}+")
+    monkeypatch.setattr("gateway.caching.recall.PARTITION_EPOCH", f"{PARTITION_EPOCH}+")
     assert partition("e1") != first
 
 

@@ -31,18 +31,18 @@ from cache.memory import MemoryStore
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.lookup import SemanticCache
 from gateway.analyze import CachePolicy
+from gateway.caching.identity import scoped
+from gateway.caching.meaning import Embedded, Embedder
+from gateway.caching.recall import Recall
+from gateway.callers.limits import Limiter
 from gateway.catalog import Catalog
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import NotCached, UnknownModel
-from gateway.identity import scoped
-from gateway.limits import Limiter
-from gateway.meaning import Embedded, Embedder
-from gateway.model_statistics import ModelStatistics
 from gateway.pipeline import Pipeline
 from gateway.query import Outcome
-from gateway.recall import Recall
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Route, Routes
-from gateway.telemetry import Telemetry
 from tests.fakes import ANSWER, FakeEngine, VirtualClock, run_virtual
 
 ANYONE = Caller(scope="")

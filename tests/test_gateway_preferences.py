@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.callers.preferences import NO_PREFERENCES, Preferences, read
 from gateway.errors import InvalidRequest
-from gateway.preferences import NO_PREFERENCES, Preferences, read
 from gateway.routes import Route
 
 ROUTE = Route("chat", ("big", "middle"), (0.5, 0.5), ("spare",))

@@ -7,7 +7,7 @@ import pytest
 
 from backends.contract import Finish, Text, Usage
 from cache.purges import ALL, of_key, of_model, of_route, of_scope, of_tag, of_version
-from gateway.identity import fingerprint, scoped
+from gateway.caching.identity import fingerprint, scoped
 from gateway.request import Directives
 from tests.fakes import FakeEngine, run_virtual
 from tests.test_gateway_pipeline import ANYONE, House, ask, house

@@ -26,7 +26,7 @@ from backends.contract import (
     Usage,
     Vectors,
 )
-from gateway.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog
 from gateway.front import Front
 from gateway.surfaces.anthropic import AnthropicSurface

@@ -17,8 +17,8 @@ from openai.types.chat import completion_create_params as chats
 from openai.types.responses import response_create_params as responses
 
 from backends.contract import Task
+from gateway.caching.identity import fingerprint
 from gateway.errors import InvalidRequest
-from gateway.identity import fingerprint
 from gateway.request import Request
 from gateway.surfaces import roles
 from gateway.surfaces.anthropic import AnthropicSurface

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from gateway.errors import RequestRefused, fault
-from gateway.server import Server
+from gateway.serving.server import Server
 from gateway.surfaces.wire import Call, Reply
 
 LIMIT = 1000

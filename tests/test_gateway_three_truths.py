@@ -7,9 +7,9 @@ from backends.contract import Event, Finish, Job, Refusal, Scores, Task, Tensor,
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.lookup import SemanticCache
 from gateway.answer import Answer, Head
-from gateway.equivalence import equivalent
-from gateway.identity import compatibility
+from gateway.caching.identity import compatibility
 from gateway.request import Caller, Request
+from gateway.trust.equivalence import equivalent
 from tests.fakes import FakeEngine
 from tests.test_gateway_pipeline import House, house
 

@@ -11,9 +11,9 @@ import pytest
 import trustme
 import uvloop
 
-from gateway import listener
 from gateway.building.tls import TlsFilesError, context
-from gateway.server import Server
+from gateway.serving import listener
+from gateway.serving.server import Server
 from gateway.surfaces.wire import Call, Reply
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -3,11 +3,11 @@
 import json
 
 from backends.contract import Finish, Frame, UpstreamFailed
-from gateway.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper
+from gateway.pages.token_counts import TokenCounts
 from gateway.routes import Route, Routes
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.wire import Call, Reply
-from gateway.token_counts import TokenCounts
 from tests.fakes import FakeEngine
 from tests.test_gateway_pipeline import House, house, virtual
 

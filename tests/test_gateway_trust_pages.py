@@ -18,15 +18,15 @@ from cache.trust.live import LiveTrust
 from cache.trust.state import Policy
 from gateway.analyze import CachePolicy, analyze
 from gateway.answer import Answer, Head
-from gateway.cache_control import CacheStatus
+from gateway.caching.cache_control import CacheStatus
+from gateway.callers.limits import Limiter
 from gateway.errors import Forbidden, InvalidRequest, UnknownPath, UnknownRequest
-from gateway.explaining import line
-from gateway.limits import Limiter
+from gateway.pages.trust_pages import TrustPages
 from gateway.query import Outcome, Sought
-from gateway.recent import Recent
 from gateway.request import Caller, Directives, Request
 from gateway.surfaces.wire import Call, Reply
-from gateway.trust_pages import TrustPages
+from gateway.trust.explaining import line
+from gateway.trust.recent import Recent
 
 ANYONE = Caller(scope="")
 PARTITION = b"p" * 32
@@ -238,8 +238,8 @@ def test_a_header_says_it_in_a_line(found: Sought, said: str) -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest hits and decisions go first."""
-    monkeypatch.setattr("gateway.recent._MOST_HITS", 2)
-    monkeypatch.setattr("gateway.recent._MOST_DECISIONS", 2)
+    monkeypatch.setattr("gateway.trust.recent._MOST_HITS", 2)
+    monkeypatch.setattr("gateway.trust.recent._MOST_DECISIONS", 2)
 
     async def run() -> None:
         recent = Recent(None)

@@ -9,7 +9,7 @@ import pytest
 from backends.contract import QueueFull, Tensor
 from cache.contract import Meaning
 from cache.semantic.contract import VerifierError
-from gateway.verifier import WIDTH, PairVerifier, tensors
+from gateway.trust.verifier import WIDTH, PairVerifier, tensors
 
 
 def meaning(text: str, ids: list[int]) -> Meaning:

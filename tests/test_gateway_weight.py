@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from backends.contract import Finish, Frame, Made, Tensor, Tensors, Text, ToolCall, Vectors
-from gateway.weight import weight
+from gateway.caching.weight import weight
 
 
 @pytest.mark.parametrize(

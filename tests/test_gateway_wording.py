@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from backends.contract import Finish, Text, Usage, Vectors
 from gateway.answer import Answer, Head, pack, unpack
-from gateway.wording import Wording, kept
+from gateway.caching.wording import Wording, kept
 from tests.anthropic_server import RECORDED_STREAM, RECORDED_WHOLE
 
 FRESH = "msg-fresh"

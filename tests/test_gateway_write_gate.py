@@ -8,8 +8,8 @@ import pytest
 from backends.contract import Event, Finish, Job, Message, Refusal, Task, Text, ToolCall, UpstreamFailed
 from gateway.analyze import CachePolicy, analyze
 from gateway.answer import Answer, Head
+from gateway.caching.write_gate import write_gate
 from gateway.request import Caller, Directives, Request
-from gateway.write_gate import write_gate
 from tests.fakes import FakeEngine, run_virtual
 from tests.test_gateway_pipeline import house
 

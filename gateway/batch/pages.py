@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl
 import orjson
 
 from backends.contract import Task
-from gateway.auth import Gatekeeper
 from gateway.batch import orders
 from gateway.batch.contract import Batch, Row
 from gateway.batch.service import Batches
+from gateway.callers.auth import Gatekeeper
 from gateway.errors import InvalidRequest
 from gateway.fields import cut
 from gateway.front import Page

@@ -35,11 +35,11 @@ from gateway.batch.outbound import Outbound, Unreachable
 from gateway.batch.runner import Runner
 from gateway.batch.sources import Sources
 from gateway.batch.work import Work, failure
+from gateway.counting.telemetry import Reading
 from gateway.errors import BatchQueueFull, BatchTooLarge, Conflict, InvalidRequest, UnknownBatch
 from gateway.fields import cut
 from gateway.pipeline import Pipeline
 from gateway.request import Caller
-from gateway.telemetry import Reading
 
 _log = logging.getLogger(__name__)
 

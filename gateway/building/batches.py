@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 from backends.contract import Task
 from config.settings import BatchSettings, Settings
-from gateway.auth import Gatekeeper
 from gateway.batch.contract import BatchPolicy
 from gateway.batch.pages import PAGES, BatchPages
 from gateway.batch.service import Batches
+from gateway.callers.auth import Gatekeeper
 from gateway.errors import UnknownPath
 from gateway.front import Page
 from gateway.pipeline import Pipeline

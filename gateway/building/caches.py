@@ -19,12 +19,12 @@ from cache.purges import Purges
 from cache.semantic.lookup import SemanticCache
 from config.caching import CacheSettings
 from gateway.building.trusting import Trusting, open_trust, trust_table
-from gateway.cache_pages import CachePages
+from gateway.caching.meaning import Embedded, Embedder
+from gateway.caching.recall import Recall
+from gateway.counting.telemetry import Telemetry
 from gateway.front import Page
-from gateway.meaning import Embedded, Embedder
-from gateway.recall import Recall
-from gateway.telemetry import Telemetry
-from gateway.verifier import CONFIDENCE, PairVerifier
+from gateway.pages.cache_pages import CachePages
+from gateway.trust.verifier import CONFIDENCE, PairVerifier
 
 if TYPE_CHECKING:
     from cache.shared import SharedTier

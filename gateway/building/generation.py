@@ -13,25 +13,26 @@ from backends.pool import Pool
 from cache.flight import SingleFlight
 from config.settings import KeySettings, RouteSettings, Settings
 from gateway.analyze import CachePolicy
-from gateway.audit import Auditor
-from gateway.auth import Gatekeeper, Key
 from gateway.batch.service import Batches
 from gateway.building.batches import batch_table
 from gateway.building.caches import Caches, cache_table, recall_of
 from gateway.building.trusting import auditor_of
+from gateway.callers.auth import Gatekeeper, Key
+from gateway.callers.limits import Limiter
 from gateway.catalog import Catalog
-from gateway.explain import Explainer
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.front import Front
-from gateway.hinting import Hinting, HintPages
 from gateway.lane.heads import Heads
 from gateway.lane.hits import Hits
 from gateway.lane.lane import Lane
 from gateway.lane.passing import Passage
-from gateway.limits import Limiter
-from gateway.model_statistics import ModelStatistics
-from gateway.oip_pages import OipPages
 from gateway.openapi.document import document
-from gateway.pages import Pages
+from gateway.pages.explain import Explainer
+from gateway.pages.hinting import Hinting, HintPages
+from gateway.pages.oip_pages import OipPages
+from gateway.pages.pages import Pages
+from gateway.pages.token_counts import TokenCounts
 from gateway.paths import Paths
 from gateway.pipeline import Pipeline
 from gateway.request import Limits
@@ -44,8 +45,7 @@ from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.relays import RelaySurface
 from gateway.surfaces.responses import ResponsesSurface
 from gateway.surfaces.wire import JSON, Call, Reply, Surface
-from gateway.telemetry import Telemetry
-from gateway.token_counts import TokenCounts
+from gateway.trust.audit import Auditor
 
 
 @dataclass(frozen=True, slots=True)

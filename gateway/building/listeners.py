@@ -13,8 +13,8 @@ from gateway.building import certificates
 from gateway.building.faults import blamed_on
 from gateway.building.generation import Generation, Lasting
 from gateway.building.tls import Loaded, Tls, load
-from gateway.listener import Bound
-from gateway.server import Server
+from gateway.serving.listener import Bound
+from gateway.serving.server import Server
 from gateway.surfaces.oip.grpc_server import GrpcServer
 from gateway.surfaces.oip.inference import Serving
 

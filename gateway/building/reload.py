@@ -17,7 +17,7 @@ from config.problems import SHOWN_PROBLEMS, ConfigError, dotted
 from config.settings import Settings
 from config.watch import Watch, is_gone
 from gateway.building.faults import CannotServe
-from gateway.telemetry import Reading
+from gateway.counting.telemetry import Reading
 
 _log = logging.getLogger(__name__)
 

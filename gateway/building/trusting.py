@@ -13,14 +13,14 @@ from cache.trust.journal import Journal
 from cache.trust.live import Budget, LiveTrust
 from cache.trust.state import Policy
 from config.caching import AuditSettings, SemanticSettings
-from gateway.audit import AuditCounters, Auditor, Comparison
-from gateway.comparing import ByJudge, ByVectors, ByWords
+from gateway.counting.telemetry import Telemetry
 from gateway.front import Page
-from gateway.recent import Recent
+from gateway.pages.trust_pages import TrustPages
 from gateway.running import Runner
-from gateway.telemetry import Telemetry
-from gateway.trust_pages import TrustPages
-from gateway.verifier import START_CONFIDENCE
+from gateway.trust.audit import AuditCounters, Auditor, Comparison
+from gateway.trust.comparing import ByJudge, ByVectors, ByWords
+from gateway.trust.recent import Recent
+from gateway.trust.verifier import START_CONFIDENCE
 
 _FILE = "trust.db"
 # What a judge or the embedder may take for one comparison.

@@ -5,11 +5,11 @@ It has a part only while the connection rests, and takes whole requests alone; w
 
 import asyncio
 
-from gateway.auth import is_loopback
-from gateway.connection import Connection
+from gateway.callers.auth import is_loopback
 from gateway.lane.heads import END
 from gateway.lane.lane import Lane
-from gateway.rules import Rules
+from gateway.serving.connection import Connection
+from gateway.serving.rules import Rules
 
 
 class Door(asyncio.Protocol):

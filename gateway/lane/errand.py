@@ -9,14 +9,14 @@ from typing import Protocol
 
 from backends.contract import Job
 from backends.pool import Begun
+from gateway.callers.limits import Permit
 from gateway.front import Front, whole_reply
 from gateway.lane.asked import PATH
 from gateway.lane.groups import Group
 from gateway.lane.ways import STATUS, WIRE, Target
-from gateway.limits import Permit
 from gateway.query import Outcome
-from gateway.reply_head import opening
 from gateway.reply_ids import fresh_ids
+from gateway.serving.reply_head import opening
 from gateway.surfaces.wire import Call, Reply, Surface
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from gateway.callers.limits import Permit
 from gateway.front import whole_reply
-from gateway.limits import Permit
 from gateway.query import Outcome
 from gateway.surfaces.wire import Whole
 

@@ -2,12 +2,12 @@
 
 from backends.pool import Pool
 from cache.contract import Entry
+from gateway.counting.model_statistics import OfModel
+from gateway.counting.tally import Answered
 from gateway.front import Answered as Hit
 from gateway.lane.replay import Replay
 from gateway.lane.ways import Way
-from gateway.model_statistics import OfModel
 from gateway.request import Caller
-from gateway.tally import Answered
 
 
 class Seen:

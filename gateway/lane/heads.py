@@ -6,10 +6,10 @@ A head is learned from a request that the usual way has read, and known from the
 import re
 from collections.abc import Mapping
 
-from gateway.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper
 from gateway.errors import RequestRefused
-from gateway.intake import Incoming
 from gateway.lane.groups import Group
+from gateway.serving.intake import Incoming
 
 END = b"\r\n\r\n"
 

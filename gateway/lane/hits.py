@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 
 from backends.pool import Pool
 from cache.exact import ExactCache
+from gateway.caching.identity import scoped
+from gateway.callers.limits import Limiter
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import RequestRefused
 from gateway.front import Answered
-from gateway.identity import scoped
 from gateway.lane.groups import Group, Prepared, Seen
 from gateway.lane.heads import KnownHeaders
 from gateway.lane.replay import STATUS, replay_of
 from gateway.lane.writing import written
-from gateway.limits import Limiter
-from gateway.model_statistics import ModelStatistics
 from gateway.reply_ids import fresh_ids
 from gateway.routes import Routes
-from gateway.telemetry import Telemetry
 
 _MOST_BYTES = 32 * 2**20
 # No reply longer than this is prepared: to write it costs more than to find it.

@@ -11,13 +11,13 @@ from backends.contract import BackendError, Job, Message, Sampling, Task, Verbat
 from backends.pool import Pool
 from backends.replica import Replica
 from gateway.analyze import analyze, estimate_tokens
+from gateway.counting.model_statistics import ModelStatistics
 from gateway.errors import RequestRefused
 from gateway.front import Front
 from gateway.lane.asked import PATH, Asked, asked_by
 from gateway.lane.errand import Client, Desk, Errand
 from gateway.lane.groups import Group
 from gateway.lane.ways import WIRE, Target, Way
-from gateway.model_statistics import ModelStatistics
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Routes
 from gateway.surfaces.wire import Call, Surface

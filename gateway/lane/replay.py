@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from cache.contract import Entry
-from gateway.cache_control import CacheStatus
-from gateway.reply_head import preamble
+from gateway.caching.cache_control import CacheStatus
+from gateway.serving.reply_head import preamble
 from gateway.surfaces.wire import Reply
 
 STATUS = 200

@@ -5,11 +5,11 @@ from backends.pool import Pool
 from backends.sending import SendingBackend
 from gateway.analyze import Features
 from gateway.answer import Head
-from gateway.cache_control import CacheStatus
+from gateway.caching.cache_control import CacheStatus
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.lane.form import Specimen, form_of
-from gateway.model_statistics import ModelStatistics
 from gateway.query import Outcome
-from gateway.telemetry import Telemetry
 
 WIRE = "openai"
 STATUS = 200

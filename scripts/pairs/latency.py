@@ -16,7 +16,7 @@ from backends.onnx import OnnxEngine, OnnxReplica
 from cache.contract import Meaning
 from cache.semantic.guards import find_veto
 from cache.semantic.judging import weigh_with_guards
-from gateway.verifier import CONFIDENCE, PairVerifier
+from gateway.trust.verifier import CONFIDENCE, PairVerifier
 from scripts.pairs.sets import Pair
 
 IN_FLIGHT = (1, 32)

@@ -10,7 +10,7 @@ from backends.worker.arrays import decode
 from backends.worker.encode import pad
 from backends.worker.rows import pack_tokens
 from cache.contract import Meaning
-from gateway.verifier import can_compare, tensors
+from gateway.trust.verifier import can_compare, tensors
 
 BATCH = 64
 MAX_TOKENS = 256

@@ -8,7 +8,7 @@ from typing import Any
 
 from backends.contract import Task, TensorSpec
 from gateway.catalog import VERSION, ModelInfo, Standing
-from gateway.model_statistics import Duration, Executions, OfModel
+from gateway.counting.model_statistics import Duration, Executions, OfModel
 
 SERVER_NAME = "warmgate"
 EXTENSIONS = (

@@ -10,14 +10,14 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import InvalidRequest
-from gateway.model_statistics import ModelStatistics
 from gateway.surfaces.oip.calls import Context, code, read, told
 from gateway.surfaces.oip.health import HealthService
 from gateway.surfaces.oip.inference import Serving
 from gateway.surfaces.oip.proto.classes import service
 from gateway.surfaces.oip.service import InferenceService, guarded
-from gateway.telemetry import Telemetry
 
 INFERENCE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"

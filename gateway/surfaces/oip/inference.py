@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import grpc
 
 from backends.contract import Task, Text
-from gateway import cache_control
-from gateway.auth import Gatekeeper
+from gateway.caching import cache_control
+from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import Fault
 from gateway.pipeline import Pipeline
 from gateway.query import Outcome
@@ -23,7 +24,6 @@ from gateway.surfaces.oip.messages import FINAL, question_of, response, response
 from gateway.surfaces.oip.proto import inference_pb2 as pb
 from gateway.surfaces.oip.questions import Question, known, to_request
 from gateway.surfaces.oip.tensors import text_tensor
-from gateway.telemetry import Telemetry
 
 _R = TypeVar("_R")
 _log = logging.getLogger(__name__)

@@ -12,15 +12,15 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from gateway.catalog import ModelInfo
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import Forbidden, Unsupported
-from gateway.model_statistics import ModelStatistics
 from gateway.request import Caller
 from gateway.surfaces.oip import control, descriptions
 from gateway.surfaces.oip.calls import Context, code, metadata, peer, told
 from gateway.surfaces.oip.inference import Inference, Serving
 from gateway.surfaces.oip.proto import inference_pb2 as pb
 from gateway.surfaces.oip.questions import known
-from gateway.telemetry import Telemetry
 
 Unary = Callable[[Any, Context], Awaitable[Message]]
 Answering = Callable[[Any, Caller], Awaitable[Message]]

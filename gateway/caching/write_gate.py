@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from gateway.analyze import Features
 from gateway.answer import Answer
+from gateway.caching.wanted import wrong_call, wrong_choice, wrong_text
 from gateway.surfaces.choices import Choice, choices_of
-from gateway.wanted import wrong_call, wrong_choice, wrong_text
 
 _WHOLE = ("stop", "tool_calls")
 

@@ -12,15 +12,15 @@ import orjson
 
 from backends.hints import Credits, Grant
 from backends.pool import Pool
-from gateway.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import InvalidRequest, RateLimited, UnknownModel
 from gateway.fields import cut, number, parse_object, whole
 from gateway.front import Page
-from gateway.loopback import only_loopback
+from gateway.pages.loopback import only_loopback
 from gateway.request import Caller
 from gateway.routes import Routes
 from gateway.surfaces.wire import JSON, Call, Reply
-from gateway.telemetry import Telemetry
 
 WARM_PATH = "/admin/pools/{model}/warm"
 

@@ -14,9 +14,9 @@ import msgpack
 from cache.semantic.evidence import Match
 from cache.trust.contract import Pair
 from cache.trust.journal import Journal
-from gateway.explaining import Weighed, line, weighed
-from gateway.identity import scoped
+from gateway.caching.identity import scoped
 from gateway.query import Outcome
+from gateway.trust.explaining import Weighed, line, weighed
 
 T = TypeVar("T")
 

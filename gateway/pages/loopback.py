@@ -1,6 +1,6 @@
 """Keeps what is for the operator to this machine. Knows no page."""
 
-from gateway.auth import check_same_site, is_loopback
+from gateway.callers.auth import check_same_site, is_loopback
 from gateway.errors import Forbidden
 from gateway.surfaces.wire import Call
 

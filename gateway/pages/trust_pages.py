@@ -13,12 +13,12 @@ from cache.trust.contract import Label
 from cache.trust.journal import Refused
 from cache.trust.live import LiveTrust
 from gateway.errors import InvalidRequest, UnknownPath, UnknownRequest
-from gateway.explaining import in_full
 from gateway.fields import cut, parse_object, refuse, shown, text
 from gateway.front import Page
-from gateway.loopback import only_loopback
-from gateway.recent import Recent, ServedHit
+from gateway.pages.loopback import only_loopback
 from gateway.surfaces.wire import JSON, Call, Reply
+from gateway.trust.explaining import in_full
+from gateway.trust.recent import Recent, ServedHit
 
 CERTIFICATE_PATH = "/admin/cache/certificate"
 FEEDBACK_PATH = "/admin/cache/feedback"

@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 
 from backends.contract import BackendError
-from gateway.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog, ModelInfo
+from gateway.counting.model_statistics import ModelStatistics
 from gateway.errors import Forbidden, RequestRefused, Unsupported, fault
 from gateway.front import Page
-from gateway.model_statistics import ModelStatistics
 from gateway.request import Caller
 from gateway.surfaces.oip import control, descriptions
 from gateway.surfaces.oip.json_body import parameters_of, parse

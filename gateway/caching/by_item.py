@@ -8,14 +8,14 @@ from typing import NamedTuple
 from backends.contract import BackendError, Usage
 from cache.flight import Seat, SingleFlight
 from gateway.answer import Answer, Head, answer_of
-from gateway.cache_control import CacheStatus
+from gateway.caching.cache_control import CacheStatus
+from gateway.caching.items import Parted, digest
+from gateway.caching.meaning import NO_MEANINGS
+from gateway.caching.recall import Hit, Recall, in_place_of
+from gateway.caching.timed import TimedSeat
 from gateway.errors import NotCached
-from gateway.items import Parted, digest
-from gateway.meaning import NO_MEANINGS
 from gateway.query import Kept, Outcome, Query
-from gateway.recall import Hit, Recall, in_place_of
 from gateway.running import FINAL, Item, Runner
-from gateway.timed import TimedSeat
 
 Places = Sequence[int]
 

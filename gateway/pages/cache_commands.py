@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.asking import CannotAsk, ask
+from gateway.pages.asking import CannotAsk, ask
 
 if TYPE_CHECKING:
     from cache.disk.check import Report

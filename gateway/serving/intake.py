@@ -8,7 +8,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from backends.value import value
 from gateway.errors import BodyTooLarge, HeadTooLarge, InvalidRequest, RequestRefused, UnsupportedMediaType
 from gateway.fields import cut
-from gateway.inflate import ALLOWED, CODINGS
+from gateway.serving.inflate import ALLOWED, CODINGS
 
 HEAD_LIMIT_BYTES = 64 * 2**10
 TARGET_LIMIT_BYTES = 16 * 2**10

@@ -4,11 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 
-from gateway.connection import Connection
 from gateway.lane.door import Door
 from gateway.lane.lane import Lane
-from gateway.listener import Bound, Listener
-from gateway.rules import Admit, Rules, anybody
+from gateway.serving.connection import Connection
+from gateway.serving.listener import Bound, Listener
+from gateway.serving.rules import Admit, Rules, anybody
 from gateway.surfaces.wire import Call, Reply
 
 _LOOK_S = 1.0

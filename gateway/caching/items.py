@@ -13,9 +13,9 @@ import orjson
 
 from backends.contract import Finish, Job, Scores, Task, Text, Usage, Vectors
 from gateway.answer import Answer, Head
-from gateway.identity import fingerprint
+from gateway.caching.identity import fingerprint
+from gateway.caching.wording import Wording
 from gateway.request import Request
-from gateway.wording import Wording
 
 _STOP = Finish("stop")
 # Everybody waits while so many are looked up; what has more inputs is cached as a whole.

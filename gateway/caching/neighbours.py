@@ -13,7 +13,7 @@ from cache.contract import Meaning
 from cache.flight import FlightCancelledError, FlightLaggedError, SingleFlight
 from cache.semantic.airborne import Question
 from cache.semantic.lookup import SemanticCache
-from gateway.meaning import Meanings
+from gateway.caching.meaning import Meanings
 from gateway.running import Item
 
 # Of those it waited for none could serve: it has waited long enough.

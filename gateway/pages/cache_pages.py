@@ -12,7 +12,7 @@ from cache.purges import ALL, of_model, of_route, of_scope, of_tag, of_version
 from gateway.errors import InvalidRequest, PurgeNotSaved, UnknownPath
 from gateway.fields import flag, number, parse_object, refuse, said, shown
 from gateway.front import Page
-from gateway.loopback import only_loopback
+from gateway.pages.loopback import only_loopback
 from gateway.surfaces.wire import JSON, Call, Reply
 
 STATS_PATH = "/admin/cache"

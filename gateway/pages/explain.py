@@ -6,14 +6,14 @@ from typing import Any
 
 from cache.semantic.evidence import Match, Miss
 from gateway.analyze import Features, analyze
+from gateway.caching.recall import Recall
+from gateway.callers.preferences import NO_PREFERENCES, Preferences
 from gateway.catalog import Catalog
-from gateway.explaining import in_full, weighed
 from gateway.pipeline import Pipeline
-from gateway.preferences import NO_PREFERENCES, Preferences
-from gateway.recall import Recall
 from gateway.request import Caller, Directives, Request
 from gateway.router import Choice
 from gateway.routes import Routes
+from gateway.trust.explaining import in_full, weighed
 
 # Who asks why has more time than a request.
 _PATIENCE_S = 1.0

@@ -12,8 +12,8 @@ import orjson
 
 from backends.contract import Job, Message, Sampling, Scores, Task, Tensors, ToolCall, Vectors
 from gateway.answer import Answer
-from gateway.audit import Question
-from gateway.equivalence import equivalent, plain_text
+from gateway.trust.audit import Question
+from gateway.trust.equivalence import equivalent, plain_text
 
 _MOST_CHARS = 4000
 _INSTRUCTION = (

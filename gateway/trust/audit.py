@@ -16,8 +16,8 @@ from cache.contract import Meaning
 from cache.semantic.evidence import Evidence, Match, Miss
 from cache.trust.contract import Label, Source
 from gateway.answer import Answer, Head, UnreadableAnswerError, answer_of, unpack
-from gateway.meaning import Meanings
-from gateway.recall import Hit
+from gateway.caching.meaning import Meanings
+from gateway.caching.recall import Hit
 from gateway.running import Item
 
 _log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from cache.flight import SingleFlight
 from cache.semantic.lookup import SemanticCache
 from cache.trust.certificate import certificate
 from cache.trust.live import LiveTrust
-from gateway.access_log import AccessLog
-from gateway.audit import AuditCounters
+from gateway.counting.access_log import AccessLog
+from gateway.counting.telemetry import Reading
 from gateway.running import Item
-from gateway.telemetry import Reading
+from gateway.trust.audit import AuditCounters
 
 
 def of_pools(pools: Mapping[str, Pool], now: float) -> Iterable[Reading]:

@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from backends.contract import BackendError, Job
-from gateway.access_log import BROKEN_OFF, CLIENT_LEFT, AccessLog
 from gateway.analyze import Features
-from gateway.limits import Limiter, Permit
-from gateway.model_statistics import ModelStatistics
+from gateway.callers.limits import Limiter, Permit
+from gateway.counting.access_log import BROKEN_OFF, CLIENT_LEFT, AccessLog
+from gateway.counting.model_statistics import ModelStatistics
+from gateway.counting.telemetry import Telemetry
 from gateway.query import Outcome
 from gateway.request import Caller
-from gateway.telemetry import Telemetry
 
 _OK = 200
 

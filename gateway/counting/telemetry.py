@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.access_log import AccessLog
-from gateway.tally import Answered, OfModel, Times
+from gateway.counting.access_log import AccessLog
+from gateway.counting.tally import Answered, OfModel, Times
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 from gateway.errors import BodyTooSlow, Draining, RequestRefused
 from gateway.fields import cut
-from gateway.inflate import inflate
-from gateway.intake import Incoming, Intake
-from gateway.reply_head import preamble
-from gateway.rules import Errand, Rules
+from gateway.serving.inflate import inflate
+from gateway.serving.intake import Incoming, Intake
+from gateway.serving.reply_head import preamble
+from gateway.serving.rules import Errand, Rules
 from gateway.surfaces.wire import Call, Reply
 
 _log = logging.getLogger(__name__)

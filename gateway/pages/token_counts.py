@@ -9,9 +9,9 @@ from collections.abc import Collection
 import orjson
 
 from backends.contract import BackendError
-from gateway import deadline
 from gateway.analyze import estimate_tokens
-from gateway.auth import Gatekeeper
+from gateway.callers import deadline
+from gateway.callers.auth import Gatekeeper
 from gateway.errors import RequestRefused, fault
 from gateway.fields import parse_object
 from gateway.pipeline import Pipeline

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Coroutine
 
 from backends.contract import BackendError
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import RequestRefused
-from gateway.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 

@@ -19,17 +19,17 @@ from cache.semantic.evidence import Match, Miss
 from cache.semantic.lookup import SemanticCache
 from gateway.analyze import Features
 from gateway.answer import Answer, UnreadableAnswerError, pack, unpack
-from gateway.cache_control import CacheStatus, Forward
-from gateway.elsewhere import Elsewhere
+from gateway.caching.cache_control import CacheStatus, Forward
+from gateway.caching.elsewhere import Elsewhere
+from gateway.caching.freshness import Use, age_of, jittered, use_of
+from gateway.caching.identity import PARTITION_EPOCH, compatibility, scoped
+from gateway.caching.meaning import EMBEDDING_TROUBLES, NO_MEANINGS, Embedder, Embeddings, Meanings
+from gateway.caching.neighbours import Neighbours
+from gateway.caching.write_gate import write_gate
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import fault
-from gateway.freshness import Use, age_of, jittered, use_of
-from gateway.identity import PARTITION_EPOCH, compatibility, scoped
-from gateway.meaning import EMBEDDING_TROUBLES, NO_MEANINGS, Embedder, Embeddings, Meanings
-from gateway.neighbours import Neighbours
 from gateway.request import Directives, Request
 from gateway.running import Item
-from gateway.telemetry import Telemetry
-from gateway.write_gate import write_gate
 
 T = TypeVar("T")
 

@@ -9,20 +9,21 @@ import orjson
 
 from backends.keeper import Keeper
 from backends.pool import Pool
-from gateway import cache_control, preferences
-from gateway.auth import Gatekeeper
+from gateway.caching import cache_control
+from gateway.callers import preferences
+from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog
+from gateway.counting.telemetry import Telemetry
 from gateway.errors import UnknownPath
-from gateway.explain import Explainer
 from gateway.fields import cut, parse_object, text
 from gateway.front import Page
-from gateway.loopback import only_loopback
+from gateway.pages.explain import Explainer
+from gateway.pages.loopback import only_loopback
+from gateway.pages.pool_view import pools_view
 from gateway.paths import Paths
-from gateway.pool_view import pools_view
 from gateway.routes import Routes
 from gateway.surfaces import openai
 from gateway.surfaces.wire import JSON, Call, Reply, Surface
-from gateway.telemetry import Telemetry
 
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -1,0 +1,1 @@
+"""Whether hits by meaning are right: audits, comparisons, what was decided and why. Knows no wire."""
