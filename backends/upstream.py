@@ -315,12 +315,17 @@ async def _read(reply: Connection, limit_bytes: int) -> bytes:
 async def _told(
     reply: Connection, telling: Telling, tap: Callable[[Made], bool] | None
 ) -> AsyncIterator[Sequence[Made]]:
-    """Yield what a streamed reply tells, piece by piece, but for what the tap takes as it comes."""
-    straight = None if tap is None else Straight(telling, tap)
+    """Yield what a streamed reply tells, piece by piece, but for what the tap takes as it comes.
+
+    It takes nothing before something was yielded: those on the way begin the answer with that.
+    """
+    straight, begun = None if tap is None else Straight(telling, tap), False
     while telling.error is None:
-        data = await (_last(reply) if telling.complete else reply.read(straight))
+        data = await (_last(reply) if telling.complete else reply.read(straight if begun else None))
         if data:
-            yield telling.told(data)
+            several = telling.told(data)
+            begun = begun or bool(several)
+            yield several
         elif straight is not None and reply.diverted:
             yield straight.rest()
         else:
