@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cache.semantic.guards import MAX_TEXT_CHARS, find_veto
@@ -168,6 +168,7 @@ plus minus difference and or I my your capital city
 TEXTS = st.text(max_size=80) | st.lists(st.sampled_from(WORDS.split()), max_size=14).map(" ".join)
 
 
+@example("a from b", "b from a from b")
 @given(TEXTS, TEXTS)
 def test_the_verdict_does_not_depend_on_the_order(a, b):
     """Nothing that can be typed makes a guard fail, and who asked first makes no difference."""

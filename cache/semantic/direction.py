@@ -44,9 +44,10 @@ def _side(reading: Reading, at: int, step: int) -> list[str]:
 def crossed_edges(a: Reading, b: Reading) -> str | None:
     """Veto where what goes from one part to another goes the other way in the other text."""
     edges_a, edges_b = _edges(a), _edges(b)
-    for x, y in sorted(edges_a):
-        if x != y and (y, x) in edges_b and (x, y) not in edges_b:
-            return f"{x} to {y} against {y} to {x}"
+    for one, other in ((edges_a, edges_b), (edges_b, edges_a)):
+        for x, y in sorted(one):
+            if x != y and (y, x) in other and (x, y) not in other:
+                return f"{x} to {y} against {y} to {x}"
     return None
 
 
