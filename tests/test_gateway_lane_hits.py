@@ -5,13 +5,14 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.contract import Frame, Job, Made
 from gateway.callers.auth import Gatekeeper, Key
 from gateway.front import Front
 from gateway.lane.door import Door
@@ -28,7 +29,7 @@ from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.responses import ResponsesSurface
-from tests.fakes import FakeEngine, run_virtual
+from tests.fakes import ANSWER, FakeBackend, FakeEngine, run_virtual
 from tests.test_gateway_connection import Wire
 from tests.test_gateway_pipeline import House, house
 
@@ -151,10 +152,10 @@ Script = Sequence[tuple[Sequence[bytes], float]]
 """Pieces that are sent, each round after some seconds."""
 
 
-def both(script: Script) -> int:
+def both(script: Script, engine: type[FakeEngine] = FakeEngine) -> int:
     """Run a script with the lane and without: all must be the same. Return how many the lane answered."""
     (replies, accounts, by_bytes), (usual_replies, usual_accounts, none) = [
-        run_virtual(run(script, with_lane=with_lane)) for with_lane in (True, False)
+        run_virtual(run(script, engine, with_lane=with_lane)) for with_lane in (True, False)
     ]
     for place, (reply, usual) in enumerate(zip(replies, usual_replies, strict=True)):
         assert reply == usual, place
@@ -163,11 +164,13 @@ def both(script: Script) -> int:
     return by_bytes
 
 
-async def run(script: Script, *, with_lane: bool) -> tuple[list[object], object, int]:
+async def run(
+    script: Script, engine: type[FakeEngine] = FakeEngine, *, with_lane: bool
+) -> tuple[list[tuple[bytes, str]], object, int]:
     """Return the replies to each round and how the connection stood, the accounts, and how many the lane answered."""
-    async with house({"a": FakeEngine()}) as built:
+    async with house({"a": engine()}) as built:
         client = Client(built, with_lane=with_lane)
-        replies: list[object] = []
+        replies: list[tuple[bytes, str]] = []
         for pieces, seconds in script:
             built.wall.now += seconds
             if client.wire.end:
@@ -188,6 +191,36 @@ def test_a_repeat_in_other_bytes_is_answered_by_its_writing() -> None:
     spaced = json.dumps(dict(reversed(chat(metadata={"a": "b"}).items())), indent=2).encode()
     asked = [request(chat()), request(chat()), *map(request, others), request(spaced), request(chat()), request(chat())]
     assert both([((each,), 0.7) for each in asked]) == 6
+
+
+class Echo(FakeBackend):
+    """An upstream of OpenAI's wire that says in its reply for whom it is."""
+
+    async def stream(self, job: Job) -> AsyncGenerator[Made, None]:  # type: ignore[override]
+        """Yield the reply's bytes and what they say."""
+        assert job.verbatim is not None
+        user = json.loads(job.verbatim.body).get("user", "")
+        yield Frame(b'{"user": "%b"}' % user.encode(), job.verbatim.kind, "application/json")
+        for event in ANSWER:
+            yield event
+
+
+class EchoEngine(FakeEngine):
+    """Makes echoes."""
+
+    async def start(self) -> FakeBackend:
+        """Return one at once."""
+        return Echo(self.script)
+
+
+def test_what_an_upstream_says_of_an_end_user_goes_to_no_other() -> None:
+    """The bytes that it sent for one are told again to that one alone, by the lane too."""
+    one, two = request(chat(user="one")), request(chat(user="two"))
+
+    asked = [((each,), 0.7) for each in (one, one, two, two, one, two)]
+    assert both(asked, EchoEngine) > 0
+    replies, _, _ = run_virtual(run(asked, EchoEngine, with_lane=True))
+    assert [b'"one"' in reply for reply, _ in replies] == [True, True, False, False, True, False]
 
 
 def test_requests_sent_ahead_keep_their_order() -> None:

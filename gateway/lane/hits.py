@@ -16,6 +16,7 @@ from gateway.lane.groups import Group, Prepared, Seen
 from gateway.lane.heads import KnownHeaders
 from gateway.lane.replay import STATUS, replay_of
 from gateway.lane.writing import written
+from gateway.query import Outcome
 from gateway.reply_ids import fresh_ids
 from gateway.routes import Routes
 
@@ -71,7 +72,10 @@ class Hits:
         body = found.reply.body
         if entry is not None and type(body) is bytes and len(call.body) + len(body) <= _LONGEST_BYTES:
             # By its writing, since it may be asked for again in other bytes; by its own bytes once those come again.
-            self._keep(group, written(group.path, call.body) or call.body, Seen(entry, found, self._clock()))
+            writing = written(group.path, call.body)
+            if _is_upstream_s_own(outcome) and writing != written("", call.body):
+                writing = None  # what was left aside may show in the reply, which is for this client alone
+            self._keep(group, writing or call.body, Seen(entry, found, self._clock()))
 
     def _prepared(self, group: Group, body: bytes, seen: Seen) -> Prepared | None:
         """Prepare the reply to a request that was asked for again; None where it cannot be."""
@@ -146,3 +150,9 @@ class Hits:
         if (gone := self._kept.pop((group, body), None)) is not None:
             del group.prepared[body]
             self._used_bytes -= gone.size
+
+
+def _is_upstream_s_own(outcome: Outcome) -> bool:
+    """Tell whether a reply from memory is in the bytes of an upstream, which was sent this request or its like."""
+    answer, verbatim = outcome.answer, outcome.job.verbatim
+    return answer is not None and verbatim is not None and answer.head.verbatim == verbatim.kind
