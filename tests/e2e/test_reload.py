@@ -229,8 +229,8 @@ def load(url: str, model: str, clients: int) -> Iterator[list[str]]:
         assert min(each.result() for each in asking) > 0
 
 
-def test_a_hundred_edits_under_load_lose_no_request(edited: Edited) -> None:
-    """Models and routes are added, changed and removed a hundred times while clients ask: every answer is right."""
+def test_edits_under_load_lose_no_request(edited: Edited) -> None:
+    """Models and routes are added, changed and removed forty times while clients ask: every answer is right."""
     shapes = [
         edited.text(ECHO, OTHER),
         edited.text(ECHO, OTHER, routes="{talk: {candidates: [other, echo]}}"),
@@ -238,12 +238,13 @@ def test_a_hundred_edits_under_load_lose_no_request(edited: Edited) -> None:
         edited.text(ECHO.replace("pool:", "pool:").replace("run:", "concurrency: 8, run:")),
         edited.text(ECHO, server="request_timeout: 90s"),
     ]
+    before = edited.state()["generation"]
     with load(edited.url, "echo", 4) as wrong:
-        for number in range(100):
+        for number in range(40):
             edited.edit(shapes[number % len(shapes)] + f"# edit {number}\n")
 
     assert wrong == []
-    assert edited.state()["generation"] >= 100
+    assert edited.state()["generation"] >= before + 40
 
 
 def test_a_real_model_is_added_and_answers(edited: Edited) -> None:
