@@ -287,7 +287,8 @@ async def _passed(surface: Surface, items: AsyncGenerator[Made, None], reply_id:
                 elif type(item) is Frame:
                     yield item.data
         except Exception as error:  # noqa: BLE001 - as in `serve`
-            yield surface.failure_frame(_fault(error, reply_id))
+            # What came last may be half an event, or half a line of one; where it is whole this says nothing.
+            yield b"\n\n" + surface.failure_frame(_fault(error, reply_id))
 
 
 async def _stream(

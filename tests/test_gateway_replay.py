@@ -23,9 +23,11 @@ from backends.contract import (
     Tensors,
     Text,
     ToolCall,
+    UpstreamFailed,
     Usage,
     Vectors,
 )
+from backends.sse import SseParser
 from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog
 from gateway.front import Front
@@ -230,3 +232,29 @@ def test_vectors_and_classes_are_told_again(name):
     live, again, _ = run_virtual(both((path, body), Engine(ByteLess, (event, Usage(3), Finish("stop"))), task))
 
     assert again == live
+
+
+class Cut(Upstream):
+    """Breaks off in the midst of an event."""
+
+    async def stream(self, job: Job) -> AsyncGenerator[Made, None]:  # type: ignore[override]
+        """Yield one event and a half."""
+        assert job.verbatim is not None
+        yield Frame(b'data: {"choices": []}\n\n', job.verbatim.kind, "text/event-stream")
+        yield b'data: {"choi', ""
+        raise UpstreamFailed("it broke off")
+
+
+@pytest.mark.parametrize("name", ["chat, streamed", "completion, streamed", "message, streamed"])
+def test_an_error_after_half_an_event_is_an_event_of_its_own(name):
+    """Else it would be the rest of a line that no client can read."""
+
+    async def asked() -> bytes:
+        path, body = SPOKEN[name]
+        async with house({"m": Engine(Cut, ())}) as built:
+            front = front_of(built, Task.CHAT)
+            return await read(await front.serve(Call("POST", path, {}, json.dumps(body).encode(), "127.0.0.1")))
+
+    whole, half, error, rest = run_virtual(asked()).split(b"\n\n")
+    assert (whole, half, rest) == (b'data: {"choices": []}', b'data: {"choi', b"")
+    assert b"it broke off" in SseParser().feed(error + b"\n\n")[0]
