@@ -142,12 +142,12 @@ class HttpClient:
         if self._closed:
             connection.abort()
             raise ExchangeFailed("closed")
+        if connection.is_open():  # what was never made, or is lost already, is nothing to look after
+            self._all.add(connection)
         return connection
 
     def _connection(self) -> Connection:
-        connection = Connection(self._free, self._forget, self._loop.time, self._replies)
-        self._all.add(connection)
-        return connection
+        return Connection(self._free, self._forget, self._loop.time, self._replies)
 
     def _forget(self, connection: Connection) -> None:
         self._all.discard(connection)

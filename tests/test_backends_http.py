@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -283,6 +284,35 @@ async def test_silence_is_a_failure():
         with pytest.raises(Silent):
             await body_of(reply, got)
         assert b"".join(got) == b"xxxxx"
+
+
+def test_silence_is_noticed_after_a_connection_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was never connected is not looked after, and does not end the looking after all else; on the loop we run."""
+    monkeypatch.setattr("backends.http_client.IDLE_S", 0.0)
+
+    async def way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def run() -> None:
+        async with server(way) as url:
+            port = int(url.removeprefix("http://127.0.0.1:").removesuffix("/base"))
+        client = HttpClient(url, {}, kept=4, connect_timeout_s=5, silence_s=0.2)
+        await client.open()
+        with pytest.raises(ExchangeFailed):
+            await ask(client)
+        await asyncio.sleep(0.1)  # longer than from one look to the next
+        listener = await asyncio.start_server(way, "127.0.0.1", port)
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises(Silent):
+                    await ask(client)
+        finally:
+            client.close()
+            listener.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_once():
