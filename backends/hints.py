@@ -30,16 +30,22 @@ class Grant:
 
 
 class Hints:
-    """The hints on one model: at most one of each caller is in force, the last. `wake` is called at a new one."""
+    """The hints on one model. A later one of a caller takes nothing from those before. `wake` is called at a new one.
+
+    Of each caller those are kept that another neither outlasts nor outnumbers.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._of: dict[str, tuple[int, float]] = {}
+        self._of: dict[str, tuple[tuple[int, float], ...]] = {}
         self._promised: tuple[float, float] | None = None
 
     def give(self, caller: str, replicas: int, until: float) -> None:
         """Note that a caller will ask for the model before `until`."""
-        self._of[caller] = (replicas, until)
+        hints = self._of.get(caller, ())
+        if not any(hinted >= replicas and end >= until for hinted, end in hints):
+            stay = (hint for hint in hints if hint[0] > replicas or hint[1] > until)
+            self._of[caller] = (*stay, (replicas, until))
         self._wake()
 
     def promise(self, now: float, until: float) -> None:
@@ -54,18 +60,15 @@ class Hints:
         """Return how many replicas are hinted at, or promised."""
         if not self._of:
             return int(self.promised_since(now) is not None)
-        if any(until <= now for _, until in self._of.values()):
-            self._of = {caller: hint for caller, hint in self._of.items() if hint[1] > now}
-        hinted = max((replicas for replicas, _ in self._of.values()), default=0)
+        if any(until <= now for hints in self._of.values() for _, until in hints):
+            left = {caller: tuple(hint for hint in hints if hint[1] > now) for caller, hints in self._of.items()}
+            self._of = {caller: hints for caller, hints in left.items() if hints}
+        hinted = max((replicas for hints in self._of.values() for replicas, _ in hints), default=0)
         return hinted or int(self.promised_since(now) is not None)
 
-    def until(self, caller: str, now: float) -> float:
-        """Return until when a caller's hint is in force; `now` where there is none."""
-        return max(now, self._of.get(caller, (0, now))[1])
-
-    def replicas_of(self, caller: str) -> int:
-        """Return how many replicas a caller's last hint is for; 0 where there is none."""
-        return self._of.get(caller, (0, 0.0))[0]
+    def until(self, caller: str, replicas: int, now: float) -> float:
+        """Return until when a caller has hinted at so many replicas, or more; `now` where it has not."""
+        return max([now, *(until for hinted, until in self._of.get(caller, ()) if hinted >= replicas)])
 
     def promised_since(self, now: float) -> float | None:
         """Return since when somebody is expected back who was sent away; None where nobody is."""

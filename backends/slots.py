@@ -49,6 +49,7 @@ class Slots:
         demand: Demand,
         clock: Callable[[], float],
         wake_keeper: Callable[[], None],
+        hints: Hints | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.model = model
@@ -58,7 +59,7 @@ class Slots:
         self.demand = demand
         self._clock = clock
         self._wake_keeper = wake_keeper
-        self.hints = Hints(wake_keeper)
+        self.hints = Hints(wake_keeper) if hints is None else hints
         self._wall_clock = wall_clock
         self._line: Line[Replica] = Line(self._release)
         self._background: Line[Replica] = Line(self._release)

@@ -25,13 +25,19 @@ def test_the_most_that_anybody_hinted_at_counts_until_it_ends():
     assert len(woken) == 2
 
 
-def test_the_last_hint_of_a_caller_replaces_the_one_before():
-    """Who thinks better of it has one hint in force."""
+def test_a_later_hint_takes_nothing_from_those_before():
+    """More replicas for a shorter time, and fewer for a longer one, are in force beside the first; less is nothing."""
     known, _ = hints()
-    known.give("a", 3, until=100.0)
+    known.give("a", 2, until=100.0)
     known.give("a", 1, until=60.0)
+    known.give("a", 3, until=50.0)
+    known.give("a", 1, until=200.0)
 
-    assert (known.replicas(0.0), known.until("a", 0.0), known.until("b", 5.0)) == (1, 60.0, 5.0)
+    assert [known.replicas(now) for now in (0.0, 50.0, 100.0, 200.0)] == [3, 2, 1, 0]
+    known.give("a", 2, until=300.0)
+    known.give("a", 1, until=400.0)
+    assert [known.until("a", replicas, 5.0) for replicas in (1, 2, 3)] == [400.0, 300.0, 5.0]
+    assert known.until("b", 1, 5.0) == 5.0
 
 
 def test_a_promise_holds_a_replica_and_wakes_the_keeper_once():

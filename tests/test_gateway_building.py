@@ -1,19 +1,23 @@
 """What the gateway is built from, a room at a time: what is taken over, and what is opened anew."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends.keeper import Keeper
 from cache.trust.contract import Pair
 from config import watch
 from config.load import load, parse
 from config.settings import Settings
 from config.watch import digest_at
 from gateway.building.caches import adjust, open_caches
+from gateway.building.engines import pool_of
 from gateway.building.faults import CannotServe
 from gateway.building.reload import ConfigFile
+from tests.fakes import FakeEngine
 
 
 async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
@@ -35,6 +39,22 @@ async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
     assert (other.exact, other.disk) == (first.exact, first.disk)
     await stricter.close(other)
     await other.close(None)
+
+
+def test_another_engine_takes_the_hints_over() -> None:
+    """What was paid for and promised stays in force when an edit gives a model another engine."""
+    settings = parse("models: {a: {task: chat, command: {run: 'x {port}'}}}", {}, source="f.yaml")
+    keeper, now = Keeper(None, time.monotonic), time.monotonic()
+    old = pool_of("a", settings, FakeEngine(), keeper, None)
+    old.hints.give("key", 1, until=now + 300)
+    other = FakeEngine()
+    other.version = "fake-2"
+
+    new = pool_of("a", settings, other, keeper, old)
+
+    assert new.snapshot(now).hinted == 1
+    assert new.hints.until("key", 1, now) == now + 300
+    assert new.costs is not old.costs
 
 
 async def test_a_directory_is_for_one_gateway(tmp_path: Path) -> None:

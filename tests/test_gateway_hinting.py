@@ -24,15 +24,18 @@ WALL_S = 5000.0
 class Hints:
     """A house whose hints have a credit for one model of the least size, for an hour."""
 
-    def __init__(self, credit_bytes: int = LEAST_BYTES, keys: tuple[Key, ...] = ()) -> None:
+    def __init__(
+        self, credit_bytes: int = LEAST_BYTES, keys: tuple[Key, ...] = (), upstreams: tuple[str, ...] = ()
+    ) -> None:
         self.house = House(
             {"a": FakeEngine(), "b": FakeEngine(start_s=3.0)},
             {"route": Route("route", ("a", "b"), (0.1, 0.9)), "mine": Route("mine", ("a",))},
         )
         self.clock = asyncio.get_running_loop().time
         self.hinting = Hinting(
-            self.house.pipeline._routes, self.house.pools, Credits(credit_bytes), self.house.telemetry, self.clock
-        )
+            self.house.pipeline._routes, self.house.pools, Credits(credit_bytes), self.house.telemetry,
+            upstreams=upstreams, clock=self.clock,
+        )  # fmt: skip
         self.pages = HintPages(self.hinting, Gatekeeper(keys), lambda: WALL_S)
 
     def pool(self, model: str) -> PoolSnapshot:
@@ -104,10 +107,61 @@ def test_what_was_granted_is_not_paid_twice():
 
 
 def test_a_hint_asks_for_no_more_replicas_than_may_run():
-    """What is granted is what the pool's maximum leaves."""
+    """What is granted is what the pool's maximum leaves, and that is not the hint in full."""
 
     async def main() -> None:
-        assert (await Hints().post("a", {"replicas": 9}))["replicas"] == 1
+        told = await Hints().post("a", {"replicas": 9})
+        assert (told["replicas"], told["in_full"]) == (1, False)
+
+    run_virtual(main())
+
+
+def test_a_shorter_hint_takes_nothing_from_a_longer_one():
+    """The answer tells the time for which the model is kept in truth, and costs nothing more."""
+
+    async def main() -> None:
+        hints = Hints()
+        first = await hints.post("a", {"for_s": 300})
+
+        again = await hints.post("a", {"for_s": 2})
+
+        assert (again["for_s"], again["until"], again["in_full"]) == (300, WALL_S + 300, True)
+        assert again["credit_left"] == first["credit_left"]
+        await asyncio.sleep(299)
+        assert hints.pool("a").hinted == 1
+
+    run_virtual(main())
+
+
+def test_a_route_is_hinted_at_by_its_name():
+    """The hint comes to the model that the route asks the most, as a client's next one does."""
+
+    async def main() -> None:
+        hints = Hints()
+        assert (await hints.post("route"))["model"] == "b"
+        assert (hints.pool("a").hinted, hints.pool("b").hinted) == (0, 1)
+
+    run_virtual(main())
+
+
+def test_what_a_hint_cannot_warm_costs_nothing():
+    """A model that answers elsewhere, one that is unloaded and one that fails to start take no credit."""
+
+    async def main() -> None:
+        hints = Hints(upstreams=("b",))
+        with pytest.raises(InvalidRequest, match="b answers elsewhere"):
+            await hints.post("b")
+        assert hints.hinting.next_of("route", ANYONE) == "route; for=0"
+        pool = hints.house.pools["a"]
+        pool._failures.count, pool._failures.last = 2, "no such program"
+        with pytest.raises(InvalidRequest, match="a does not start: no such program"):
+            await hints.post("a")
+        pool._failures.count = 0
+        pool.resting = True
+        with pytest.raises(InvalidRequest, match="a is unloaded"):
+            await hints.post("a")
+        pool.resting = False
+        assert (await hints.post("a", {"for_s": 36}))["credit_left"] == 0.99
 
     run_virtual(main())
 

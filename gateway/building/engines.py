@@ -98,7 +98,8 @@ async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gp
 def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, former: Pool | None) -> Pool:
     """Make the pool of a model's replicas; none is started yet.
 
-    What is known of who asks for the model stays known, and what its replicas cost where the same answers.
+    What is known of who asks for the model stays known, and what its replicas cost where the same answers. Hints were
+    paid for, and stay in force.
     """
     same = former is not None and former.engine.version == engine.version
     return Pool(
@@ -109,6 +110,7 @@ def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, forme
         demand=former.demand if former is not None else Demand(time.monotonic(), Keeping(keeper.habits)),
         clock=time.monotonic,
         wake_keeper=keeper.wake,
+        hints=former.hints if former is not None else None,
     )
 
 

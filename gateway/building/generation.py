@@ -122,7 +122,8 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     counting = [name for name, model in settings.models.items() if model.http and model.http.api == "anthropic"]
     counts = TokenCounts(routes, pipeline, gatekeeper, anthropic, counting)
     protocol = OipPages(catalog=catalog, statistics=lasting.statistics, gatekeeper=gatekeeper, surface=oip)
-    hinting = Hinting(routes, pools, lasting.credits, lasting.telemetry)
+    upstreams = [name for name, model in settings.models.items() if model.http]
+    hinting = Hinting(routes, pools, lasting.credits, lasting.telemetry, upstreams=upstreams)
     table = {
         **pages.table(),
         **HintPages(hinting, gatekeeper).table(),

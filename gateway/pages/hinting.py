@@ -4,7 +4,7 @@ A hint raises a model's demand within its caller's credit, and never pushes anot
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 
 from backends.hints import Credits, Grant
 from backends.pool import Pool
+from backends.snapshot import ReplicaState
 from gateway.callers.auth import Gatekeeper
 from gateway.counting.telemetry import Telemetry
 from gateway.errors import InvalidRequest, RateLimited, UnknownModel
@@ -33,7 +34,10 @@ MOST_REPLICAS = 64
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """What became of a hint: the model that it came to, what it cost, and how long it is in force from now on."""
+    """What became of a hint: the model that it came to, what it cost, and how long it is in force from now on.
+
+    What was hinted at before may be in force for longer than was asked for now.
+    """
 
     model: str
     grant: Grant
@@ -50,32 +54,30 @@ class Hinting:
         pools: Mapping[str, Pool],
         credits_: Credits,
         telemetry: Telemetry,
+        *,
+        upstreams: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take the names of the models that answer elsewhere: they hold no memory of ours."""
         self._routes = routes
         self._pools = pools
+        self._upstreams = upstreams
         self._credits = credits_
         self._telemetry = telemetry
         self._clock = clock
 
-    def warm(self, model: str, caller: Caller, *, replicas: int, for_s: float, source: str = "admin") -> Warmed:
-        """Have a model warm for `for_s` from now on, or for as long of it as the credit lasts.
+    def warm(self, name: str, caller: Caller, *, replicas: int, for_s: float) -> Warmed:
+        """Have a model, or the first of a route, warm for `for_s` from now on, or as long of it as the credit lasts.
 
-        What an earlier hint of the same caller has paid for is not paid again. Raises `UnknownModel`.
+        Raises `UnknownModel`, and `InvalidRequest` where a hint would warm nothing.
         """
-        pool, now = self._pools.get(model), self._clock()
-        if pool is None:
-            raise UnknownModel(f"the model '{cut(model)}' does not exist; there are: {', '.join(self._pools)}", "model")
-        replicas = min(replicas, pool.limits.max_replicas)
-        paid_s = pool.hints.until(caller.scope, now) - now if pool.hints.replicas_of(caller.scope) >= replicas else 0.0
-        size, wanted_s = pool.costs.memory_bytes + pool.costs.device_bytes, max(0.0, for_s - paid_s)
-        grant = self._credits.spend(caller.scope, size=size, replicas=replicas, for_s=wanted_s, now=now)
-        granted_s, in_full = min(for_s, paid_s) + grant.for_s, grant.for_s >= wanted_s
-        if granted_s > paid_s:
-            pool.hints.give(caller.scope, replicas, now + granted_s)
-        result = "granted" if in_full else "partly" if granted_s > 0 else "refused"
-        self._telemetry.hint(model, source, result)
-        return Warmed(model, grant, granted_s, in_full)
+        if name not in self._routes.names:
+            known = ", ".join(self._routes.names)
+            raise UnknownModel(f"the model '{cut(name)}' does not exist; there are: {known}", "model")
+        model = self._routes.named(name).first
+        if (reason := self._in_vain(model)) is not None:
+            raise InvalidRequest(f"a hint would warm nothing: {reason}", "model")
+        return self._warm(model, caller, replicas=replicas, for_s=for_s, source="admin")
 
     def soon(self, name: str, caller: Caller) -> Warmed:
         """Have warm what a client says that it asks for next. Raises `InvalidRequest` for what it may not call."""
@@ -83,12 +85,40 @@ class Hinting:
             known = ", ".join(known for known in self._routes.names if caller.may_call(known))
             raise InvalidRequest(f"X-Warmgate-Next must name what this caller may call ({known}), got '{cut(name)}'")
         model = self._routes.named(name).first
+        if self._in_vain(model) is not None:
+            left = self._credits.left(caller.scope, self._clock())
+            return Warmed(model, Grant(0, 0.0, left, 0.0), 0.0, in_full=False)
         for_s = self._pools[model].costs.start_s(0.9) + SOON_S
-        return self.warm(model, caller, replicas=1, for_s=for_s, source="next")
+        return self._warm(model, caller, replicas=1, for_s=for_s, source="next")
 
     def next_of(self, name: str, caller: Caller) -> str:
         """Take a client's next model, and write what was granted for its reply."""
         return f"{name}; for={max(0.0, self.soon(name, caller).for_s):.0f}"
+
+    def _warm(self, model: str, caller: Caller, *, replicas: int, for_s: float, source: str) -> Warmed:
+        """Have a model warm; what an earlier hint of the same caller has paid for is not paid again."""
+        pool, now = self._pools[model], self._clock()
+        possible = min(replicas, pool.limits.max_replicas)
+        paid_s = pool.hints.until(caller.scope, possible, now) - now
+        size, wanted_s = pool.costs.memory_bytes + pool.costs.device_bytes, max(0.0, for_s - paid_s)
+        grant = self._credits.spend(caller.scope, size=size, replicas=possible, for_s=wanted_s, now=now)
+        in_force_s, in_full = paid_s + grant.for_s, possible == replicas and grant.for_s >= wanted_s
+        if grant.for_s > 0:
+            pool.hints.give(caller.scope, possible, now + in_force_s)
+        result = "granted" if in_full else "partly" if in_force_s > 0 else "refused"
+        self._telemetry.hint(model, source, result)
+        return Warmed(model, grant, in_force_s, in_full)
+
+    def _in_vain(self, model: str) -> str | None:
+        """Return why a hint on a model would warm nothing, or None."""
+        if model in self._upstreams:
+            return f"{model} answers elsewhere, and holds no memory here"
+        pool = self._pools[model].snapshot(self._clock())
+        if not pool.max_replicas:
+            return f"{model} is unloaded: load it first"
+        if pool.failures and not any(replica.state is ReplicaState.READY for replica in pool.replicas):
+            return f"{model} does not start: {pool.last_failure}"
+        return None
 
 
 class HintPages:
