@@ -30,7 +30,7 @@ from scripts.tuning.comparing import REPLAYS, Compared, compared
 from scripts.tuning.drawing import draw
 from scripts.tuning.known import Known, known_of
 from scripts.tuning.policies import time_to_live
-from scripts.tuning.proposal import Change, diff, edited
+from scripts.tuning.proposal import Change, SharedError, diff, edited
 from scripts.tuning.replay import DAY_S, replay
 from scripts.tuning.traces import Trace, TraceError, read_log, read_trace
 
@@ -66,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     changes = [change for model in daily if (change := choose(model, daily[model], current[model], origin))]
     Console().print(_table_of_policies(policies, known))
     Console().print(_table(daily, current, origin, changes))
-    text = edited(options.config, changes)
+    try:
+        text = edited(options.config, changes)
+    except SharedError as error:
+        console.print(f"[red]{options.config}: {error}")
+        return 1
     print(diff(options.config, text) or "Nothing to change: no other setting would have been cheaper for certain.")
     if options.json is not None:
         report = _report(daily, current, origin, changes) | {"policies": [each.figures() for each in policies]}
@@ -74,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.png is not None:
         _draw(options.png, trace, known, policies, origin * DAY_S)
     if options.write and changes:
-        options.config.write_text(text)
+        options.config.write_bytes(text.encode())  # with the line ends that it has
     return 0
 
 

@@ -16,11 +16,12 @@ from config.parsing import parse_keep_warm
 from scripts.tune_warm_pool import main
 from scripts.tuning.choosing import PREDICT, TooShortError, by_day, choose, costs_by_day, origin_day, written
 from scripts.tuning.policies import HybridHistogram, Ours, by_break_even, time_to_live
+from scripts.tuning.proposal import Change, SharedError, edited
 from scripts.tuning.replay import least, replay
 from scripts.tuning.slots import POLICIES, furthest_in_future, greedy_dual, least_recently_used, ours
 from scripts.tuning.synthetic import KINDS, make
 from scripts.tuning.traces import Trace, TraceError, in_order, read_trace, trace_of
-from scripts.tuning.weighing import compare
+from scripts.tuning.weighing import Difference, compare
 
 DAY_S = 86_400.0
 SLEEPER = Ladder.of(
@@ -209,6 +210,55 @@ cache: {{directory: {tmp_path}}}
     assert main([*arguments, "--write"]) == 0
     assert config.read_text() == text.replace("5m", change["new"])
     assert load(config, {}).models["chance"].pool.keep_warm_s == parse_keep_warm(change["new"])
+
+
+SPACED = """\
+server:
+    keys:
+      -   name: a # the first
+models:
+    b:
+        task: chat   # why
+
+        # of the next
+    c:
+        pool:   # none
+            # before
+            keep_warm: "5m" # five
+            max: 3
+    d:
+        pool:
+            max: 2 # m
+            schedule:
+              - {days: [mon]} # s
+    e: {task: chat, pool: {}}
+    f: {pool: {max: 1}}
+"""
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_only_what_is_changed_is_written_anew(tmp_path: Path, line_end: str):
+    """However a file is indented and whatever its line ends, no line differs but those of the changes."""
+    file = tmp_path / "f.yaml"
+    file.write_bytes(SPACED.replace("\n", line_end).encode())
+    changes = [Change(model, "5m", "7m", Difference(-0.5, -0.6, -0.4), 4) for model in "bcdef"]
+
+    expected = (
+        SPACED.replace("# why\n", "# why\n        pool: {keep_warm: 7m}\n")
+        .replace('"5m"', "7m")
+        .replace("# s\n", "# s\n            keep_warm: 7m\n")
+        .replace("pool: {}", "pool: {keep_warm: 7m}")
+        .replace("{max: 1}", "{max: 1, keep_warm: 7m}")
+    )
+    assert edited(file, changes) == expected.replace("\n", line_end)
+
+
+def test_what_others_share_is_not_changed(tmp_path: Path):
+    """An alias stands for what another model has too, which was not weighed for it: the operator is told."""
+    file = tmp_path / "f.yaml"
+    file.write_text("models: {a: {pool: &p {max: 1}}, b: {pool: *p}}")
+    with pytest.raises(SharedError, match=r"models\.b is written with the anchor 'p': write keep_warm: 7m by hand"):
+        edited(file, [Change("b", "5m", "7m", Difference(-0.5, -0.6, -0.4), 4)])
 
 
 def test_a_trace_of_strangers_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

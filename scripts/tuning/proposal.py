@@ -1,12 +1,12 @@
 """From what was weighed to a change of the YAML: only what is certain, with its evidence. Knows no trace."""
 
 import difflib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 from scripts.tuning.weighing import Difference
 
@@ -29,23 +29,72 @@ class Change:
         return f"{share} cheaper than {self.old} over {self.days} days (95 %: {low} to {high})"
 
 
+class SharedError(Exception):
+    """What is to be changed has an anchor: others may use it too."""
+
+
 def edited(file: Path, changes: Sequence[Change]) -> str:
-    """Return the file with the changes made; comments and order stay."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # the operator broke the lines
-    document = yaml.load(file.read_text())
-    for change in changes:
-        model = document["models"][change.model]
-        if "pool" not in model:
-            model["pool"] = {}
-        model["pool"]["keep_warm"] = change.new
-    written = io.StringIO()
-    yaml.dump(document, written)
-    return written.getvalue()
+    """Return the file with the changes made; every other letter of it stays. Raises `SharedError`."""
+    text = read(file)
+    models = _value_of(YAML(typ="safe", pure=True).compose(text), "models")
+    edits = [_edit(change.model, _value_of(models, change.model), change.new, text) for change in changes]
+    for start, end, words in sorted(edits, reverse=True):
+        text = text[:start] + words + text[end:]
+    return text
+
+
+def read(file: Path) -> str:
+    """Return a file's text with its line ends as they are."""
+    return file.read_bytes().decode()
 
 
 def diff(file: Path, text: str) -> str:
     """Return how the text differs from the file."""
-    old = file.read_text().splitlines(keepends=True)
+    old = read(file).splitlines(keepends=True)
     return "".join(difflib.unified_diff(old, text.splitlines(keepends=True), str(file), f"{file} (proposed)"))
+
+
+def _edit(name: str, model: Node | None, keep_warm: str, text: str) -> tuple[int, int, str]:
+    """Return which letters of the text are to be replaced, and by what."""
+    pool = _value_of(model, "pool")
+    old = _value_of(pool, "keep_warm")
+    anchor = next((node.anchor for node in (model, pool, old) if node is not None and node.anchor), None)
+    if anchor is not None:
+        raise SharedError(f"models.{name} is written with the anchor '{anchor}': write keep_warm: {keep_warm} by hand")
+    if pool is None:
+        assert isinstance(model, MappingNode), "the config room has read it"
+        return _added(model, f"pool: {{keep_warm: {keep_warm}}}", text)
+    if old is None:
+        assert isinstance(pool, MappingNode), "the config room has read it"
+        return _added(pool, f"keep_warm: {keep_warm}", text)
+    return old.start_mark.index, old.end_mark.index, keep_warm
+
+
+def _added(mapping: MappingNode, entry: str, text: str) -> tuple[int, int, str]:
+    """Return the edit that makes an entry the last of a mapping."""
+    if not mapping.value:
+        return mapping.start_mark.index, mapping.end_mark.index, f"{{{entry}}}"
+    first, (_, last) = mapping.value[0][0], mapping.value[-1]
+    end = _end_of(last)
+    if mapping.flow_style:
+        return end, end, f", {entry}"
+    line_end = text.find("\n", end)
+    at = len(text) if line_end < 0 else line_end
+    new_line = "\n"
+    if text[at - 1] == "\r":
+        at, new_line = at - 1, "\r\n"
+    return at, at, f"{new_line}{' ' * first.start_mark.column}{entry}"
+
+
+def _end_of(node: Node) -> int:
+    """Return where a value ends; the marks of blocks are at the next token, behind the comments that follow."""
+    if isinstance(node, CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end_of(last[1] if isinstance(node, MappingNode) else last)
+    return int(node.end_mark.index)
+
+
+def _value_of(node: Node | None, key: str) -> Node | None:
+    """Return the value of a key, or None where it is not written."""
+    entries = node.value if isinstance(node, MappingNode) else ()
+    return next((value for name, value in entries if isinstance(name, ScalarNode) and name.value == key), None)
