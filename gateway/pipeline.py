@@ -13,7 +13,7 @@ from cache.flight import Seat, SingleFlight
 from gateway.analyze import Features, analyze, counted
 from gateway.answer import Answer, Head, answer_of
 from gateway.caching.by_item import ByItem
-from gateway.caching.cache_control import CacheStatus
+from gateway.caching.cache_control import CacheStatus, Forward
 from gateway.caching.identity import fingerprint
 from gateway.caching.items import Parted, digest, parted
 from gateway.caching.meaning import NO_MEANINGS, Meanings
@@ -182,7 +182,8 @@ class Pipeline:
                     hit = hit or await self._alike(recall, query, meanings)
                     if self._auditor is not None:
                         self._auditor.looked(meanings, query.request.job, hit)
-                    found = Found(hit or recall.in_memory(features, directives, versions), found.forward)
+                    forward: Forward = "request" if meanings.turned_down and found.forward == "miss" else found.forward
+                    found = Found(hit or recall.in_memory(features, directives, versions), forward)
                     if found.hit is None and recall.leads and not directives.only_if_cached:
                         found = Found(await self._elsewhere(recall, query), found.forward)
             spare = None if found.hit else await recall.spare(features, directives, versions)

@@ -3,6 +3,7 @@
 A wrong hit is an answer that came from the cache and had been made for a question with another right answer. What the
 model itself got wrong is counted apart, and so is a hit that repeats it to a question with the same right answer.
 
+    scripts/setup --dev
     .venv/bin/python scripts/replay.py [--url http://127.0.0.1:8080] [--questions FILE] [--json FILE]
 
 Without --url it serves config/quickstart.yaml itself, on a cache of its own. Ends with 1 after a wrong hit or an error.

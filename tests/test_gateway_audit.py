@@ -198,17 +198,6 @@ def test_too_many_audits_are_dropped_and_told_of() -> None:
     run_virtual(run())
 
 
-def test_a_hit_that_was_too_old_for_the_client_is_no_audit() -> None:
-    """Trust had counted on one."""
-
-    async def run() -> None:
-        house = House("A")
-        house.auditor.looked(house.meanings(SERVED), JOB, None)
-        assert house.notes.given_up == ["n"]
-
-    run_virtual(run())
-
-
 def floats(*rows: Sequence[float]) -> tuple[bytes, tuple[int, int]]:
     """Write rows of float32."""
     return np.array(rows, "<f4").tobytes(), (len(rows), len(rows[0]))

@@ -211,6 +211,7 @@ async def test_an_answer_whose_vector_comes_late_is_found_by_its_meaning():
         built.embed, built.budget_s = embed, 0.001
         built.pipeline = built.build()
         assert (await built.get(ask(FIRST))).status.header() == "warmgate; fwd=miss; stored"
+        assert b'warmgate_semantic_lookups_total{result="deadline"} 1.0' in built.telemetry.exposition()
         held.set()
         while not built.semantic.entries:  # noqa: ASYNC110
             await asyncio.sleep(0)

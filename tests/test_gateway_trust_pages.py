@@ -10,7 +10,7 @@ import pytest
 
 from backends.contract import Finish, Job, Task, Text
 from cache.contract import Entry, Meaning
-from cache.semantic.evidence import Evidence, Match, Miss, pair_of
+from cache.semantic.evidence import Evidence, Match, Miss, Reason, pair_of
 from cache.semantic.guards import Veto
 from cache.trust.contract import Decision
 from cache.trust.journal import Journal
@@ -34,7 +34,9 @@ KEY = b"k" * 32
 ASKED, STORED = "What is the price of 40 Äpfel?", 'What is the price of "14" apples?'
 
 
-def sought(decision: Decision | None, *vetoes: Veto, similarity: float = 0.9417) -> Sought:
+def sought(
+    decision: Decision | None, *vetoes: Veto, similarity: float = 0.9417, reason: Reason = "below-threshold"
+) -> Sought:
     """Make what a search came to that weighed one stored question."""
     asked, stored = Meaning(PARTITION, ASKED, b""), Meaning(PARTITION, STORED, b"")
     entry = Entry(KEY, b"", 0.0, 60.0, stored)
@@ -42,7 +44,7 @@ def sought(decision: Decision | None, *vetoes: Veto, similarity: float = 0.9417)
     best = Evidence(entry, STORED, pair_of(asked, stored), similarity, 0.0219, vetoes, confidence, decision)
     if decision is not None and decision.serve:
         return Sought("n", ASKED, Match(best, (best,)))
-    return Sought("n", ASKED, Miss("vetoed" if vetoes else "below-threshold", best, (best,)))
+    return Sought("n", ASKED, Miss("vetoed" if vetoes else reason, best, (best,)))
 
 
 def outcome(found: Sought | None, *, hit: bool = True) -> Outcome:
@@ -226,6 +228,13 @@ def test_a_decision_is_explained_by_its_request() -> None:
         (
             sought(None, Veto("numbers", 'Ä"14"\n against 40')),
             "miss; reason=vetoed; sim=0.941; margin=0.021; \"blocked by numbers: ?'14'  against 40\"",
+        ),
+        (
+            sought(Decision(False, "request", 0.9417, 0.9), reason="request"),
+            (
+                "miss; reason=request; sim=0.941; conf=0.941; tau=0.9; margin=0.021; "
+                '"would hit but for the Cache-Control of the request"'
+            ),
         ),
         (sought(None, similarity=0.3), 'miss; reason=below-threshold; sim=0.3; margin=0.021; "is another question"'),
         (Sought("n", ASKED, Miss("empty")), "miss; reason=empty"),

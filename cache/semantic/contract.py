@@ -1,8 +1,15 @@
-"""What the semantic cache needs of others: who judges a pair of texts. Knows no models."""
+"""What the semantic cache needs of others: who judges a pair of texts, and who takes the answer. Knows no models."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Literal, Protocol
 
-from cache.contract import Meaning
+from cache.contract import Entry, Meaning
+
+Objection = Literal["request", "gone"]
+"""Why an entry is not to be served whatever it means: whoever asks does not take it, or it is of no use any more."""
+
+Objects = Callable[[Entry], Objection | None]
+"""Tells what speaks against serving an entry to who asks; never waits."""
 
 
 class Verifier(Protocol):

@@ -17,6 +17,7 @@ Reason = Literal[
     "vetoed",
     "unverified",
     "gone",
+    "request",
     "deadline",
     "bad-vector",
 ]

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cache.contract import Entry, Meaning
-from cache.semantic.contract import Verifier, VerifierError
+from cache.semantic.contract import Objection, Objects, Verifier, VerifierError
 from cache.semantic.evidence import Evidence, Match, Miss, Reason, pair_of
 from cache.semantic.guards import Veto, find_veto, find_vetoes
 from cache.semantic.vectors import similarity
-from cache.trust.contract import Decision, Trust
+from cache.trust.contract import Decision, Pair, Trust
 
 # A candidate less similar than this is another question, whatever a verifier would say: it is not asked.
 LEAST_SIMILARITY = 0.5
@@ -44,13 +44,14 @@ class Judge:
         asked: Meaning,
         nominees: Sequence[Nominee],
         *,
+        objects: Objects | None = None,
         thoroughly: bool = False,
         preview: bool = False,
     ) -> Match | Miss:
         """Return the candidate to serve, or why there is none; `nominees` are the nearest first.
 
         `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed. With `preview`
-        trust counts no hit: nothing is served yet.
+        trust counts no hit: nothing is served yet. Nor is what the caller `objects` to.
         """
         vetoes = [
             _vetoes(asked, nominee, all_of_them=thoroughly, only_sure=self.verifier is not None) for nominee in nominees
@@ -65,14 +66,26 @@ class Judge:
             return Miss("unverified", weighed[open_ones[0]], tuple(weighed))
         served: Evidence | None = None
         for confidence, at in sorted(zip(confidences, open_ones, strict=True), key=lambda each: (-each[0], each[1])):
-            decide = self.trust.preview if preview else self.trust.decide
-            decision = decide(namespace, weighed[at].pair, confidence)
+            objection = None if objects is None else objects(weighed[at].entry)
+            decision = self._decide(namespace, weighed[at].pair, confidence, objection, preview=preview)
             weighed[at] = replace(weighed[at], confidence=confidence, decision=decision)
+            if objection is not None and decision.reason == objection:
+                return Miss(objection, weighed[at], tuple(weighed))
             if decision.serve and served is None:
                 served = weighed[at]
                 if not thoroughly:
                     break
         return _miss(weighed) if served is None else Match(served, tuple(weighed))
+
+    def _decide(
+        self, namespace: str, pair: Pair, confidence: float, objection: Objection | None, *, preview: bool
+    ) -> Decision:
+        """Ask trust. What is objected to is not served whatever it says, so that nothing of it may be counted."""
+        if objection is None:
+            return (self.trust.preview if preview else self.trust.decide)(namespace, pair, confidence)
+        would = self.trust.preview(namespace, pair, confidence)
+        reason = objection if would.serve else would.reason
+        return replace(would, serve=False, reason=reason, audit=False, explore=False)
 
     async def _confidences(self, asked: Meaning, nominees: Sequence[Nominee]) -> Sequence[float]:
         if self.verifier is None:

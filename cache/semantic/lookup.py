@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cache.contract import Entry, Meaning, Store
 from cache.semantic.airborne import Airborne, Question
-from cache.semantic.contract import Verifier
+from cache.semantic.contract import Objects, Verifier
 from cache.semantic.evidence import Match, Miss
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.growing import Grower
@@ -46,7 +46,6 @@ class SemanticCounters:
     evictions: int = 0
     gone: int = 0
     refused: int = 0
-    deadlines: int = 0
     generations: int = 0
 
 
@@ -106,17 +105,23 @@ class SemanticCache:
         self._index.max_bytes = max_bytes
 
     async def find(
-        self, namespace: str, asked: Meaning, within_s: float = 1.0, *, thoroughly: bool = False
+        self,
+        namespace: str,
+        asked: Meaning,
+        within_s: float = 1.0,
+        *,
+        objects: Objects | None = None,
+        thoroughly: bool = False,
     ) -> Match | Miss:
         """Return the live entry of the meaning's partition that may be served, or why there is none in that time.
 
-        `thoroughly` asks every guard about every candidate, for who wants to know it all.
+        What is returned to be served is counted as served: say by `objects` what would not be. `thoroughly` asks every
+        guard about every candidate, for who wants to know it all.
         """
         try:
             async with asyncio.timeout(within_s):
-                return await self._find(namespace, asked, thoroughly=thoroughly)
+                return await self._find(namespace, asked, objects, thoroughly=thoroughly)
         except TimeoutError:
-            self.counters.deadlines += 1
             return Miss("deadline")
         except ValueError:
             self.counters.refused += 1
@@ -185,7 +190,7 @@ class SemanticCache:
             return None
         return self.airborne.question(next(each for each in nominees if each.entry is match.entry))
 
-    async def _find(self, namespace: str, asked: Meaning, *, thoroughly: bool) -> Match | Miss:
+    async def _find(self, namespace: str, asked: Meaning, objects: Objects | None, *, thoroughly: bool) -> Match | Miss:
         count, dead = _CANDIDATES, 0
         for _ in range(_ROUNDS):
             keys = await self._nearest(asked, count)
@@ -198,7 +203,9 @@ class SemanticCache:
         if not entries:
             return Miss("gone" if dead else "empty")
         nominees = nominate(asked, entries)
-        return await self.judge.judge(namespace, asked, nominees, thoroughly=thoroughly, preview=thoroughly)
+        return await self.judge.judge(
+            namespace, asked, nominees, objects=objects, thoroughly=thoroughly, preview=thoroughly
+        )
 
     async def _nearest(self, asked: Meaning, count: int) -> list[bytes]:
         row = read_vector(asked.vector)

@@ -20,11 +20,22 @@ class Decision:
 
     `audit`: the served answer is to be checked against the model's own; chance chose it, with probability `share`.
     `explore`: it is not served, and the model's answer, which is made anyway, is to be compared with it. `unaudited`:
-    it might be served, were there audits left to watch over it.
+    it might be served, were there audits left to watch over it. `request` and `gone` are not trust's: it would be
+    served, but whoever asked does not take it, or it cannot be had; it counts as no hit.
     """
 
     serve: bool
-    reason: Literal["certified", "starting", "fixed", "below-threshold", "exact-only", "refused-pair", "unaudited"]
+    reason: Literal[
+        "certified",
+        "starting",
+        "fixed",
+        "below-threshold",
+        "exact-only",
+        "refused-pair",
+        "unaudited",
+        "request",
+        "gone",
+    ]
     confidence: float
     threshold: float
     audit: bool = False

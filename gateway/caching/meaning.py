@@ -106,6 +106,11 @@ class Meanings(Mapping[str, Meaning]):
         self._embedded: Embedded | None = None
         self._coming: asyncio.Task[Embedded] | None = None
 
+    @property
+    def turned_down(self) -> bool:
+        """Whether an answer was found that would have been served, were it not for the client's words."""
+        return isinstance(self.sought, Miss) and self.sought.reason == "request"
+
     async def arrive(self, embeddings: Embeddings) -> None:
         """Wait for the vector as long as the budget allows. Raises `BackendError`, `BusyError` and `TimeoutError`."""
         self._embedded = embeddings.recall(self.text)

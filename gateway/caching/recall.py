@@ -15,6 +15,7 @@ from cache.contract import Entry, Meaning
 from cache.exact import ExactCache
 from cache.flight import SingleFlight
 from cache.purges import of_key, of_model, of_version
+from cache.semantic.contract import Objection, Objects
 from cache.semantic.evidence import Match, Miss
 from cache.semantic.lookup import SemanticCache
 from gateway.analyze import Features
@@ -226,21 +227,36 @@ class Recall:
 
     async def alike(self, meanings: Meanings, directives: Directives) -> Hit | None:
         """Return the answer to a request that means the same."""
+        taken: dict[bytes, Hit] = {}
+
+        def objects(entry: Entry) -> Objection | None:
+            assert entry.meaning is not None, "it was found by it"
+            judged = self._judged(entry, directives, "semantic", entry.meaning.text)
+            if isinstance(judged, Hit):
+                taken[entry.key] = judged
+                return None
+            return judged
+
         for meaning in meanings.values():
-            meanings.sought = found = await self.search(meanings.namespace, meaning, meanings.left_s)
-            if not isinstance(found, Match):
-                self._telemetry.semantic(found.reason)
-            elif (hit := self._hit(found.entry, directives, "semantic", found.matched_text)) is not None:
-                self._telemetry.semantic("hit")
-                return hit
+            found = await self.search(meanings.namespace, meaning, meanings.left_s, objects)
+            meanings.sought = found
+            self._telemetry.semantic("hit" if isinstance(found, Match) else found.reason)
+            if isinstance(found, Match):
+                return taken[found.entry.key]
         return None
 
     async def search(
-        self, namespace: str, meaning: Meaning, within_s: float, *, thoroughly: bool = False
+        self,
+        namespace: str,
+        meaning: Meaning,
+        within_s: float,
+        objects: Objects | None = None,
+        *,
+        thoroughly: bool = False,
     ) -> Match | Miss:
         """Search the semantic cache: the match, or why there is none."""
         assert self._semantic is not None, "a meaning is made only where there is a semantic cache"
-        return await self._semantic.find(namespace, meaning, within_s, thoroughly=thoroughly)
+        return await self._semantic.find(namespace, meaning, within_s, objects=objects, thoroughly=thoroughly)
 
     def keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning], stamp: int) -> bool:
         """Remember an answer if every write gate lets it through, under the meaning for the version that made it.
@@ -281,13 +297,20 @@ class Recall:
             self._exact.keep(told)
             self._semantic.add(told)
 
-    def _hit(self, entry: Entry, directives: Directives, detail: str, matched: str | None = None) -> Hit | None:
+    def _hit(self, entry: Entry, directives: Directives, detail: str) -> Hit | None:
+        judged = self._judged(entry, directives, detail)
+        return judged if isinstance(judged, Hit) else None
+
+    def _judged(self, entry: Entry, directives: Directives, detail: str, matched: str | None = None) -> Hit | Objection:
+        """Return what an entry is to this client: a hit, or why it is none."""
         now = self._clock()
         use = use_of(entry, now, directives, self._max_stale_s)
         if use is not Use.SERVE and use is not Use.RENEW:
-            return None
+            return "request" if now < entry.fresh_until else "gone"
         hit = self._served(entry, now, detail, matched)
-        return hit if hit is None or use is Use.SERVE else replace(hit, renew=True)
+        if hit is None:
+            return "gone"
+        return hit if use is Use.SERVE else replace(hit, renew=True)
 
     def _served(self, entry: Entry, now: float, detail: str, matched: str | None = None) -> Hit | None:
         try:

@@ -103,10 +103,7 @@ class Auditor:
     def looked(self, meanings: Meanings, job: Job, hit: Hit | None) -> None:
         """Note what a search came to: a hit that is to be audited is checked against the model itself; never waits."""
         match = meanings.sought
-        if not isinstance(match, Match) or not match.decision.audit:
-            return
-        if hit is None:  # it was too old for this client
-            self._give_up(meanings.namespace, "audit")
+        if hit is None or not isinstance(match, Match) or not match.decision.audit:
             return
         model = hit.answer.head.model
 

@@ -15,6 +15,8 @@ _MOST_LINE = 240
 _IN_THE_WAY = {
     "refused-pair": "was wrong before: this pair is never served again",
     "exact-only": "would need fresh labels: the namespace is served exact answers only",
+    "request": "would hit but for the Cache-Control of the request",
+    "gone": "would hit had its answer not gone",
     "unaudited": "would hit were there audits left to watch over it",
 }
 
