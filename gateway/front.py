@@ -131,9 +131,7 @@ class Front:
             status = self._forwarded(asked) if asked and isinstance(error, BackendError) else None
             reply = self.failed(error, surface, reply_id, caller, status)
             if found is not None and outcome is None:  # one that had an outcome is settled, and noted there
-                self.note_failed(
-                    "" if asked is None else asked.request.model, reply.status, time.perf_counter() - started
-                )
+                self._note_failed(asked, error, reply.status, time.perf_counter() - started, status)
         name = self._default_surface.name if surface is None else surface.name
         self.telemetry.answered(name, model, reply.status, label, time.perf_counter() - started)
         return reply
@@ -173,7 +171,8 @@ class Front:
         def failed(error: Exception) -> bytes:
             trouble = _fault(error, reply_id)
             self._count(asked, "", trouble.status, "none")
-            self.note_failed(asked.request.model, trouble.status, time.perf_counter() - asked.started)
+            went_on = self._forwarded(asked) if isinstance(error, BackendError) else None
+            self._note_failed(asked, error, trouble.status, time.perf_counter() - asked.started, went_on)
             return asked.surface.failure_frame(trouble)
 
         return Reply(200, comments_head(named), waiting.told(outlet, go_on, failed), outlet)
@@ -196,9 +195,11 @@ class Front:
     def _count(self, asked: "Asked", model: str, status: int, label: str) -> None:
         self.telemetry.answered(asked.surface.name, model, status, label, time.perf_counter() - asked.started)
 
-    def note_failed(self, model: str, status: int, total_s: float) -> None:
-        """Have a request in the access log that has no outcome."""
-        self.telemetry.access.note(model, total_s=total_s, cache="none", status=status)
+    def _note_failed(
+        self, asked: "Asked | None", error: Exception, status: int, total_s: float, went_on: CacheStatus | None
+    ) -> None:
+        model = "" if asked is None else asked.request.model
+        self.pipeline.accounts.note_failed(model, error, status=status, total_s=total_s, went_on=went_on)
 
     def failed(
         self,

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,7 @@ _CANNOT_START = 1
 _CUT_OFF = 3
 _CANNOT_ASK = 1
 _ASK_TIMEOUT_S = 2.0
+_REFUSED = "would be refused on this machine with the whole edit; what is in force would stay"
 # What a stop may take beyond `shutdown_timeout`: ending workers, and writing what the caches still hold.
 _CLEAN_UP_S = 15.0
 # What streams make is kept for followers, so that collections find next to no garbage: many short pauses delay a token
@@ -99,13 +101,14 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
     from gateway.building.directories import doubts  # noqa: PLC0415 - a faulty config should be told of at once
 
     sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults\n")
-    for key, doubt in doubts(settings):
+    doubted = tuple(doubts(settings))
+    for key, doubt in doubted:
         where = f"{options.config}:{line_at(options.config, key)}"
         sys.stderr.write(f"{where}: {dotted(key)}: {doubt}: cannot be served on this machine\n")
     for key, caution in cautions(settings):
         sys.stderr.write(f"{options.config}:{line_at(options.config, key)}: {dotted(key)}: {caution}\n")
     if options.against is not None:
-        _tell(options.against, difference(load(options.against, os.environ), settings))
+        _tell(options.against, difference(load(options.against, os.environ), settings), [key for key, _ in doubted])
         return 0
     url = options.url or _own_url(settings)
     if url is None:
@@ -118,11 +121,18 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         sys.stderr.write(f"warmgate: {error}\n")
         return _CANNOT_ASK
     if options.url is not None or Path(running.file).resolve() == Path(options.config).resolve():
-        _tell(f"{url} (generation {running.generation})", difference_of_plain(running.settings, plain(settings)))
+        changes = difference_of_plain(running.settings, plain(settings))
+        _tell(f"{url} (generation {running.generation})", changes, [key for key, _ in doubted])
     return 0
 
 
-def _tell(old: str, changes: Difference) -> None:
+def _tell(old: str, changes: Difference, doubted: Sequence[tuple[str, ...]]) -> None:
+    """Tell what changes. An edit is applied as a whole or not at all: one that is refused promises nothing.
+
+    Models' files are looked at with each edit, a certificate's only where its settings change.
+    """
+    if any(key[0] == "models" or any(change.path[: len(key)] == key for change in changes) for key in doubted):
+        changes = Difference(tuple(replace(change, words=_REFUSED) for change in changes))
     lines = [f"  {change}\n" for change in changes] or ["  nothing changes\n"]
     sys.stdout.write(f"against {old}:\n{''.join(lines)}")
 

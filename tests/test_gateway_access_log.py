@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from backends.contract import BadJob
+from gateway.batch.contract import Batch, Ended, Item
+from gateway.batch.work import Work
 from gateway.callers.auth import Gatekeeper
 from gateway.counting.access_log import AccessLog
 from gateway.front import Front
+from gateway.request import Caller
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.wire import Call
 from tests.fakes import FakeEngine
@@ -49,6 +53,28 @@ async def test_each_request_is_one_line_without_its_text(tmp_path: Path) -> None
     assert SECRET not in written
     assert "sk-" not in written
     assert (log.written, log.dropped) == (3, 0)
+
+
+async def test_what_failed_at_a_model_tells_how_it_came_there(tmp_path: Path) -> None:
+    """A start that fails is a wait, and a miss as its reply's Cache-Status says; of a batch it has a line too."""
+    refusing = FakeEngine((BadJob("too long", "prompt"),))
+    async with house({"a": FakeEngine(failures=99), "b": refusing}) as built:
+        log = built.telemetry.access
+        log.file = tmp_path / "log"
+        front = Front((OpenAISurface(),), {}, built.pipeline, Gatekeeper([]), built.telemetry)
+        reply = await front.serve(Call("POST", "/v1/chat/completions", {}, body("a"), "127.0.0.1"))
+        assert reply.headers["Cache-Status"].startswith("warmgate; fwd=miss")
+        work = Work(lambda: built.pipeline, lambda _: Caller(scope=""))
+        batch = Batch(1, "b", "", "b", "generate", {}, None, "open", 2, 0, 0, 0.0, None)
+        for place, item in enumerate((b'"hello"', b'{"model": "other"}')):
+            assert isinstance(await work.do(batch, Item(1, place, item), 0), Ended)
+        await log.write()
+
+    failed, bad, refused = lines(log.file)
+    assert (failed["model"], failed["cache"], failed["status"], failed["service_s"]) == ("a", "miss", 503, 0.0)
+    assert failed["wait_s"] > 0
+    assert (bad["model"], bad["cache"], bad["status"]) == ("b", "miss", 400)
+    assert (refused["model"], refused["cache"], refused["status"], refused["service_s"]) == ("b", "none", 400, 0.0)
 
 
 async def test_what_the_wait_is_and_what_the_work(tmp_path: Path) -> None:

@@ -146,6 +146,23 @@ def test_files_that_the_settings_name_are_looked_at(tmp_path: Path, capsys: pyte
     assert len(told) == 4
 
 
+def test_what_would_be_refused_here_promises_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the machine cannot serve an edit no change of it takes effect, and none is said to."""
+    before, file = written(tmp_path / "before.yaml", 1, 1), tmp_path / "f.yaml"
+    text = FILE % (1, 2) + f"  b: {{task: embed, onnx: {{path: {tmp_path}/none}}}}\n"
+    file.write_text(text.replace("models: {a: {", "models:\n  a: {").replace("}}}\n", "}}\n", 1), encoding="utf-8")
+
+    status, output, errors = said(capsys, "check", str(file), "--against", str(before))
+
+    refused = "would be refused on this machine with the whole edit; what is in force would stay"
+    assert output.splitlines()[1:] == [
+        f"against {before}:",
+        f"  models.a.pool.max: 1 → 2: {refused}",
+        f"  models.b: added: {refused}",
+    ]
+    assert (status, errors.count("cannot be served on this machine")) == (0, 1)
+
+
 def test_a_gateway_that_serves_the_file_is_asked_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where a gateway answers that was started from the same file, the check tells what the edit changes in it."""
     before = written(tmp_path / "before.yaml", 1, 1)

@@ -4,6 +4,7 @@ What only waiting cures is tried later and costs nothing; a model that failed is
 """
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,9 +13,10 @@ import orjson
 from backends.contract import BackendError, BadJob, DeadlineExceeded, QueueFull, StartFailed, UpstreamFailed
 from gateway.batch import orders
 from gateway.batch.contract import Batch, Ended, Item
+from gateway.caching.cache_control import CacheStatus
 from gateway.errors import Draining, RateLimited, RequestRefused, Unauthorized, fault
 from gateway.pipeline import Pipeline
-from gateway.request import Caller, Directives
+from gateway.request import Caller, Directives, Request
 from gateway.surfaces.native import error_value
 
 _log = logging.getLogger(__name__)
@@ -34,8 +36,14 @@ class Later:
 class Work:
     """Asks the pipeline in the name of the batch's caller, as background work."""
 
-    def __init__(self, pipeline: Callable[[], Pipeline], caller_of: Callable[[str], Caller | None]) -> None:
+    def __init__(
+        self,
+        pipeline: Callable[[], Pipeline],
+        caller_of: Callable[[str], Caller | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Take what gives the pipeline of now, and the caller of a scope as the keys of now know it."""
+        self._clock = clock
         self._pipeline = pipeline
         self._caller_of = caller_of
 
@@ -44,12 +52,12 @@ class Work:
         caller = self._caller_of(batch.scope)
         if caller is None:
             gone = Unauthorized("the API key that sent this batch is not known any more")
+            self._pipeline().accounts.note_failed(batch.model, gone, status=fault(gone).status, total_s=0.0)
             return Ended(item.batch, item.place, "failed", failure(gone))
-        begun = False
+        begun, began, pipeline, request = False, self._clock(), self._pipeline(), None
         try:
             request, encoder = orders.request(batch.operation, batch.model, batch.parameters, item.body)
             request = replace(request, job=replace(request.job, background=True))
-            pipeline = self._pipeline()
             outcome = await pipeline.answer(request, caller, Directives())
             begun = True
             outcome = await pipeline.collect(outcome)
@@ -58,7 +66,15 @@ class Work:
         except Exception as error:  # noqa: BLE001 - whatever went wrong is the item's result, or a reason to wait
             if (later := _later(error, tries, begun=begun)) is not None:
                 return later
+            if not begun:  # one that had begun is settled, and noted there
+                went_on = None if request is None else _forwarded(pipeline, request, caller, error)
+                took_s, status = self._clock() - began, fault(error).status
+                pipeline.accounts.note_failed(batch.model, error, status=status, total_s=took_s, went_on=went_on)
             return Ended(item.batch, item.place, "failed", _told(error))
+
+
+def _forwarded(pipeline: Pipeline, request: Request, caller: Caller, error: Exception) -> CacheStatus | None:
+    return pipeline.forwarded(request, caller, Directives()) if isinstance(error, BackendError) else None
 
 
 def failure(error: Exception) -> bytes:

@@ -6,12 +6,14 @@ Knows no cache and no pool.
 import asyncio
 from collections.abc import Callable, Mapping
 
-from backends.contract import BackendError, Job
+from backends.contract import BackendError, Job, QueueFull, StartFailed
 from gateway.analyze import Features
+from gateway.caching.cache_control import CacheStatus
 from gateway.callers.limits import Limiter, Permit
 from gateway.counting.access_log import BROKEN_OFF, CLIENT_LEFT, AccessLog
 from gateway.counting.model_statistics import ModelStatistics
 from gateway.counting.telemetry import Telemetry
+from gateway.errors import RequestRefused
 from gateway.query import Outcome
 from gateway.request import Caller
 
@@ -51,6 +53,20 @@ class Accounts:
         permit.settle(0)
         if isinstance(error, BackendError):
             self._statistics.record(model, job, total_s=self._clock() - arrived, failed=True)
+
+    def note_failed(
+        self, model: str, error: Exception, *, status: int, total_s: float, went_on: CacheStatus | None = None
+    ) -> None:
+        """Have a request in the access log that has no outcome; `went_on` is how it came to a model, where it did."""
+        waited_s = total_s if isinstance(error, StartFailed | QueueFull) else 0.0
+        self.access.note(
+            model,
+            total_s=total_s,
+            cache="none" if went_on is None or not isinstance(error, BackendError) else went_on.label(),
+            status=status,
+            away_s=total_s if isinstance(error, RequestRefused) else waited_s,
+            wait_s=waited_s,
+        )
 
     def ended(self) -> None:
         """Note that a request looks for its answer no more."""

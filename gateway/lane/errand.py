@@ -156,7 +156,13 @@ class Errand:
             model, label = target.pool.model, target.status.label()
         except Exception as error:  # noqa: BLE001 - as in the front: whatever went wrong becomes one clear answer
             reply = front.failed(error, desk.surface, reply_id, self._group.caller, target.status)
-            front.note_failed(target.pool.model, reply.status, desk.clock() - self._arrived)
+            front.pipeline.accounts.note_failed(
+                target.pool.model,
+                error,
+                status=reply.status,
+                total_s=desk.clock() - self._arrived,
+                went_on=target.status,
+            )
         front.telemetry.answered(WIRE, model, reply.status, label, desk.clock() - self._arrived)
         return reply
 
