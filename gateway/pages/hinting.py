@@ -117,7 +117,8 @@ class Hinting:
         if not pool.max_replicas:
             return f"{model} is unloaded: load it first"
         if pool.failures and not any(replica.state is ReplicaState.READY for replica in pool.replicas):
-            return f"{model} does not start: {pool.last_failure}"
+            reason, _, _ = pool.last_failure.partition("\n")  # what it printed is in the log
+            return f"{model} does not start: {reason}"
         return None
 
 
