@@ -28,7 +28,7 @@ def verifier(infer, deadline_s: float = 5.0) -> PairVerifier:
     return PairVerifier("v1", infer, deadline_s=deadline_s)
 
 
-ASKED = meaning("asked", [7, 8, 9])
+ASKED, OTHER = meaning("asked", [7, 8, 9]), meaning("other", [7, 8])
 
 
 async def test_each_stored_text_gets_the_confidence_of_its_own_row():
@@ -63,6 +63,17 @@ async def test_a_text_without_token_vectors_has_no_confidence():
     assert await verifier(infer).verify(stored[0], stored) == [0.0, 0.0, 0.0]
 
 
+async def test_the_same_words_in_other_spaces_need_no_model():
+    """They serve at once; a text in other words beside them is judged as ever."""
+
+    async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        assert given[0].shape[0] == 1
+        return confidences(0.75)
+
+    asked = meaning("one  two", [7, 8])
+    assert await verifier(infer).verify(asked, [meaning("one two ", [7, 8]), meaning("one Two", [7, 8])]) == [1.0, 0.75]
+
+
 async def test_a_verifier_that_fails_or_is_slow_is_an_error_of_its_own():
     """The look-up is told that nothing can be told, whatever went wrong in the worker."""
 
@@ -75,7 +86,7 @@ async def test_a_verifier_that_fails_or_is_slow_is_an_error_of_its_own():
 
     for infer in (refuse, hang):
         with pytest.raises(VerifierError):
-            await verifier(infer, deadline_s=0.01).verify(ASKED, [ASKED])
+            await verifier(infer, deadline_s=0.01).verify(ASKED, [OTHER])
 
 
 @pytest.mark.parametrize("answer", [(), confidences(0.5, 0.5), confidences(1.5), confidences(float("nan"))])
@@ -86,7 +97,7 @@ async def test_an_answer_that_is_none_is_not_believed(answer):
         return answer
 
     with pytest.raises(VerifierError):
-        await verifier(infer).verify(ASKED, [ASKED])
+        await verifier(infer).verify(ASKED, [OTHER])
 
 
 def test_what_the_model_takes_has_one_width():
