@@ -71,3 +71,10 @@ def test_replicas_of_a_shift_are_up_when_it_begins() -> None:
     wall[0] = eight - 50.0
     (start,) = plan(0.0, [pool.snapshot(0.0)], None)
     assert isinstance(start, Start)
+
+
+def test_a_shift_shorter_than_a_start_keeps_what_came_up_for_it() -> None:
+    """From a start's time before it until its end the minimum holds, without a gap in between."""
+    short, midnight = (Shift(WEEKDAYS, 24 * 60 - 1, 24 * 60, 1),), at("2026-07-03T23:59:00") + 60
+    seen = [least_replicas(short, midnight - before_s, ahead_s=600.0) for before_s in (700, 659, 500, 300, 60, 1, 0)]
+    assert seen == [0, 1, 1, 1, 1, 1, 0]

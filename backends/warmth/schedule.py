@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 DAY_MIN = 24 * 60
+_MINUTE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Shift:
 def least_replicas(shifts: Sequence[Shift], wall_s: float, ahead_s: float = 0.0) -> int:
     """Return how many replicas run at least at a moment (Unix time); 0 outside of all shifts.
 
-    What is to be up when a shift begins starts `ahead_s` before.
+    What is to be up when a shift begins starts `ahead_s` before, and stays up until then: every minute on the way is
+    looked at, since a shift may be shorter than a start.
     """
-    return max((s.least for s in shifts if s.covers(wall_s) or (ahead_s > 0 and s.covers(wall_s + ahead_s))), default=0)
+    moments = [wall_s + each for each in range(0, int(ahead_s), _MINUTE_S)]
+    return max((s.least for s in shifts if any(map(s.covers, [*moments, wall_s + ahead_s]))), default=0)
