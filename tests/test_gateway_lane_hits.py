@@ -223,6 +223,14 @@ def test_what_an_upstream_says_of_an_end_user_goes_to_no_other() -> None:
     assert [b'"one"' in reply for reply, _ in replies] == [True, True, False, False, True, False]
 
 
+def test_the_bytes_of_an_upstream_go_to_no_other_writing() -> None:
+    """Who says more, or says it otherwise, gets the usual way's reply, though the lane knows the plain one."""
+    plain = json.dumps(chat(), separators=(",", ":"), sort_keys=True).encode()
+    others = [request(chat(user="one")), request(chat()), request(chat(metadata={"a": "b"}))]
+    asked = [((each,), 0.7) for each in (*[request(plain)] * 3, *others, *others, request(plain))]
+    assert both(asked, EchoEngine) > 0
+
+
 def test_requests_sent_ahead_keep_their_order() -> None:
     """Known and unknown ones in one piece, the last of them cut."""
     known, other = ASKED["openai"], request(chat("another"))

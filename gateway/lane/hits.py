@@ -72,9 +72,8 @@ class Hits:
         body = found.reply.body
         if entry is not None and type(body) is bytes and len(call.body) + len(body) <= _LONGEST_BYTES:
             # By its writing, since it may be asked for again in other bytes; by its own bytes once those come again.
-            writing = written(group.path, call.body)
-            if _is_upstream_s_own(outcome) and writing != written("", call.body):
-                writing = None  # what was left aside may show in the reply, which is for this client alone
+            # Where an upstream's bytes are kept, who asks otherwise may be told otherwise.
+            writing = None if _has_upstreams_bytes(outcome) else written(group.path, call.body)
             self._keep(group, writing or call.body, Seen(entry, found, self._clock()))
 
     def _prepared(self, group: Group, body: bytes, seen: Seen) -> Prepared | None:
@@ -152,7 +151,6 @@ class Hits:
             self._used_bytes -= gone.size
 
 
-def _is_upstream_s_own(outcome: Outcome) -> bool:
-    """Tell whether a reply from memory is in the bytes of an upstream, which was sent this request or its like."""
-    answer, verbatim = outcome.answer, outcome.job.verbatim
-    return answer is not None and verbatim is not None and answer.head.verbatim == verbatim.kind
+def _has_upstreams_bytes(outcome: Outcome) -> bool:
+    """Tell whether what is remembered has the bytes of an upstream, which some requests are told and others not."""
+    return outcome.answer is not None and bool(outcome.answer.head.verbatim)

@@ -11,6 +11,7 @@ from gateway.lane.asked import PATH
 _MAX_BYTES = 16 * 2**10
 # A float that is written so may have been a whole number of more digits than are read.
 _EXPONENT = b"e+"
+_MARK = b"\x00"
 _ASIDE = frozenset({"user", "metadata"})
 _BACKSLASH = b"\\\\"
 _QUOTE, _ESCAPED_QUOTE = b'"', b'\\"'
@@ -19,8 +20,9 @@ _QUOTE, _ESCAPED_QUOTE = b'"', b'\\"'
 def written(path: str, body: bytes) -> bytes | None:
     """Return a body in the writing of all that say the same on this path; None where that is not seen at a glance.
 
-    That is JSON with its names in order, and for OpenAI's chats without `user` and `metadata`: they are no part of any
-    answer or key. A body that names something twice has no writing (RFC 8259 §4 leaves open what it means).
+    No body is such a writing itself, which begins with a mark. What follows is JSON with its names in order, and for
+    OpenAI's chats without `user` and `metadata`: they are no part of any answer or key. A body that names something
+    twice has no writing (RFC 8259 §4 leaves open what it means).
     """
     try:
         fields = orjson.loads(body) if len(body) <= _MAX_BYTES else None
@@ -33,11 +35,11 @@ def written(path: str, body: bytes) -> bytes | None:
     if _BACKSLASH in body or _BACKSLASH in whole or _EXPONENT in whole or _quotes(body) != _quotes(whole):
         return None
     if path != PATH or _ASIDE.isdisjoint(fields):
-        return whole
+        return _MARK + whole
     user, metadata = fields.pop("user", None), fields.pop("metadata", None)
     if not isinstance(user, str | None) or not isinstance(metadata, dict | None):
         return None
-    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    return _MARK + orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
 
 
 def _quotes(written: bytes) -> int:
