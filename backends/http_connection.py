@@ -157,10 +157,7 @@ class Connection(asyncio.Protocol):
                 self._straight = None
             if self.diverted:
                 return b""
-        body = self._body
-        data = body[0] if len(body) == 1 else b"".join(body)
-        body.clear()
-        self._held_bytes = 0
+        data = self._taken()
         if self._paused:
             self._paused = False
             self.since_s = self._now()
@@ -265,11 +262,16 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter
         if waiter is None or waiter.done() or not self._body or self._paused or self._ended():
             return False
-        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
-        self._held_bytes = 0
-        self.diverted = not straight(data)
+        self.diverted = not straight(self._taken())
         return not self.diverted
+
+    def _taken(self) -> bytes:
+        """Take what has come of the body and was not read."""
+        body = self._body
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        self._held_bytes = 0
+        return data
 
     def _note(self, data: bytes) -> None:
         """Keep a reply's head for `_take_known`, where it is the whole of what came and says how long its body is."""
