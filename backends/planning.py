@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from backends.actions import Action, Demote, Refuse, Start, Stop, Wait, Wake
 from backends.devices.placing import NoPlace
-from backends.devices.room import DeviceRoom
+from backends.devices.room import DeviceRoom, device_bytes
 from backends.devices.shortage import is_shortage
 from backends.devices.view import Device, Held
 from backends.lowering import Descent, affordable, descents, surplus
@@ -209,9 +209,7 @@ class _Room:
                 return [Wake(pool.model, sleeper.name, want.why)]
             return [Start(pool.model, want.why, placed.devices if placed is not None else ())]
         missing = need - self._free - self._freeing
-        victims = self._victims(pool, missing) if want.urgent else []
-        self._freeing += sum(way.frees_bytes for way in victims)
-        self.lowered |= {way.replica.name for way in victims}
+        victims = self._lower(self._victims(pool, missing) if want.urgent else [])
         lowered: list[Action] = [
             way.action(f"{_mib(way.frees_bytes)} for {pool.model}, {self._why(way, pool)}", missing) for way in victims
         ]
@@ -233,18 +231,23 @@ class _Room:
             cleared = self._gpus.clear(pool, self._idle | over, [*order, *over], sleeper)
         if isinstance(cleared, NoPlace):
             return [Wait(pool.model, f"{none.why}, and nothing idle may be stopped for it")]
-        return [*self._lower(pool, cleared), Wait(pool.model, f"{none.why}, until what stops is gone")]
+        return [*self._for_devices(pool, cleared), Wait(pool.model, f"{none.why}, until what stops is gone")]
 
-    def _lower(self, pool: PoolSnapshot, ways: Sequence[Descent]) -> list[Action]:
-        """Send these down a level for a pool, and count what they give back."""
+    def _for_devices(self, pool: PoolSnapshot, ways: Sequence[Descent]) -> list[Action]:
+        """Send these down for a pool that lacks memory of devices."""
+        return [
+            way.action(f"GPU memory for {pool.model}, {self._why(way, pool)}", way.frees_device_bytes)
+            for way in self._lower(ways)
+        ]
+
+    def _lower(self, ways: Sequence[Descent]) -> Sequence[Descent]:
+        """Count these as sent down, and what they give back; nobody else gets to push them."""
         self._given += ways
         self.lowered |= {way.replica.name for way in ways}
         self._freeing += sum(way.frees_bytes for way in ways)
         self._idle = {name: left for name, left in self._idle.items() if name not in self.lowered}
         self._busy = [(pool, replica) for pool, replica in self._busy if replica.name not in self.lowered]
-        return [
-            way.action(f"GPU memory for {pool.model}, {self._why(way, pool)}", way.frees_device_bytes) for way in ways
-        ]
+        return ways
 
     def _order(self, wanting: PoolSnapshot) -> list[str]:
         """Name the idle replicas of others in the order in which they give way."""
@@ -269,7 +272,7 @@ class _Room:
         ways = [self._idle[name] for name in self._order(pool)[:1]]
         if not ways:
             return None
-        return [*self._lower(pool, [ways[0][0]]), wait]
+        return [*self._for_devices(pool, [ways[0][0]]), wait]
 
     def _never(self, pool: PoolSnapshot, budget: int) -> str | None:
         """Return why a first replica can never start, or None."""
@@ -306,12 +309,7 @@ class _Room:
                 continue
             chosen[replica.name] = whole = _end_of(pool, replica)
             missing -= whole.frees_bytes
-        if missing > 0:
-            return []
-        self._idle = {name: ways for name, ways in self._idle.items() if name not in chosen}
-        self._busy = [(pool, replica) for pool, replica in self._busy if replica.name not in chosen]
-        self._given += chosen.values()
-        return list(chosen.values())
+        return [] if missing > 0 else list(chosen.values())
 
     def _up_without(self, pool: PoolSnapshot, given: Sequence[Descent]) -> int:
         """Count the replicas of a pool that stay up; idle ones and busy ones may have been taken of it already."""
@@ -341,9 +339,7 @@ class _Room:
 
 
 def _end_of(pool: PoolSnapshot, replica: ReplicaSnapshot) -> Descent:
-    cost = pool.cost_at(Level.WARM)
-    on_devices = replica.device_bytes or (0 if cost is None else cost.device_bytes)
-    return Descent(pool, replica, Level.ABSENT, replica.memory_bytes, on_devices, pool.start_s)
+    return Descent(pool, replica, Level.ABSENT, replica.memory_bytes, device_bytes(pool, replica), pool.start_s)
 
 
 def _resident(name: str, way: Descent) -> Resident:

@@ -66,7 +66,7 @@ class DeviceRoom:
     def need_awake(self, pool: PoolSnapshot, sleeper: ReplicaSnapshot) -> Need | None:
         """Return what a sleeper needs beyond what it holds."""
         count = len(sleeper.devices)
-        more = max(0, _warm_bytes(pool) - _device_bytes(pool, sleeper))
+        more = max(0, _warm_bytes(pool) - device_bytes(pool, sleeper))
         return Need(count, _each(more, count)) if count else None
 
     def _of(self, replica: ReplicaSnapshot) -> list[Device]:
@@ -87,13 +87,13 @@ def _held(pool: PoolSnapshot, replica: ReplicaSnapshot, leaving: set[str]) -> He
     return Held(
         replica.name,
         replica.devices,
-        _each(_device_bytes(pool, replica), len(replica.devices)),
+        _each(device_bytes(pool, replica), len(replica.devices)),
         is_coming=replica.state is ReplicaState.STARTING,
         is_leaving=replica.state in _LEAVING or replica.name in leaving,
     )
 
 
-def _device_bytes(pool: PoolSnapshot, replica: ReplicaSnapshot) -> int:
+def device_bytes(pool: PoolSnapshot, replica: ReplicaSnapshot) -> int:
     """Return what a replica holds of its devices, as measured or else as expected of its level."""
     level = Level.ASLEEP if replica.state is ReplicaState.ASLEEP else Level.WARM
     cost = pool.cost_at(level)
