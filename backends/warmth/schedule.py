@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-DAY_MIN = 24 * 60
 _MINUTE_S = 60
 
 

@@ -132,11 +132,6 @@ def limits_of(name: str, settings: Settings) -> PoolLimits:
     )
 
 
-def versions_of(pools: Mapping[str, Pool]) -> dict[str, str]:
-    """Return what exactly answers for each model."""
-    return {name: pool.engine.version for name, pool in pools.items()}
-
-
 def _providers(gpus: Gpus) -> tuple[str, ...]:
     """Return the execution providers of our workers, best first; the runtime takes the first that works."""
     return ("CPUExecutionProvider",) if gpus == "none" else ("CUDAExecutionProvider", "CPUExecutionProvider")

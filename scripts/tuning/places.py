@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from scripts.tuning.policies import Ladders
-from scripts.tuning.replay import Accounts, Sizes, Tally
+from scripts.tuning.replay import Accounts, Sizes, Tally, unsized
 from scripts.tuning.traces import Trace
 
 FOREVER_S = math.inf
@@ -86,7 +86,7 @@ def replay_places(
     places: int,
     origin_s: float = 0.0,
     *,
-    sizes: Sizes = lambda _model, _level: 0,
+    sizes: Sizes = unsized,
     progress: Callable[[], object] = lambda: None,
 ) -> Accounts:
     """Replay the trace with so many places."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.warmth.ladder import Ladder, Level
+from backends.warmth.ladder import Level
 from scripts.tuning.policies import Ladders, Policy
 from scripts.tuning.traces import Array, Trace, in_order
 
@@ -13,6 +13,11 @@ DAY_S = 86_400.0
 
 Sizes = Callable[[str, Level], int]
 """Gives the bytes that a replica of a model holds on a level."""
+
+
+def unsized(_model: str, _level: Level) -> int:
+    """Stand for sizes that nobody asks about."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,7 @@ class Accounts:
 class Tally:
     """Adds up idle times, those that end before `origin_s` left out."""
 
-    def __init__(
-        self, trace: Trace, ladders: Ladders, origin_s: float, sizes: Sizes = lambda _model, _level: 0
-    ) -> None:
+    def __init__(self, trace: Trace, ladders: Ladders, origin_s: float, sizes: Sizes = unsized) -> None:
         self._days = int(np.ceil((trace.span_s - origin_s) / DAY_S)) or 1
         self._ladders = ladders
         self._origin_s = origin_s
@@ -90,7 +93,7 @@ def replay(
     policy: Policy,
     origin_s: float = 0.0,
     *,
-    sizes: Sizes = lambda _model, _level: 0,
+    sizes: Sizes = unsized,
     progress: Callable[[], object] = lambda: None,
 ) -> Accounts:
     """Replay the trace. What ends before `origin_s` is only learned from; no course is chosen with what follows it."""
@@ -108,21 +111,13 @@ def least(trace: Trace, ladders: Ladders, origin_s: float = 0.0) -> float:
     return foreseen(trace, ladders, origin_s).cost
 
 
-def foreseen(
-    trace: Trace, ladders: Ladders, origin_s: float = 0.0, sizes: Sizes = lambda _model, _level: 0
-) -> Accounts:
+def foreseen(trace: Trace, ladders: Ladders, origin_s: float = 0.0, sizes: Sizes = unsized) -> Accounts:
     """Return the accounts of whoever knows each idle time in advance, and stays on the one rung that is cheapest."""
     tally = Tally(trace, ladders, origin_s, sizes)
     for model, idle_s, ends_s in in_order(trace):
-        place = cheapest_rung(ladders(model), idle_s)
+        place = ladders(model).cheapest(idle_s)
         tally.add(model, ends_s, [(place, idle_s)], ladders(model).rungs[place].reach_s)
     return tally.accounts()
-
-
-def cheapest_rung(ladder: Ladder, idle_s: float) -> int:
-    """Return the place that an idle time of this length is cheapest on, where that is known in advance."""
-    costs = [rung.hold * idle_s + ladder.wait * rung.reach_s for rung in ladder.rungs]
-    return costs.index(min(costs))
 
 
 def judged(trace: Trace, origin_s: float) -> int:
