@@ -5,7 +5,6 @@ import os
 import shlex
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from backends.contract import Event, Finish, Job, Message, StartFailed, Task, Te
 from backends.forkserver.client import ForkServer
 from backends.sleeping import SleepFailed
 from tests import sleeping_server
+from tests.test_backends_command import started
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,16 +39,6 @@ def engine(forks: ForkServer, options: str = "", **more: Any) -> CommandEngine:
     """Make an engine that runs the server."""
     said = {"env": {}, "task": Task.CHAT, "sleep_level": 1} | more
     return CommandEngine(f"{SERVER} {options}", fork_server=forks, model="m", **said)
-
-
-@asynccontextmanager
-async def started(of: CommandEngine) -> AsyncIterator[CommandBackend]:
-    """Start a backend and close it."""
-    backend = await of.start()
-    try:
-        yield backend
-    finally:
-        await backend.close()
 
 
 async def ask(backend: CommandBackend) -> list[Event]:
