@@ -78,8 +78,11 @@ def cut(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Write a value into an error message, cut short."""
-    return cut(orjson.dumps(value).decode())
+    """Write a value into an error message, cut short; no JSON that orjson reads has a whole number beyond 64 bits."""
+    try:
+        return cut(orjson.dumps(value).decode())
+    except orjson.JSONEncodeError:
+        return cut(str(value))
 
 
 def refuse(name: str, value: object, allowed: str) -> InvalidRequest:
