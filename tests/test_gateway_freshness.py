@@ -110,11 +110,29 @@ def test_jitter_spreads():
             Directives(stale_while_revalidate_s=5, stale_if_error_s=6),
         ),
         ("max-age=99999999999999999999", Directives(max_age_s=10**10)),
+        ('max-stale=5, note="so, max-stale=9, so", x="', Directives(max_stale_s=5)),
     ],
 )
 def test_words_for_stale_answers(header, expected):
     """They are read; a number beyond all measure is a very long time."""
     assert parse(header) == expected
+
+
+def test_of_a_repeated_word_the_strictest_counts():
+    """In one line or in several, which are joined: the order does not matter, and a looser one takes nothing back."""
+    said = ["max-age=60", "max-age=5", "max-stale", "max-stale=7", "min-fresh=1", "min-fresh=9", "no-cache"]
+    said += ["stale-while-revalidate=30", "stale-while-revalidate=3", "stale-if-error=40", "stale-if-error=4"]
+    strictest = Directives(
+        no_cache=True,
+        max_age_s=5,
+        max_stale_s=7,
+        min_fresh_s=9,
+        stale_while_revalidate_s=3,
+        stale_if_error_s=4,
+    )
+    assert parse(", ".join(said)) == parse(",".join(reversed(said))) == strictest
+    with pytest.raises(InvalidRequest, match="max-age"):
+        parse("max-age=soon, max-age=5")
 
 
 @pytest.mark.parametrize("name", ["max-stale", "min-fresh", "stale-while-revalidate", "stale-if-error"])

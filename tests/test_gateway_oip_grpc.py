@@ -463,11 +463,14 @@ async def test_keys():
 
 
 async def test_a_cached_answer_says_so():
-    """What the caches did is in the metadata that follows the reply, and a client may ask to go by them."""
+    """What the caches did is in the metadata that follows the reply, and a client may ask to go by them.
+
+    It may say so among other words for them, each an item of its own.
+    """
     async with stub({"same": (Task.INFER, echo("INT32"))}) as calls:
         request = typed("INT32", [1], int_contents=[1])
         told = []
-        for metadata in ((), (), (("cache-control", "no-cache"),)):
+        for metadata in ((), (), (("cache-control", "no-cache"), ("cache-control", "max-age=100"))):
             call = calls.ModelInfer(request, metadata=metadata)
             await call
             told.append(dict(await call.trailing_metadata())["cache-status"])

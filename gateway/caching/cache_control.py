@@ -18,6 +18,9 @@ TAGS = "x-warmgate-tags"
 MOST_TAGS = 16
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 
+# A list's members; a comma within quotes parts none (RFC 9110 §5.6.4). A quote that nobody closes ends with the header.
+_MEMBER = re.compile(r'(?:[^",]++|"(?:[^"\\]|\\.)*+(?:"|\\?$))++')
+
 # More digits than any age has; a number that is longer counts as the greatest (RFC 9111 §1.2.2).
 _MOST_DIGITS = 10
 
@@ -33,19 +36,26 @@ def read(headers: Mapping[str, str]) -> Directives:
 
 
 def parse(header: str | None) -> Directives:
-    """Read a client's `Cache-Control`. Unknown directives are ignored, as the RFC asks; a bad number is refused."""
+    """Read a client's `Cache-Control`. Unknown directives are ignored, as the RFC asks; a bad number is refused.
+
+    Of a directive that is there more than once the strictest counts: RFC 9111 §4.2.1 lets a cache choose so.
+    """
     if header is None:
         return UNSAID
-    parts = dict(_split(part) for part in header.lower().split(","))
+    said: dict[str, list[str]] = {}
+    for part in _MEMBER.findall(header.lower()):
+        name, value = _split(part)
+        said.setdefault(name, []).append(value)
+    stale = [_number("max-stale", value) if value else math.inf for value in said.get("max-stale", ())]
     return Directives(
-        no_store="no-store" in parts,
-        no_cache="no-cache" in parts,
-        only_if_cached="only-if-cached" in parts,
-        max_age_s=_seconds(parts, "max-age"),
-        max_stale_s=math.inf if parts.get("max-stale") == "" else _seconds(parts, "max-stale"),
-        min_fresh_s=_seconds(parts, "min-fresh") or 0,
-        stale_while_revalidate_s=_seconds(parts, "stale-while-revalidate") or 0,
-        stale_if_error_s=_seconds(parts, "stale-if-error") or 0,
+        no_store="no-store" in said,
+        no_cache="no-cache" in said,
+        only_if_cached="only-if-cached" in said,
+        max_age_s=min(_seconds(said, "max-age"), default=None),
+        max_stale_s=min(stale, default=None),
+        min_fresh_s=max(_seconds(said, "min-fresh"), default=0),
+        stale_while_revalidate_s=min(_seconds(said, "stale-while-revalidate"), default=0),
+        stale_if_error_s=min(_seconds(said, "stale-if-error"), default=0),
     )
 
 
@@ -54,10 +64,11 @@ def _split(part: str) -> tuple[str, str]:
     return name.strip(), said.strip().strip('"')
 
 
-def _seconds(parts: Mapping[str, str], name: str) -> int | None:
-    said = parts.get(name)
-    if said is None:
-        return None
+def _seconds(said: Mapping[str, list[str]], name: str) -> list[int]:
+    return [_number(name, value) for value in said.get(name, ())]
+
+
+def _number(name: str, said: str) -> int:
     if not (said.isascii() and said.isdecimal()):
         raise InvalidRequest(f"Cache-Control: {name} must be a whole number of seconds, got '{cut(said)}'")
     return int(said) if len(said) <= _MOST_DIGITS else 10**_MOST_DIGITS

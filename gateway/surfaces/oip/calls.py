@@ -42,8 +42,15 @@ def read(kind: type[_M], data: bytes) -> _M:
 
 
 def metadata(context: Context) -> dict[str, str]:
-    """Return the call's metadata, which are its headers; those whose values are bytes are none of ours."""
-    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    """Return the call's metadata, which are its headers; those whose values are bytes are none of ours.
+
+    What is there more than once is joined, as the lines of a header are (RFC 9110 §5.3).
+    """
+    headers: dict[str, str] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def peer(context: Context) -> str | None:
