@@ -1,6 +1,7 @@
 """OpenAI's Responses: what they become as a chat, what is refused, and what an answer becomes as a response."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -9,9 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai._models import construct_type_unchecked
 from openai.lib.streaming.responses._responses import ResponseStreamState
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import (
+    Response,
+    ResponseError,
+    ResponseErrorEvent,
+    ResponseFailedEvent,
+    ResponseStreamEvent,
+)
+from pydantic import TypeAdapter
 
-from backends.contract import Event, Finish, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage, WorkerDied
+from backends.contract import (
+    BadJob,
+    Event,
+    Finish,
+    Logprobs,
+    QueueFull,
+    Reasoning,
+    Refusal,
+    StartFailed,
+    Text,
+    ToolCall,
+    Usage,
+    WorkerDied,
+)
 from gateway.answer import Answer, Head
 from gateway.errors import InvalidRequest, fault
 from gateway.surfaces.openai import OpenAISurface
@@ -19,6 +40,8 @@ from gateway.surfaces.responses import ResponsesSurface
 from gateway.surfaces.wire import Call
 
 SURFACE = ResponsesSurface()
+REPLY_ID = "0123456789abcdef01234567"
+FAILED = "response.failed"
 HEAD = Head("atlas", "v1", 1700000000.5)
 SPOKEN = Answer(HEAD, (Text("Par"), Text("is."), Usage(7, 2, 1, 1), Finish("stop")))
 TOKEN = {"token": "Par", "logprob": -0.5, "bytes": [80], "top_logprobs": []}
@@ -27,7 +50,7 @@ TOKEN = {"token": "Par", "logprob": -0.5, "bytes": [80], "top_logprobs": []}
 def decode(**fields: object):
     """Decode a request with these fields over a minimal one."""
     body = json.dumps({"model": "atlas", "input": "hello", **fields}).encode()
-    return SURFACE.decode(Call("POST", "/v1/responses", {}, body, None), "0123456789abcdef01234567")
+    return SURFACE.decode(Call("POST", "/v1/responses", {}, body, None), REPLY_ID)
 
 
 def whole(answer: Answer, **fields: object) -> Any:
@@ -38,7 +61,11 @@ def whole(answer: Answer, **fields: object) -> Any:
 def stream(answer: Answer, **fields: object) -> list[Any]:
     """Encode an answer as a stream, and parse its events."""
     frames = decode(stream=True, **fields)[1].frames
-    raw = frames.opening(HEAD) + b"".join(frames.frame(event) for event in answer.events) + frames.closing()
+    return parsed(frames.opening(HEAD) + b"".join(frames.frame(event) for event in answer.events) + frames.closing())
+
+
+def parsed(raw: bytes) -> list[Any]:
+    """Parse the events of a stream."""
     events = []
     for block in raw.decode().split("\n\n")[:-1]:
         named, data = block.split("\n")
@@ -270,10 +297,42 @@ def test_streamed_is_whole(pieces: list[Event], reason: str):
     assert texts == Response.construct(**together).output_text
 
 
-def test_an_error_in_the_stream_is_raised_by_the_client():
-    """It is an `error` event with what the client looks for."""
-    frame = SURFACE.failure_frame(fault(WorkerDied("gone")))
+def broken(events: tuple[Event, ...], error: Exception, **fields: object) -> list[Any]:
+    """Encode a stream that ends in an error after these events, and parse what it tells."""
+    frames = decode(stream=True, **fields)[1].frames
+    raw = frames.opening(HEAD) + b"".join(frames.frame(event) for event in events) if events else b""
+    return parsed(raw + SURFACE.failure_frame(replace(fault(error), request_id=REPLY_ID)))
 
-    named, data = frame.decode().strip().split("\n")
-    assert named == "event: error"
-    assert json.loads(data.removeprefix("data: "))["error"]["message"] == "gone"
+
+def test_an_error_in_the_stream_is_told_with_what_came_before_it():
+    """The `error` is what the client raises; the response that failed has the text so far, and the numbers go on."""
+    events = broken((Text("Par"),), WorkerDied("gone"))
+
+    error, failed = events[-2:]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert (error["type"], error["message"], error["error"]["message"]) == ("error", "gone", "gone")
+    assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
+    assert failed["response"]["error"] == {"code": "server_error", "message": "gone"}
+    (item,) = failed["response"]["output"]
+    assert (item["status"], item["content"][0]["text"]) == ("incomplete", "Par")
+    assert failed["response"]["id"] == events[0]["response"]["id"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (QueueFull("full", 1.0), "rate_limit_exceeded"),
+        (BadJob("no"), "invalid_prompt"),
+        (StartFailed("no"), "server_error"),
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"include": ["message.output_text.logprobs"]}])
+def test_an_error_before_the_first_event_is_a_response_that_failed(error: Exception, code: str, fields: dict[str, Any]):
+    """It begins as all do, so that readers know whose it is; the official client's types read each of its events."""
+    events = broken((), error, **fields)
+
+    assert [event["type"] for event in events] == ["response.created", "response.in_progress", "error", FAILED]
+    assert [event["sequence_number"] for event in events] == [0, 1, 2, 3]
+    last = TypeAdapter(ResponseFailedEvent).validate_python(events[-1]).response
+    assert (last.model, last.output, last.error) == ("atlas", [], ResponseError(code=code, message=str(error)))  # type: ignore[arg-type]
+    TypeAdapter(ResponseErrorEvent).validate_python(events[2])

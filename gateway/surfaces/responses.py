@@ -4,10 +4,9 @@ Knows no cache and no pool. What a chat cannot say is refused by name; fields th
 """
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import orjson
 
 from backends.contract import Job, Task
 from gateway.errors import Fault, InvalidRequest
@@ -17,7 +16,7 @@ from gateway.surfaces import openai_fields as fields
 from gateway.surfaces.openai import error_of
 from gateway.surfaces.openai_chat import asked_of, read_messages
 from gateway.surfaces.responses_input import messages_of
-from gateway.surfaces.responses_reply import ResponseEncoder, Wishes
+from gateway.surfaces.responses_reply import ResponseEncoder, ResponseFrames, Wishes
 from gateway.surfaces.roles import CHAT, RESPONSES, outside_key
 from gateway.surfaces.wire import Call, Encoder, Failure
 
@@ -44,7 +43,7 @@ _LOGPROBS = "message.output_text.logprobs"
 _REMEMBERED_BODIES = 512
 _REMEMBERED_MAX_BYTES = 16 * 2**10
 
-_Decoded = tuple[Request, Callable[[str], Encoder]]
+_Decoded = tuple[Request, Callable[[str], ResponseEncoder]]
 
 
 class ResponsesSurface:
@@ -55,22 +54,25 @@ class ResponsesSurface:
 
     def __init__(self) -> None:
         self._read_small = functools.lru_cache(_REMEMBERED_BODIES)(_read)
+        # An error is told with what came before it; the frames of each stream that is open, by its reply's id.
+        self._open: weakref.WeakValueDictionary[str, ResponseFrames] = weakref.WeakValueDictionary()
 
     def decode(self, call: Call, reply_id: str) -> tuple[Request, Encoder]:
         """Read a request."""
         read = self._read_small if len(call.body) <= _REMEMBERED_MAX_BYTES else _read
-        request, encoder = read(call.body)
-        return request, encoder(reply_id)
+        request, encoder_for = read(call.body)
+        encoder = encoder_for(reply_id)
+        if encoder.numbered is not None:
+            self._open[reply_id] = encoder.numbered
+        return request, encoder
 
     def failure(self, fault: Fault) -> Failure:
         """Encode an error as a status and a body."""
         return Failure(fault.status, error_of(fault))
 
     def failure_frame(self, fault: Fault) -> bytes:
-        """Encode an error in the middle of a stream: the official client raises it, since it has a true `error`."""
-        told = {"code": fault.code, "message": fault.message, "param": fault.param}
-        error = {"type": "error", "sequence_number": 0, **told}  # which number is due is known to the frames alone
-        return b"event: error\ndata: " + orjson.dumps(error | orjson.loads(error_of(fault))) + b"\n\n"
+        """Encode an error in the middle of a stream, which is the one that the request's id names."""
+        return self._open[fault.request_id].failing(fault)
 
 
 def _read(raw: bytes) -> _Decoded:

@@ -3,6 +3,7 @@
 One state machine makes both: a whole reply is what the stream's last event tells.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,12 +11,15 @@ import orjson
 
 from backends.contract import Event, Finish, Logprobs, Reasoning, Refusal, Text, ToolCall, Usage
 from gateway.answer import Answer, Head
+from gateway.errors import Fault
 from gateway.surfaces.openai_chunks import PairedFrames
 from gateway.surfaces.responses_items import CallItem, Item, PartsItem, Tokens, Told
 from gateway.surfaces.wire import SSE, Frames, Whole
 
 # Why an answer is not whole, by the reason that it ended.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+# The codes that clients know for a response that failed, by status; all others are the server's.
+_CODES: Mapping[int, str] = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 # What the reply repeats of the request, and what it says where that said nothing.
 _REPEATED: Mapping[str, object] = {
     "instructions": None,
@@ -56,9 +60,11 @@ class ResponseEncoder:
     def __init__(self, wishes: Wishes, reply_id: str) -> None:
         self._progress = Progress(wishes.body, reply_id)
         self.frames: Frames | None = None
+        self.numbered: ResponseFrames | None = None
+        """The frames themselves, where `frames` holds a text back for its tokens' log probabilities."""
         if wishes.streamed:
-            events = ResponseFrames(self._progress)
-            self.frames = PairedFrames(events) if wishes.logprobs else events
+            self.numbered = ResponseFrames(self._progress)
+            self.frames = PairedFrames(self.numbered) if wishes.logprobs else self.numbered
 
     def whole(self, answer: Answer) -> Whole:
         """Encode a complete answer as one body."""
@@ -97,6 +103,17 @@ class ResponseFrames:
         """Close what is open, and tell the whole response."""
         return self._written(self._progress.end())
 
+    def failing(self, fault: Fault) -> bytes:
+        """Tell of an error, and the response as far as it came.
+
+        The official client raises the `error`, since it has a true field of that name; others read what comes last.
+        """
+        progress = self._progress
+        begun = [] if progress.response else progress.begin(Head(progress.asked_model, "", time.time()))
+        told = {"code": fault.code, "message": fault.message, "param": fault.param}
+        error = {"type": "error", **told, "error": {**told, "type": fault.kind}}
+        return self._written([*begun, error, *progress.fail(fault)])
+
     def _written(self, events: Sequence[Told]) -> bytes:
         lines = []
         for event in events:
@@ -111,6 +128,7 @@ class Progress:
 
     def __init__(self, asked: Mapping[str, Any], reply_id: str) -> None:
         self._asked = asked
+        self.asked_model = str(asked["model"])
         self._reply_id = reply_id
         self.response: dict[str, Any] = {}
         self._items: list[Item] = []
@@ -175,7 +193,7 @@ class Progress:
         """Close what is open, and tell the whole response."""
         why = _INCOMPLETE.get(self._reason)
         status = "incomplete" if why else "completed"
-        told = [*self._close_texts(status), *[event for call in self._calls.values() for event in call.close(status)]]
+        told = self._close(status)
         self.response |= {
             "status": status,
             "incomplete_details": {"reason": why} if why else None,
@@ -183,6 +201,13 @@ class Progress:
             "usage": None if self._usage is None else _usage(self._usage),
         }
         return [*told, {"type": f"response.{status}", "response": self.response}]
+
+    def fail(self, fault: Fault) -> list[Told]:
+        """Tell that the response ends in an error; what had come of it stands in it."""
+        self._close("incomplete")
+        error = {"code": _CODES.get(fault.status, "server_error"), "message": fault.message}
+        self.response |= {"status": "failed", "error": error, "output": [item.value() for item in self._items]}
+        return [{"type": "response.failed", "response": self.response}]
 
     def _call(self, event: ToolCall) -> list[Told]:
         told: list[Told] = []
@@ -194,6 +219,10 @@ class Progress:
             self._calls[event.place] = call
             told += call.open()
         return told + self._calls[event.place].add(event.arguments)
+
+    def _close(self, status: str) -> list[Told]:
+        """Close whatever is open."""
+        return [*self._close_texts(status), *[event for call in self._calls.values() for event in call.close(status)]]
 
     def _close_texts(self, status: str = "completed") -> list[Told]:
         item, self._texts = self._texts, None
