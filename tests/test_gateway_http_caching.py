@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from backends.contract import BadJob, Dispatched, Finish, Text, UpstreamFailed, Usage
+from cache.semantic.fixed import FixedThreshold
+from cache.semantic.lookup import SemanticCache
 from gateway.analyze import CachePolicy
 from gateway.caching.cache_control import parse
 from gateway.caching.identity import scoped
@@ -17,6 +19,7 @@ from gateway.query import Outcome
 from gateway.request import Caller, Directives, Limits
 from gateway.routes import Route, Routes
 from tests.fakes import FakeEngine
+from tests.test_gateway_neighbours import ALIKE, FIRST, VECTORS
 from tests.test_gateway_pipeline import ANYONE, House, ask, house, virtual
 
 
@@ -249,6 +252,46 @@ async def test_route_says_for_how_long_and_in_which_groups():
         entry = entry_of(built, made)
         assert entry.expires_at - entry.stored_at == 10
         assert set(entry.groups) == {"scope:key:one", "route:r", "model:a", "version:a-1", "tag:news", "tag:eu"}
+
+
+@virtual
+async def test_a_time_that_is_made_shorter_holds_for_what_was_kept_before():
+    """Of the time that an answer was kept for and the one that holds now the shorter counts; a longer one adds none."""
+    async with house({"a": FakeEngine()}, {"r": Route("r", ("a",), policy=CachePolicy(ttl_s=40))}) as built:
+
+        def edited(ttl_s: float) -> None:
+            built.routes["r"] = Route("r", ("a",), policy=CachePolicy(ttl_s=ttl_s))
+            keeping(built)
+
+        await built.get(ask(model="r"))
+        edited(10)
+        built.wall.advance(9)
+        assert (await built.get(ask(model="r"))).status.ttl_s == 1
+        built.wall.advance(2)
+        assert (await built.get(ask(model="r"), parse("max-stale"))).status.ttl_s == -1
+        with pytest.raises(NotCached):
+            await built.get(ask(model="r"), parse("only-if-cached"))
+        edited(1000)
+        assert (await built.get(ask(model="r"))).status.ttl_s == 29
+
+
+@virtual
+async def test_a_shorter_time_holds_for_what_is_found_by_meaning():
+    """It is gone when the answer would be, had it been kept under today's settings."""
+    async with house({"a": FakeEngine()}, {"r": Route("r", ("a",))}) as built:
+        built.semantic = SemanticCache(built.exact, trust=FixedThreshold(0.9), clock=built.wall)
+        built.vectors = VECTORS
+        built.pipeline = built.build()
+        await built.get(ask(FIRST, model="r"))
+        built.routes["r"] = Route("r", ("a",), policy=CachePolicy(ttl_s=10))
+        built.pipeline = built.build()
+        built.wall.advance(9)
+        assert (await built.get(ask(ALIKE, model="r"))).status.ttl_s == 1
+        built.wall.advance(2)
+        late = await built.get(ask(ALIKE, model="r"))
+        assert late.sought is not None
+        assert (late.status.hit, late.sought.found.reason) == (False, "gone")
+        await built.semantic.close()
 
 
 @virtual

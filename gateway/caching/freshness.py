@@ -3,10 +3,14 @@
 Sources: RFC 9111 §4.2 and §5.2.1, RFC 5861 for what may be stale while it is renewed, or where the model fails.
 """
 
+from dataclasses import replace
 from enum import Enum
 
 from cache.contract import Entry
 from gateway.request import UNSAID, Directives
+
+# Lives are differences of moments since 1970, which are rounded to less than a millionth of a second.
+_ROUNDING_S = 1e-3
 
 
 class Use(Enum):
@@ -40,6 +44,17 @@ def use_of(entry: Entry, now: float, directives: Directives, max_stale_s: float)
         if past_s < directives.stale_while_revalidate_s:
             return Use.SERVE if directives.only_if_cached else Use.RENEW
     return Use.SPARE if past_s < directives.stale_if_error_s else Use.NONE
+
+
+def shortened(entry: Entry, ttl_s: float, jitter: float) -> Entry:
+    """Return an entry as one that is fresh for `ttl_s` at most, less its jitter; most are, and returned as they are.
+
+    It was kept under settings that gave it longer, before an edit or by another gateway.
+    """
+    life_s = entry.fresh_until - entry.stored_at
+    if life_s <= ttl_s + _ROUNDING_S:
+        return entry
+    return replace(entry, expires_at=entry.expires_at - life_s + jittered(ttl_s, jitter, entry.key))
 
 
 def age_of(entry: Entry, now: float) -> int:

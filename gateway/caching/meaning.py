@@ -1,6 +1,7 @@
 """What requests mean: their texts become vectors, each once, within a budget of time. Knows no cache and no pool."""
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -97,6 +98,8 @@ class Meanings(Mapping[str, Meaning]):
         self.text = text
         self.budget_s = budget_s
         """How long it is looked for; then the request goes on without."""
+        self.ttl_s = math.inf
+        """How long after it was made an answer may be served for it."""
         self.question: Question | None = None
         """What others that mean the same wait for, while this request is in flight."""
         self._until = time.monotonic() + budget_s

@@ -22,7 +22,7 @@ from gateway.analyze import Features
 from gateway.answer import Answer, UnreadableAnswerError, pack, unpack
 from gateway.caching.cache_control import CacheStatus, Forward
 from gateway.caching.elsewhere import Elsewhere
-from gateway.caching.freshness import Use, age_of, jittered, use_of
+from gateway.caching.freshness import Use, age_of, jittered, shortened, use_of
 from gateway.caching.identity import PARTITION_EPOCH, compatibility, scoped
 from gateway.caching.meaning import EMBEDDING_TROUBLES, NO_MEANINGS, Embedder, Embeddings, Meanings
 from gateway.caching.neighbours import Neighbours
@@ -137,7 +137,8 @@ class Recall:
             entry = self._exact.peek(key) or await self._exact.get(key)
             if entry is None:
                 continue
-            if (hit := self._hit(entry, directives, "exact")) is not None:
+            entry = self._shortened(entry, features)
+            if (hit := self._hit(entry, directives)) is not None:
                 return Found(hit)
             found = Found(None, "stale" if entry.fresh_until <= now else "request")
         return found
@@ -154,13 +155,13 @@ class Recall:
             read = await asyncio.gather(*[self._exact.get(keys[place]) for place in places])
             for place, entry in zip(places, read, strict=True):
                 entries[place] = entry
-        return [None if entry is None else self._hit(entry, directives, "exact") for entry in entries]
+        return [None if each is None else self._hit(self._shortened(each, features), directives) for each in entries]
 
     def in_memory(self, features: Features, directives: Directives, versions: Sequence[str]) -> Hit | None:
         """Return the answer to the same request if it is in memory; never waits."""
         for version in versions:
             entry = self._exact.peek(self.key(features, version))
-            if entry is not None and (hit := self._hit(entry, directives, "exact")) is not None:
+            if entry is not None and (hit := self._hit(self._shortened(entry, features), directives)) is not None:
                 return hit
         return None
 
@@ -175,13 +176,16 @@ class Recall:
         """Return the answer that another gateway is making, once it is made; None where it is to be made here."""
         assert self._elsewhere is not None, "`leads` comes first"
 
+        def hit(entry: Entry) -> Hit | None:
+            return self._hit(self._shortened(entry, features), directives)
+
         def fits(entry: Entry) -> bool:
-            return not self._exact.purges.is_dead(entry) and self._hit(entry, directives, "exact") is not None
+            return not self._exact.purges.is_dead(entry) and hit(entry) is not None
 
         keys = [self.key(features, version) for version in versions]
         entry = await self._elsewhere.ask(work, keys, fits, min(self._wait_s, within_s))
         if entry is not None and self._exact.adopt(entry):
-            return self._hit(entry, directives, "exact")
+            return hit(entry)
         # Who waited here for the same lease may have made it meanwhile.
         return self.in_memory(features, directives, versions)
 
@@ -196,7 +200,10 @@ class Recall:
         for version in versions:
             entry = await self._exact.get(self.key(features, version))
             now = self._clock()
-            if entry is not None and use_of(entry, now, directives, self._max_stale_s) is not Use.NONE:
+            if entry is None:
+                continue
+            entry = self._shortened(entry, features)
+            if use_of(entry, now, directives, self._max_stale_s) is not Use.NONE:
                 return self._served(entry, now, "stale-if-error")
         return None
 
@@ -216,6 +223,7 @@ class Recall:
         partitions = self.partitions(request, features.scope, self._embeddings.version, versions)
         namespace = f"{features.task}/{request.model}/{features.scope}"
         meanings = Meanings(namespace, request.asked, partitions, self._budget_s)
+        meanings.ttl_s = self._ttl_s(features, by_meaning=True)
         try:
             await meanings.arrive(self._embeddings)
         except TimeoutError:
@@ -231,7 +239,8 @@ class Recall:
 
         def objects(entry: Entry) -> Objection | None:
             assert entry.meaning is not None, "it was found by it"
-            judged = self._judged(entry, directives, "semantic", entry.meaning.text)
+            aged = shortened(entry, meanings.ttl_s, self._jitter)
+            judged = self._judged(aged, directives, "semantic", entry.meaning.text)
             if isinstance(judged, Hit):
                 taken[entry.key] = judged
                 return None
@@ -268,8 +277,7 @@ class Recall:
         now, keeping, head = self._clock(), features.keeping, answer.head
         meaning = meanings.get(head.version)
         coming = isinstance(meanings, Meanings) and meanings.is_coming
-        ttl_s = self._exact_ttl_s if keeping.ttl_s is None else keeping.ttl_s
-        ttl_s = ttl_s if meaning is None and not coming else min(ttl_s, self._semantic_ttl_s)
+        ttl_s = self._ttl_s(features, by_meaning=meaning is not None or coming)
         key = self.key(features, head.version)
         fresh_until = now + jittered(ttl_s, self._jitter, key)
         entry = Entry(
@@ -297,7 +305,16 @@ class Recall:
             self._exact.keep(told)
             self._semantic.add(told)
 
-    def _hit(self, entry: Entry, directives: Directives, detail: str) -> Hit | None:
+    def _ttl_s(self, features: Features, *, by_meaning: bool) -> float:
+        ttl_s = features.keeping.ttl_s
+        ttl_s = self._exact_ttl_s if ttl_s is None else ttl_s
+        return min(ttl_s, self._semantic_ttl_s) if by_meaning else ttl_s
+
+    def _shortened(self, entry: Entry, features: Features) -> Entry:
+        """Return an entry as it is to be judged: its time ends as if it had been kept under today's settings."""
+        return shortened(entry, self._ttl_s(features, by_meaning=entry.meaning is not None), self._jitter)
+
+    def _hit(self, entry: Entry, directives: Directives, detail: str = "exact") -> Hit | None:
         judged = self._judged(entry, directives, detail)
         return judged if isinstance(judged, Hit) else None
 
