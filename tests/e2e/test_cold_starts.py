@@ -15,9 +15,8 @@ STARTS_S = 6
 SLOW = f'  slow: {{task: chat, command: {{run: "{SERVER} --start-s {STARTS_S}"}}, pool: {{max: 1}}}}'
 LATER = f'  later: {{task: chat, command: {{run: "{SERVER} --start-s 1"}}, pool: {{max: 1, start_wait: 1s}}}}'
 # Fails well after its clients were told that they wait.
-FAILS = (
-    """  fails: {task: chat, command: {run: "sh -c 'sleep 3; echo no memory left; exit 3' {port}"}, pool: {max: 1}}"""
-)
+_FAILING = "sh -c 'sleep 3; echo no memory left; exit 3' {port}"
+FAILS = f'  fails: {{task: chat, command: {{run: "{_FAILING}"}}, pool: {{max: 1}}}}'
 NEXT = f'  next: {{task: chat, command: {{run: "{SERVER}"}}}}'
 ASKED = "who waits is told"
 
