@@ -1,10 +1,17 @@
-"""What a verifier's confidence is worth beside the strict guards."""
+"""What a verifier is asked, and what its confidence is worth beside the strict guards."""
+
+import struct
 
 import pytest
 
-from cache.semantic.judging import weigh_with_guards
+from cache.contract import Entry, Meaning
+from cache.semantic.counters import SemanticCounters
+from cache.semantic.evidence import Match
+from cache.semantic.fixed import FixedThreshold
+from cache.semantic.judging import Judge, nominate, weigh_with_guards
 
 ASKED = "What is the capital of France?"
+VECTOR = struct.pack("<2f", 0.6, 0.8)
 
 
 @pytest.mark.parametrize(
@@ -19,3 +26,35 @@ ASKED = "What is the capital of France?"
 def test_the_word_of_the_strict_guards_raises_a_confidence(stored, confidence, worth):
     """What the strict guards pass too is likelier right; their veto takes nothing away, and no doubt is made sure."""
     assert weigh_with_guards(confidence, stored, ASKED) == pytest.approx(worth)
+
+
+class Unsure:
+    """A verifier that is told of what it judges, and sure of nothing."""
+
+    version = "v1"
+
+    def __init__(self) -> None:
+        self.judged: list[str] = []
+
+    async def verify(self, asked: Meaning, stored: list[Meaning]) -> list[float]:
+        """Note what is asked."""
+        del asked
+        self.judged += [each.text for each in stored]
+        return [0.0] * len(stored)
+
+
+async def test_the_same_words_in_other_spaces_need_no_verifier():
+    """They serve at once; a text in other words is judged and counted, and so is one that is too long to compare."""
+    verifier, counters = Unsure(), SemanticCounters()
+    judge = Judge(FixedThreshold(0.9), verifier, counters)
+
+    async def serves(stored: str, asked: str, tokens: bytes = b"tokens") -> bool:
+        one, other = (Meaning(b"p", text, VECTOR, tokens) for text in (stored, asked))
+        entry = Entry(b"k", b"", 0.0, 1.0, one)
+        return isinstance(await judge.judge("n", other, nominate(other, [entry])), Match)
+
+    assert await serves(ASKED, "What is  the capital of France? ")
+    assert (verifier.judged, counters.verified) == ([], 0)
+    assert not await serves(ASKED, "Tell me the capital of France")
+    assert not await serves(ASKED, "What is  the capital of France? ", tokens=b"")
+    assert (verifier.judged, counters.verified) == ([ASKED, ASKED], 2)

@@ -63,17 +63,6 @@ async def test_a_text_without_token_vectors_has_no_confidence():
     assert await verifier(infer).verify(stored[0], stored) == [0.0, 0.0, 0.0]
 
 
-async def test_the_same_words_in_other_spaces_need_no_model():
-    """They serve at once; a text in other words beside them is judged as ever."""
-
-    async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        assert given[0].shape[0] == 1
-        return confidences(0.75)
-
-    asked = meaning("one  two", [7, 8])
-    assert await verifier(infer).verify(asked, [meaning("one two ", [7, 8]), meaning("one Two", [7, 8])]) == [1.0, 0.75]
-
-
 async def test_a_verifier_that_fails_or_is_slow_is_an_error_of_its_own():
     """The look-up is told that nothing can be told, whatever went wrong in the worker."""
 

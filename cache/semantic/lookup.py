@@ -9,12 +9,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from cache.contract import Entry, Meaning, Store
 from cache.semantic.airborne import Airborne, Question
 from cache.semantic.contract import Objects, Verifier
+from cache.semantic.counters import SemanticCounters
 from cache.semantic.evidence import Match, Miss
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.growing import Grower
@@ -36,17 +36,6 @@ _CANDIDATES = 4
 _ROWS_AT_ONCE = 1024
 # How often it is looked again where some that were found are gone: a purge may have ended the nearest thousand.
 _ROUNDS = 5
-
-
-@dataclass(slots=True)
-class SemanticCounters:
-    """What happened since the start. `gone`: found and no longer in the store; `refused`: vectors of no use."""
-
-    additions: int = 0
-    evictions: int = 0
-    gone: int = 0
-    refused: int = 0
-    generations: int = 0
 
 
 class SemanticCache:
@@ -71,7 +60,7 @@ class SemanticCache:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = SemanticCounters()
-        self.judge = Judge(trust or FixedThreshold(DEFAULT_THRESHOLD), verifier)
+        self.judge = Judge(trust or FixedThreshold(DEFAULT_THRESHOLD), verifier, self.counters)
         self.airborne = Airborne()
         self._store = store
         self._clock = clock

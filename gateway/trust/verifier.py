@@ -40,16 +40,10 @@ class PairVerifier:
     async def verify(self, asked: Meaning, stored: list[Meaning]) -> list[float]:
         """Return how likely it is that each stored answer serves; 0 where a text has no token vectors.
 
-        A text that differs in nothing but its spaces serves, without the model: what spaces may mean is for guards.
         Raises VerifierError where the model does not answer in time, or answers something else.
         """
-        at, confidences = list[int](), [0.0] * len(stored)
-        for place, meaning in enumerate(stored):
-            if can_compare(asked, meaning):
-                if meaning.text.split() == asked.text.split():
-                    confidences[place] = 1.0
-                else:
-                    at.append(place)
+        confidences = [0.0] * len(stored)
+        at = [place for place, meaning in enumerate(stored) if can_compare(asked, meaning)]
         if not at:
             return confidences
         try:

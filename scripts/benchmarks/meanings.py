@@ -1,13 +1,13 @@
 """Hits by meaning against the bare embedding of the same texts, through the same pool of the same gateway, in turns.
 
-Every request has a text that was never sent, since the vector of one that was is remembered: the same words with
-other spaces between them. So a hit by meaning costs an embedding, and all that is not the embedding is the gateway's.
+Every request is one of a few questions in other words than those it was asked in, which the verifier judges. Its text
+was never sent, since the vector of one that was is remembered: spaces between the words tell it from the others. So a
+hit by meaning costs an embedding, and all that is not the embedding is the gateway's and the verifier's.
 """
 
 import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 
 from scripts.benchmarks import load, serving
 from scripts.benchmarks.contests import GATEWAY, QUESTION, Bench, Contest
@@ -15,10 +15,22 @@ from scripts.benchmarks.load import Load, Post
 from scripts.benchmarks.programs import Served
 
 EMBEDDING = "the bare embedding"
-WORDS = ("Tell", "me", "the", "capital", "city", "of", "France", "please.")
+PLACES = ("France", "Italy", "Japan", "Egypt", "Peru", "Kenya", "Norway")
+WORDINGS = tuple(
+    tuple(wording.split())
+    for wording in (
+        "Tell me the capital of {}",
+        "Which city is the capital of {}?",
+        "Tell me the capital city of {} please.",
+        "Could you tell me what the capital of {} is?",
+        "Can you please tell me the capital of {}?",
+        "I would like to know the capital of {}.",
+    )
+)
 _MARK = "the question goes here"
 _EMBEDDINGS = "/v1/embeddings"
 _LOOKUPS = "warmgate_semantic_lookups_total"
+_EVENTS = "warmgate_cache_events_total"
 _WARM_UP_S = 1
 # Spaces between two words: so many texts that no run comes to their end.
 _MOST_SPACES = 8
@@ -26,34 +38,23 @@ _MOST_SPACES = 8
 
 def contests(bench: Bench, gateway: Served) -> list[Contest]:
     """Measure at 1 and at 32 in flight."""
-    serving.ask(gateway.url, serving.chat("atlas", QUESTION))
+    for place in PLACES:
+        serving.ask(gateway.url, serving.chat("atlas", QUESTION.replace("France", place)))
     hit, embedding = serving.chat("atlas", _MARK), _embedding()
     numbers = itertools.count(1)
-    probe = replace(hit, body=hit.body.replace(_MARK, in_other_spaces(next(numbers))))
-    status = serving.ask(gateway.url, probe).headers["cache-status"]
-    if "detail=semantic" not in status:
-        raise RuntimeError(f"expected a hit by meaning, got {status}")
-    before = _lookups(gateway)
+    before = _counted(gateway)
     ran = [_contest(bench, gateway, {GATEWAY: hit, EMBEDDING: embedding}, count, numbers) for count in (1, 32)]
-    hits, others = (after - former for after, former in zip(_lookups(gateway), before, strict=True))
-    if others or not hits:
-        raise RuntimeError(f"{others:.0f} of the look-ups were no hits, {hits:.0f} were")
+    hits, others, verified = (after - former for after, former in zip(_counted(gateway), before, strict=True))
+    if others or not hits or verified < hits:
+        raise RuntimeError(f"{hits:.0f} look-ups were hits, {others:.0f} were not; {verified:.0f} pairs were verified")
     return ran
 
 
-def _lookups(gateway: Served) -> tuple[float, float]:
-    """Return how many look-ups by meaning were hits, and how many were not."""
+def _counted(gateway: Served) -> tuple[float, float, float]:
+    """Return how many look-ups by meaning were hits, how many were not, and how many pairs the verifier judged."""
     hits = serving.metric(gateway.url, _LOOKUPS, result="hit")
-    return hits, serving.metric(gateway.url, _LOOKUPS) - hits
-
-
-def in_other_spaces(number: int) -> str:
-    """Return the question with spaces that spell the number."""
-    text = ""
-    for word in WORDS:
-        text += word + " " * (1 + number % _MOST_SPACES)
-        number //= _MOST_SPACES
-    return text.rstrip() if number == 0 else text
+    verified = serving.metric(gateway.url, _EVENTS, tier="semantic", event="verified")
+    return hits, serving.metric(gateway.url, _LOOKUPS) - hits, verified
 
 
 def _contest(
@@ -75,20 +76,35 @@ def _run(bench: Bench, gateway: Served, post: Post, seconds: int, *, connections
 
 def _varying(run: int) -> str:
     """Write what makes wrk send another text each time; each run has numbers of its own."""
-    words = ", ".join(f'"{word}"' for word in WORDS)
+    wordings = _lua_list(map(_lua_words, WORDINGS))
+    places = _lua_words(PLACES)
     return f"""
-local words, number, whole = {{{words}}}, {run} * 1000003, wrk.body
+local wordings, places, number, whole = {wordings}, {places}, {run} * 1000003, wrk.body
+local function next_of(left, count)
+  return math.floor(left / count), left % count + 1
+end
 request = function()
   number = number + 1
-  local left, text = number, {{}}
-  for place, word in ipairs(words) do
-    text[place] = word .. string.rep(" ", 1 + left % {_MOST_SPACES})
-    left = math.floor(left / {_MOST_SPACES})
+  local left, wording, place, spaces = number
+  left, wording = next_of(left, {len(WORDINGS)})
+  left, place = next_of(left, {len(PLACES)})
+  local text = {{}}
+  for at, word in ipairs(wordings[wording]) do
+    left, spaces = next_of(left, {_MOST_SPACES})
+    text[at] = word:gsub("{{}}", places[place]) .. string.rep(" ", spaces)
   end
   local body = string.gsub(whole, "{_MARK}", table.concat(text))
   return wrk.format(nil, nil, nil, body)
 end
 """
+
+
+def _lua_words(words: Iterable[str]) -> str:
+    return _lua_list(f'"{word}"' for word in words)
+
+
+def _lua_list(items: Iterable[str]) -> str:
+    return f"{{{', '.join(items)}}}"
 
 
 def _embedding() -> Post:

@@ -44,9 +44,10 @@ server:
 cache:
   directory: {directory}/cache
   exact: {{memory: 64MiB, disk: 256MiB, ttl: 1h}}
-  semantic: {{embedder: minilm, ttl: 1h, budget: 2s}}
+  semantic: {{embedder: minilm, verifier: verifier, ttl: 1h, budget: 2s}}
 models:
   minilm: {{task: embed, onnx: {{path: {models}/minilm}}, pool: {{min: 1, max: 1}}}}
+  verifier: {{task: infer, onnx: {{path: {models}/verifier}}, pool: {{min: 1, max: 1}}}}
   atlas: {{task: chat, onnx: {{path: {models}/atlas}}, pool: {{min: 1, max: 1}}}}
   intents: {{task: predict, onnx: {{path: {models}/intents}}, pool: {{keep_warm: 1s}}}}
 """
