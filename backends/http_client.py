@@ -31,6 +31,7 @@ class HttpClient:
         """Take the URL that the paths of requests are below of. Raises `BadUrl`."""
         self._url = _parsed(url)
         self.host = self._url.hostname or ""
+        self.where = self._url.netloc
         self._headers = dict(headers)
         self._kept = kept
         self._connect_timeout_s = connect_timeout_s

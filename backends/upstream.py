@@ -104,7 +104,7 @@ class HttpBackend:
     def __init__(self, client: HttpClient, wire: Wire, model_name: str, key: str | None) -> None:
         self._client = client
         self._wire = wire
-        self._where = f"upstream {client.host}"
+        self._where = f"upstream {client.where} (model {model_name})"
         self._model_name = model_name
         self._key = key
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
