@@ -387,12 +387,12 @@ async def test_closing_fails_running_jobs():
 
 
 async def test_an_upstream_that_is_not_there():
-    """A refused connection names the upstream."""
+    """A refused connection names the upstream, as its URL does, and the model there; no credentials of the URL."""
     async with TestServer(application()) as server:
-        url = str(server.make_url("/v1"))
+        url, where = str(server.make_url("/v1")).replace("//", "//user:secret@"), f"127.0.0.1:{server.port}"
     backend = await HttpEngine(url, "echo").start()
     try:
-        with pytest.raises(UpstreamFailed, match=r"upstream 127\.0\.0\.1 failed") as failed:
+        with pytest.raises(UpstreamFailed, match=rf"^upstream {where} \(model echo\) failed") as failed:
             await collect(backend, chat("hi"))
         assert failed.value.status is None
     finally:
