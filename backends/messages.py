@@ -90,12 +90,26 @@ def pong_frame() -> bytes:
     return encode({"kind": "pong"})
 
 
-def ready_frame(timings_s: Mapping[str, float], providers: Sequence[str], doubt: str = "") -> bytes:
+def ready_frame(
+    timings_s: Mapping[str, float],
+    providers: Sequence[str],
+    doubt: str = "",
+    *,
+    graph: str = "off",
+    shared_bytes: int = 0,
+) -> bytes:
     """Encode that a real inference has run, what took how long since the fork, and which providers are in use.
 
-    `doubt` says why the first inference failed, where that may be for the values that were made up for it.
+    `doubt` says why the first inference failed, where that may be for the values that were made up for it; `graph` what
+    became of the optimised graph, `shared_bytes` what was resident of mapped files when the session was built.
     """
-    return encode({"kind": "ready", "timings_s": dict(timings_s), "providers": list(providers), "doubt": doubt})
+    told = {"timings_s": dict(timings_s), "providers": list(providers), "doubt": doubt}
+    return encode({"kind": "ready", **told, "graph": graph, "shared_bytes": shared_bytes})
+
+
+def made_frame(outcome: str, why: str) -> bytes:
+    """Encode what came of the making of an optimised graph, and why it failed where it did."""
+    return encode({"kind": "made", "outcome": outcome, "why": why})
 
 
 def failed_frame(message: str) -> bytes:

@@ -4,11 +4,15 @@ import ctypes
 import os
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
+
+import onnxruntime as ort
 
 from backends import messages
 from backends.contract import Task
 from backends.devices.gpus import environment_for
-from backends.worker import loop, model
+from backends.worker import graphs, loop, model
 from backends.worker.generate import GenerationRunner
 from backends.worker.rows import RowRunner
 from backends.worker.spec import WorkerSpec
@@ -20,11 +24,14 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
     loop.limit_writes(connection)
     if spec.devices:  # read by the driver when the session first touches a device
         os.environ.update(environment_for(spec.devices))
+    if spec.makes_graph:
+        _make_graph(connection, spec)
+        return
     began = time.perf_counter()
     try:
         loaded = model.load(spec)
         runner = _runner(loaded)
-        loaded_at = time.perf_counter()
+        loaded_at, shared_bytes = time.perf_counter(), _shared_bytes()
         doubt = runner.warm()
         _give_back()
     except Exception as error:
@@ -32,8 +39,25 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
         raise
     ready_at = time.perf_counter()
     timings_s = {**loaded.timings_s, "warm": ready_at - loaded_at, "all": ready_at - began}
-    connection.sendall(messages.ready_frame(timings_s, loaded.session.get_providers(), doubt))
+    connection.sendall(
+        messages.ready_frame(
+            timings_s, loaded.session.get_providers(), doubt, graph=loaded.graph, shared_bytes=shared_bytes
+        )
+    )
     loop.serve(connection, runner)
+
+
+def _make_graph(connection: socket.socket, spec: WorkerSpec) -> None:
+    """Make the optimised graph of a model and tell what came of it; a full disk is told like all else."""
+    try:
+        outcome, why = graphs.make(spec, lambda: model.session_options(spec.threads), _check_of(spec)), ""
+    except graphs.LOAD_ERRORS as error:
+        outcome, why = "failed", str(error)
+    connection.sendall(messages.made_frame(outcome, why))
+
+
+def _check_of(spec: WorkerSpec) -> Callable[[ort.InferenceSession], str]:
+    return lambda session: _runner(model.around(spec, session)).warm()
 
 
 def _give_back() -> None:
@@ -41,6 +65,14 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def _shared_bytes() -> int:
+    """Return the resident bytes of mapped files: before the first inference, those of the libraries alone."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _runner(loaded: model.Model) -> GenerationRunner | RowRunner | TensorRunner:

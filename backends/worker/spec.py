@@ -11,10 +11,20 @@ from backends.manifest import Manifest, Prompt
 
 
 @dataclass(frozen=True, slots=True)
+class KeptGraphs:
+    """Where optimised graphs are kept, `limit_bytes` of them at most. `identity`: the model's version, the machine."""
+
+    directory: Path
+    identity: str
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """A model's directory and manifest (read once, by the gateway), threads for one operator, execution providers.
 
-    `devices` are the GPUs that it sees; empty: those of the fork server.
+    `devices` are the GPUs that it sees; empty: those of the fork server. `graphs`: where an optimised graph may be;
+    `makes_graph`: it makes that, and ends.
     """
 
     directory: Path
@@ -22,6 +32,8 @@ class WorkerSpec:
     threads: int = 1
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     devices: tuple[int, ...] = ()
+    graphs: KeptGraphs | None = None
+    makes_graph: bool = False
 
     def to_order(self) -> dict[str, Any]:
         """Return it as plain msgpack values."""
@@ -31,6 +43,8 @@ class WorkerSpec:
             "threads": self.threads,
             "providers": self.providers,
             "devices": self.devices,
+            "graphs": self.graphs and [os.fspath(self.graphs.directory), self.graphs.identity, self.graphs.limit_bytes],
+            "makes_graph": self.makes_graph,
         }
 
 
@@ -49,7 +63,12 @@ def read_order(order: Mapping[str, Any]) -> WorkerSpec:
         }
     )
     providers, devices = tuple(order["providers"]), tuple(order["devices"])
-    return WorkerSpec(Path(order["directory"]), manifest, order["threads"], providers, devices)
+    graphs = None
+    if order["graphs"] is not None:
+        directory, identity, limit_bytes = order["graphs"]
+        graphs = KeptGraphs(Path(directory), identity, limit_bytes)
+    makes = order["makes_graph"]
+    return WorkerSpec(Path(order["directory"]), manifest, order["threads"], providers, devices, graphs, makes)
 
 
 def _specs(found: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
