@@ -89,6 +89,9 @@ class ServerSettings(Section):
     max_body_bytes: Annotated[Size, size_from("1KiB")] = Field(
         default=32 * MIB, alias="max_body", description="The largest request body that is read."
     )
+    max_connections: Annotated[int, whole(1)] = Field(
+        default=4096, description="Clients that may be connected over HTTP at a time; who comes then is told 503."
+    )
     request_timeout_s: Annotated[Duration, duration_from("100ms")] = Field(
         default=600.0, alias="request_timeout", description="The longest that a request may take, its stream included."
     )

@@ -145,6 +145,14 @@ class Draining(RequestRefused):
     """The gateway is shutting down."""
 
 
+class Crowded(RequestRefused):
+    """As many clients are connected as `server.max_connections` allows."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """An error on its way to a wire. `retry` tells clients whether to try again; `retry_after_s` when.
@@ -194,6 +202,7 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     ModelCold: (503, "api_error", "model_starting", True),
     StartFailed: (503, "api_error", "start_failed", True),
     Draining: (503, "api_error", "draining", True),
+    Crowded: (503, "api_error", "too_many_connections", True),
     PurgeNotSaved: (503, "api_error", "purge_not_saved", True),
     DeadlineExceeded: (504, "api_error", "deadline_exceeded", False),
     NotCached: (504, "invalid_request_error", "not_cached", False),

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from gateway.building import certificates
 from gateway.building.faults import blamed_on
 from gateway.building.generation import Generation, Lasting
 from gateway.building.tls import Loaded, Tls, load
+from gateway.counting.telemetry import Reading
+from gateway.serving.entrance import places
 from gateway.serving.listener import Bound
 from gateway.serving.server import Server
 from gateway.surfaces.oip.grpc_server import GrpcServer
@@ -49,6 +51,7 @@ class Listeners:
         self._tls: Tls | None = None
         self._following: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        lasting.telemetry.read_from(self._readings)
         self.http_address = ("", 0)
         self.grpc_address: tuple[str, int] | None = None
 
@@ -79,7 +82,10 @@ class Listeners:
         """Let a generation answer from the next request on, where it wants to be reached and there alone."""
         assert self._server is not None, "`open` comes first"
         front, at, former = coming.front, opened.settings, self._settings
-        self._server.exchange(front.serve, front.refuse, at.max_body_bytes, coming.gatekeeper.identify, coming.lane)
+        admit, most = coming.gatekeeper.identify, self._places(at)
+        self._server.exchange(
+            front.serve, front.refuse, at.max_body_bytes, admit, lane=coming.lane, max_connections=most
+        )
         if opened.http is not None:
             self.http_address = self._server.take(opened.http)
         self._settings, self._tls = at, opened.tls
@@ -93,6 +99,24 @@ class Listeners:
             return
         leaving, self._grpc, self.grpc_address = self._grpc, opened.grpc, opened.grpc_address
         self._in_background(self._follow_up(leaving, opened.grpc, at.request_timeout_s))
+
+    def _places(self, at: ServerSettings) -> int:
+        """Return how many clients may be connected, and tell where that is fewer than the operator wants."""
+        most = places(at.max_connections)
+        if most < at.max_connections and (self._settings is None or self._settings != at):
+            _log.warning(
+                "server.max_connections: %d clients may be connected and not %d, since this process may not have more"
+                " files open (ulimit -Hn)", most, at.max_connections,
+            )  # fmt: skip
+        return most
+
+    def _readings(self) -> Iterable[Reading]:
+        connected, refused = (0, 0) if self._server is None else (self._server.connected, self._server.turned_away)
+        yield Reading("warmgate_connections", "Clients that are connected over HTTP.", (), (), connected)
+        yield Reading(
+            "warmgate_connections_refused", "Clients that came when there was no place for them.", (), (), refused,
+            counter=True,
+        )  # fmt: skip
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new requests and let those in progress end within the deadline."""

@@ -9,6 +9,8 @@ from gateway.surfaces.wire import Call, Reply
 
 Admit = Callable[[Mapping[str, str], str | None], object]
 
+MOST_CONNECTIONS = 4096
+
 
 def anybody(_headers: Mapping[str, str], _peer: str | None) -> None:
     """Let every client send as long a body as is read."""
@@ -41,3 +43,4 @@ class Rules:
     """Looks at a request's headers and its client's address before a long body is read; raises what refuses it."""
     lane: Lane | None = None
     """Knows requests by their bytes."""
+    max_connections: int = MOST_CONNECTIONS

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from gateway.lane.door import Door
 from gateway.lane.lane import Lane
 from gateway.serving.connection import Connection
+from gateway.serving.entrance import Entrance, TurnedAway
 from gateway.serving.listener import Bound, Listener
-from gateway.serving.rules import Admit, Rules, anybody
+from gateway.serving.rules import MOST_CONNECTIONS, Admit, Rules, anybody
 from gateway.surfaces.wire import Call, Reply
 
 _LOOK_S = 1.0
@@ -28,7 +29,10 @@ class Server:
     ) -> None:
         self._rules = Rules(serve, refuse, max_body_bytes, admit)
         self._connections: set[Connection] = set()
-        self._listener = Listener(self._connect)
+        self._turned_away: set[TurnedAway] = set()
+        self.turned_away = 0
+        """Clients that came when there was no place for them."""
+        self._listener = Listener(lambda: Entrance(self._enter))
         self._watch: asyncio.Task[None] | None = None
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
@@ -54,12 +58,19 @@ class Server:
         refuse: Callable[[Exception], Reply],
         max_body_bytes: int,
         admit: Admit = anybody,
+        *,
         lane: Lane | None = None,
+        max_connections: int = MOST_CONNECTIONS,
     ) -> None:
         """Answer with these from the next call on; the calls in progress end as they began."""
         rules = self._rules
         rules.serve, rules.refuse, rules.max_body_bytes, rules.admit = serve, refuse, max_body_bytes, admit
-        rules.lane = lane
+        rules.lane, rules.max_connections = lane, max_connections
+
+    @property
+    def connected(self) -> int:
+        """How many clients have a connection."""
+        return len(self._connections)
 
     async def drain(self, deadline_s: float) -> None:
         """Take no new calls, let those in progress end within the deadline, then refuse or cut off what is left."""
@@ -74,13 +85,18 @@ class Server:
         await self._idle(_END_DEADLINE_S)
         for connection in tuple(self._connections):
             connection.abort()
+        for client in tuple(self._turned_away):
+            client.abort()
 
     async def _idle(self, deadline_s: float) -> None:
         """Wait for the calls in progress, until the deadline."""
         if calls := [connection.task for connection in self._connections if connection.task is not None]:
             await asyncio.wait(calls, timeout=deadline_s)
 
-    def _connect(self) -> Door:
+    def _enter(self) -> Door | TurnedAway:
+        if len(self._connections) >= self._rules.max_connections:
+            self.turned_away += 1
+            return TurnedAway(self._rules, self._turned_away)
         return Door(self._rules, Connection(self._rules, self._connections))
 
     async def _look_after(self) -> None:

@@ -5,7 +5,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import grpc
@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from scripts.benchmarks.programs import free_port
 from tests.e2e.edits import ECHO, OTHER, Edited, editing
-from tests.e2e.program import DEADLINE_S, Stream, call, chat, chat_body, connect, text_of, until
+from tests.e2e.program import DEADLINE_S, Stream, call, chat, chat_body, connect, metric, text_of, until
 
 LONG = "slow " + "word " * 150
 
@@ -85,6 +85,31 @@ def test_bounds_count_on_kept_connections(edited: Edited) -> None:
         edited.edit(edited.text(ECHO))
     with closing(connect(edited.url)) as kept:
         assert ask(kept, body).status == 200
+
+
+def test_places_are_counted_from_now_on(edited: Edited) -> None:
+    """With fewer places those who are connected stay; who comes is told that all are taken, until there are more."""
+    body = chat_body("echo", "hello")
+    edited.edit(edited.text(ECHO))
+    with ExitStack() as stack:
+        kept = [stack.enter_context(closing(connect(edited.url))) for _ in range(3)]
+        assert [ask(each, body).status for each in kept] == [200] * 3
+        edited.edit(edited.text(ECHO, server="max_connections: 8"))  # there are five left to look at it
+
+        def one_more_comes() -> bool:
+            fresh = stack.enter_context(closing(connect(edited.url)))
+            kept.extend([fresh] if ask(fresh, body).status == 200 else ())
+            return len(kept) == 8
+
+        until(one_more_comes, "all places are taken")
+        assert call(edited.url, "GET", "/healthz").error["code"] == "too_many_connections"
+        for each in kept[3:]:
+            each.close()
+        until(lambda: call(edited.url, "GET", "/healthz").status == 200, "places are free")
+        until(lambda: metric(edited.url, "warmgate_connections") == 4, "their places are free, all but the asker's")
+        edited.edit(edited.text(ECHO))
+        assert [ask(each, body).status for each in kept[:3]] == [200] * 3
+    assert metric(edited.url, "warmgate_connections_refused_total") >= 1
 
 
 def test_listening_elsewhere(edited: Edited) -> None:
