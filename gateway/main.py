@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     other = check.add_mutually_exclusive_group()
     other.add_argument("--against", metavar="OTHER", help="tell what changes from this file to FILE")
     other.add_argument("--url", help="tell what FILE would change in the gateway at this URL, on this machine")
+    check.add_argument(
+        "--strict", action="store_true", help="end with status 2 where this machine cannot serve FILE as it is meant"
+    )
     commands.add_parser("schema", help="print the JSON Schema of config files, for editors")
     cache_commands.add_parser(commands, parse_duration)
     return parser
@@ -100,15 +103,20 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
     """Tell that the file is sound, and what it would change. Raises `ConfigError` where the other file is not."""
     from gateway.building.directories import doubts  # noqa: PLC0415 - a faulty config should be told of at once
 
-    sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, no faults\n")
-    doubted = tuple(doubts(settings))
-    for key, doubt in doubted:
-        where = f"{options.config}:{line_at(options.config, key)}"
-        sys.stderr.write(f"{where}: {dotted(key)}: {doubt}: cannot be served on this machine\n")
-    for key, caution in cautions(settings):
-        sys.stderr.write(f"{options.config}:{line_at(options.config, key)}: {dotted(key)}: {caution}\n")
+    doubted, warned = tuple(doubts(settings)), tuple(cautions(settings))
+    found = f"no faults in itself, but {len(doubted)} that this machine cannot serve" if doubted else "no faults"
+    sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, {found}\n")
+    ending = "cannot be served on this machine"
+    for key, words in (*[(key, f"{doubt}: {ending}") for key, doubt in doubted], *warned):
+        sys.stderr.write(f"{options.config}:{line_at(options.config, key)}: {dotted(key)}: {words}\n")
+    status = _compare(options, settings, [key for key, _ in doubted])
+    return _BAD_CONFIG if options.strict and (doubted or warned) else status
+
+
+def _compare(options: argparse.Namespace, settings: Settings, doubted: Sequence[tuple[str, ...]]) -> int:
+    """Tell what the file changes, where there is anything to compare it with. Raises `ConfigError`."""
     if options.against is not None:
-        _tell(options.against, difference(load(options.against, os.environ), settings), [key for key, _ in doubted])
+        _tell(options.against, difference(load(options.against, os.environ), settings), doubted)
         return 0
     url = options.url or _own_url(settings)
     if url is None:
@@ -122,7 +130,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
         return _CANNOT_ASK
     if options.url is not None or Path(running.file).resolve() == Path(options.config).resolve():
         changes = difference_of_plain(running.settings, plain(settings))
-        _tell(f"{url} (generation {running.generation})", changes, [key for key, _ in doubted])
+        _tell(f"{url} (generation {running.generation})", changes, doubted)
     return 0
 
 

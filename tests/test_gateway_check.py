@@ -106,6 +106,7 @@ def test_an_address_that_nobody_else_may_use_is_told_of(
     file.write_text(f"server: {{{server}}}\n{FILE.splitlines()[1] % 1}\n", encoding="utf-8")
     status, _, errors = said(capsys, "check", str(file), "--against", str(file))
     assert status == 0
+    assert said(capsys, "check", str(file), "--against", str(file), "--strict")[0] == (0 if key is None else 2)
     if key is None:
         assert errors == ""
     else:
@@ -136,7 +137,11 @@ def test_files_that_the_settings_name_are_looked_at(tmp_path: Path, capsys: pyte
 
     status, output, errors = said(capsys, "check", str(file))
 
-    assert (status, output) == (0, f"{file}: 4 models, 0 routes, no faults\n")
+    assert (status, output) == (
+        0,
+        f"{file}: 4 models, 0 routes, no faults in itself, but 4 that this machine cannot serve\n",
+    )
+    assert said(capsys, "check", str(file), "--strict") == (2, output, errors)
     end = "cannot be served on this machine"
     told = errors.splitlines()
     assert told[0] == f"{file}:1: server.tls: {tmp_path}/c.pem: no PEM file, it has no line '-----BEGIN …': {end}"
