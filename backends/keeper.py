@@ -50,6 +50,8 @@ class Keeper:
         """What idle times all models have in common."""
         self.ledgers = Ledgers()
         self.contest = Contest()
+        self.transient_bytes: Callable[[], int] = int
+        """Tells what of the host is held beside replicas, and free again soon."""
         self._pools: dict[str, Pool] = {}
         self._beside: set[Pool] = set()
         self._quiet: dict[Pool, float | None] = {}
@@ -87,12 +89,18 @@ class Keeper:
         self._budget_bytes = budget_bytes
         self.wake()
 
+    def room_bytes(self) -> float:
+        """Return the bytes of the host that nobody holds of what replicas may hold."""
+        if self._budget_bytes is None:
+            return math.inf
+        return self._budget_bytes - self._held(self._clock()) - self.transient_bytes()
+
     async def bring_up(self, pool: Pool, count: int, deadline_s: float) -> None:
         """Start replicas of a pool that is not yet in charge, beside the one that it replaces, until one is ready.
 
         Where the budget has no room for both, it returns at once. Raises `StartFailed`.
         """
-        room = math.inf if self._budget_bytes is None else self._budget_bytes - self._held(self._clock())
+        room = self.room_bytes()
         count = min(count, int(min(room // max(1, pool.costs.least_bytes), count)))
         if count < 1:
             log.info("%s: no room to start the new replicas beside the old ones", pool.model)
@@ -135,7 +143,7 @@ class Keeper:
         heard = self._heard(now)
         self.habits.forecast = self.contest.play(now, self._pools, heard, self._budget_bytes)
         pools = [pool.snapshot(now) for pool in heard]
-        leaving = _held_by(self._beside, now)
+        leaving = _held_by(self._beside, now) + self.transient_bytes()
         actions = (*self._shrink(now, pools), *self._plan(now, pools, leaving))
         self.ledgers.look(now, pools, {pool.model: pool.demand.met for pool in heard})
         self._next_retry = next_retry(now, pools)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from backends.contract import StartFailed, Task, TensorSpec
 from backends.forkserver.client import Child, ForkServer
-from backends.graphs import Graphs
 from backends.manifest import ManifestError, read_manifest
 from backends.model_files import ModelFiles, examine, missing_file, stamps_of, tasks_served
 from backends.onnx_worker import OnnxReplica
 from backends.tail import OutputTail
+from backends.warmers import Warmers
 from backends.worker.spec import WorkerSpec
 
 __all__ = ["SILENCE_S", "WORKER_BYTES", "OnnxEngine", "OnnxReplica", "missing_file", "tasks_served"]
@@ -39,10 +39,10 @@ class OnnxEngine:
         fork_server: ForkServer,
         silence_s: float,
         *,
-        graphs: Graphs | None = None,
+        warmers: Warmers | None = None,
     ) -> None:
         """Use `open`, which reads what is needed."""
-        self._graphs = graphs
+        self._warmers = warmers
         self._spec = spec
         self._files = files
         self._fork_server = fork_server
@@ -57,12 +57,12 @@ class OnnxEngine:
         threads: int,
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
         silence_s: float = SILENCE_S,
-        graphs: Graphs | None = None,
+        warmers: Warmers | None = None,
     ) -> "OnnxEngine":
         """Read and digest the model's files in a thread. Raises StartFailed, naming a file that is missing or wrong.
 
-        A worker that has work and sends nothing at all for `silence_s` is killed. `graphs`
-        keeps the graphs that the runtime has optimised.
+        A worker that has work and sends nothing at all for `silence_s` is killed. `warmers`
+        make its starts shorter.
         """
         try:
             manifest, files = await asyncio.to_thread(examine, path)
@@ -70,12 +70,12 @@ class OnnxEngine:
             raise StartFailed(f"{error.filename} does not exist; {_MADE_BY}") from error
         except (OSError, ManifestError) as error:
             raise StartFailed(str(error)) from error
-        return cls(WorkerSpec(path, manifest, threads, providers), files, fork_server, silence_s, graphs=graphs)
+        return cls(WorkerSpec(path, manifest, threads, providers), files, fork_server, silence_s, warmers=warmers)
 
     def on(self, devices: tuple[int, ...]) -> "OnnxEngine":
         """Return the engine whose workers see these GPUs and no others."""
         spec = replace(self._spec, devices=devices)
-        return OnnxEngine(spec, self._files, self._fork_server, self._silence_s, graphs=self._graphs)
+        return OnnxEngine(spec, self._files, self._fork_server, self._silence_s, warmers=self._warmers)
 
     @property
     def version(self) -> str:
@@ -125,8 +125,8 @@ class OnnxEngine:
         """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
         await self._check_unchanged()
         spec = self._spec
-        if self._graphs is not None:
-            spec = replace(spec, graphs=self._graphs.kept(self.version))
+        if self._warmers is not None:
+            spec = replace(spec, graphs=self._warmers.graphs.kept(self.version))
         try:
             child, ours, output = await self._fork(spec)
         except OSError as error:
@@ -137,8 +137,8 @@ class OnnxEngine:
         except BaseException:
             await replica.close()
             raise
-        if self._graphs is not None:
-            self._graphs.started(spec, replica.graph, replica.timings_s["session"])
+        if self._warmers is not None:
+            self._warmers.graphs.started(spec, replica.graph, replica.timings_s["session"])
         return replica
 
     async def _fork(self, spec: WorkerSpec) -> tuple[Child, socket.socket, OutputTail]:

@@ -134,6 +134,11 @@ class CacheSettings(Section):
     directory: FilePath = Field(
         default=Path("var/cache"), description="Where the cache and the learned costs keep their files."
     )
+    graphs_bytes: Annotated[Size, size_from("0B")] = Field(
+        default=4 * GIB,
+        alias="graphs",
+        description="Optimised graphs of models kept there, where starts gain from them; 0 keeps none.",
+    )
     exact: ExactSettings = Field(default=ExactSettings(), description="The cache of identical requests.")
     shared: SharedSettings | None = Field(
         default=None, description="The tier that several gateways share. Left out: off."

@@ -18,6 +18,7 @@ from backends.hints import Credits
 from backends.keeper import Keeper
 from backends.pool import Pool
 from backends.snapshot import ReplicaState
+from backends.warmers import Warmers
 from cache.flight import SingleFlight
 from config.settings import Settings
 from gateway import learned
@@ -63,6 +64,8 @@ class Gateway:
             credits=Credits(),
             config_state=config.state,
         )
+        self._warmers = Warmers.of(self._lasting.keeper.room_bytes)
+        self._lasting.keeper.transient_bytes = self._warmers.transient_bytes
         self._lasting.telemetry.read_from(self._readings)
         self._lasting.telemetry.read_from(config.readings)
         self.access_log = self._lasting.telemetry.access
@@ -102,6 +105,7 @@ class Gateway:
             if self._generation is not None:
                 await self._generation.pipeline.close()
             await self._lasting.flights.close()
+            await self._warmers.close()
             await self._lasting.keeper.close()
             await self._close_retiring()
             if self._generation is not None:
@@ -137,7 +141,15 @@ class Gateway:
             coming = generation_of(settings, Parts(forks, pools, caches, batches), self._lasting)
             opened = await self.listeners.open(settings.server, coming)
             undo.pop_all()
+            await self._keep_graphs(settings, forks)
             return coming, opened
+
+    async def _keep_graphs(self, settings: Settings, forks: ForkServer) -> None:
+        """Keep optimised graphs beside the cache, or none where nothing is remembered."""
+        gpus = [device.name for device in self._lasting.keeper.devices.seen]
+        directory = None if settings.cache is None else settings.cache.directory / "graphs"
+        limit = 0 if settings.cache is None else settings.cache.graphs_bytes
+        await self._warmers.graphs.use(directory, limit, forks, gpus)
 
     async def _use_gpus(self, settings: Settings, undo: AsyncExitStack) -> None:
         """Have the keeper look after the GPUs of these settings."""
@@ -158,7 +170,7 @@ class Gateway:
                     continue
                 _log.info("models.%s: its files have changed: its replicas are replaced", name)
             with blamed_on("models", name):
-                engine = await engine_of(name, model, forks, settings.devices.gpus)
+                engine = await engine_of(name, model, forks, settings.devices.gpus, self._warmers)
             pools[name] = pool_of(name, settings, engine, self._lasting.keeper, old)
             undo.push_async_callback(self._abandon, pools[name])
         return pools
@@ -280,6 +292,7 @@ class Gateway:
         yield from readings.of_pools(generation.parts.pools, time.monotonic())
         yield from readings.of_ledgers(self._lasting.keeper.ledgers, generation.parts.pools)
         yield from readings.of_contest(self._lasting.keeper.contest)
+        yield from readings.of_graphs(self._warmers.graphs)
         yield from readings.of_flights(self._lasting.flights)
         yield from readings.of_access_log(self.access_log)
         if generation.parts.caches is not None:

@@ -16,7 +16,7 @@ GRAPH, WEIGHTS = "graph.onnx", "graph.onnx.data"
 _SEAL = "seal.json"
 _FORMAT = "1"
 
-LEAST_SESSION_S = 0.02
+LEAST_SESSION_S = 0.01
 """A session that is built in less leaves nothing to gain."""
 
 _SAMPLES = 64

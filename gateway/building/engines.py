@@ -18,6 +18,7 @@ from backends.onnx import WORKER_BYTES, OnnxEngine
 from backends.pool import Pool, PoolLimits
 from backends.upstream import HttpEngine
 from backends.upstream_wire import OpenAIWire
+from backends.warmers import Warmers
 from backends.warmth.keeping import Keeping
 from backends.warmth.schedule import Shift
 from backends.wire import Wire
@@ -64,11 +65,15 @@ def _engine_part(model: ModelSettings) -> tuple[object, ...]:
     return (model.task, model.onnx, model.command, model.http)
 
 
-async def engine_of(name: str, model: ModelSettings, forks: ForkServer, gpus: Gpus) -> Engine:
+async def engine_of(
+    name: str, model: ModelSettings, forks: ForkServer, gpus: Gpus, warmers: Warmers | None = None
+) -> Engine:
     """Make a model's engine. Raises `StartFailed` where its files are missing, wrong or for another task."""
     if model.onnx is not None:
         onnx = model.onnx
-        engine = await OnnxEngine.open(onnx.path, forks, threads=onnx.threads, providers=_providers(gpus))
+        engine = await OnnxEngine.open(
+            onnx.path, forks, threads=onnx.threads, providers=_providers(gpus), warmers=warmers
+        )
         if (wrong := wrong_task(onnx.path, engine.tasks, Task(model.task))) is not None:
             raise StartFailed(wrong)
         return engine

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from backends.contest import Contest
 from backends.demand import FORECASTS
+from backends.graphs import Graphs
 from backends.ledger import Ledgers
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot, ReplicaState
@@ -71,6 +72,14 @@ def of_contest(contest: Contest) -> Iterable[Reading]:
     for name, seconds in zip(FORECASTS, contest.rivals.lost_s, strict=True):
         what = "Waiting that the choices of a forecast would have caused of late, on paper."
         yield Reading("warmgate_pool_forecast_lost_seconds", what, ("forecast",), (name,), seconds)
+
+
+def of_graphs(graphs: Graphs) -> Iterable[Reading]:
+    """Read what became of the optimised graphs on disk, at starts and when they were made."""
+    for outcome, count in graphs.outcomes.items():
+        what = "Optimised graphs, by what became of them at a start or when one was made."
+        yield Reading("warmgate_graphs", what, ("outcome",), (outcome.replace(" ", "_"),), count, counter=True)
+    yield Reading("warmgate_graph_bytes", "Bytes of the optimised graphs on disk.", (), (), graphs.held_bytes)
 
 
 def of_access_log(log: AccessLog) -> Iterable[Reading]:
