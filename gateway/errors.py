@@ -109,6 +109,10 @@ class UnknownBatch(RequestRefused):
     """No batch of the caller's has this id."""
 
 
+class UnknownNamespace(RequestRefused):
+    """Nothing was learned under this name."""
+
+
 class UnknownRequest(RequestRefused):
     """Nothing is known, or known any more, of a request with this id."""
 
@@ -182,6 +186,7 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     UnknownModel: (404, "invalid_request_error", "model_not_found", False),
     UnknownPath: (404, "invalid_request_error", "unknown_url", False),
     UnknownBatch: (404, "invalid_request_error", "batch_not_found", False),
+    UnknownNamespace: (404, "invalid_request_error", "namespace_not_found", False),
     UnknownRequest: (404, "invalid_request_error", "request_not_found", False),
     WrongMethod: (405, "invalid_request_error", "method_not_allowed", False),
     BodyTooSlow: (408, "invalid_request_error", "body_too_slow", False),

@@ -101,7 +101,8 @@ class Outcome:
 
     `lookup_s` is the time that the caches took. `permit` is settled where the answer is complete, else by who reads the
     outcome to its end. `job` is what was asked, at `arrived` (monotonic seconds). `spare` is served where the flight
-    fails before its answer has begun to go out. `sought` is what the search by meaning came to, where there was one.
+    fails before its answer has begun to go out. `sought` is what the search by meaning came to, where there was one;
+    `parts` are the fingerprints of its inputs, where each was looked for by itself.
     """
 
     head: Head
@@ -116,6 +117,7 @@ class Outcome:
     kept: Kept | None = None
     spare: Hit | None = None
     sought: Sought | None = None
+    parts: Sequence[bytes] = ()
 
 
 async def head_of(seat: Seat[Item]) -> Head:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from gateway.analyze import CachePolicy, analyze
 from gateway.answer import Answer, Head
 from gateway.caching.cache_control import CacheStatus
 from gateway.callers.limits import Limiter
-from gateway.errors import Forbidden, InvalidRequest, UnknownPath, UnknownRequest
+from gateway.errors import Forbidden, InvalidRequest, UnknownNamespace, UnknownPath, UnknownRequest
 from gateway.pages.trust_pages import TrustPages
 from gateway.query import Outcome, Sought
 from gateway.request import Caller, Directives, Request
@@ -65,10 +66,11 @@ class House:
     def __init__(self, trust: LiveTrust, recent: Recent) -> None:
         self.trust, self.recent = trust, recent
         self.forgotten: list[bytes] = []
-        self.pages = TrustPages((trust, recent), self._forget, lambda: 100.0)
+        self.pages = TrustPages(recent, trust, self._forget, lambda: 100.0)
 
-    async def _forget(self, key: bytes) -> None:
+    async def _forget(self, key: bytes) -> bool:
         self.forgotten.append(key)
+        return True
 
     async def get(self, path: str, query: str = "", peer: str = "127.0.0.1", **names: str) -> Any:
         """Read a page."""
@@ -170,9 +172,48 @@ def test_what_nobody_knows_is_not_found() -> None:
                 await house.feedback({"request_id": name, "wrong": True})
         with pytest.raises(UnknownRequest):
             await house.get("/admin/explain/{request}", request="nobody")
-        house.pages = TrustPages(None, house._forget)
-        with pytest.raises(UnknownPath):
+        house.pages = TrustPages(None, None, house._forget)
+        with pytest.raises(UnknownPath, match=r"cache\.semantic"):
             await house.get("/admin/cache/certificate")
+        with pytest.raises(UnknownPath, match="'cache'"):
+            await house.feedback({"request_id": "r1", "wrong": True})
+
+    asyncio.run(run())
+
+
+def test_the_exact_cache_alone_takes_feedback_and_explains() -> None:
+    """No section of meanings is needed; what is no hit is explained too, and a list's inputs are removed each."""
+
+    async def run() -> None:
+        recent, forgotten = Recent(clock=lambda: 7.0), list[bytes]()
+
+        async def forget(key: bytes) -> bool:
+            forgotten.append(key)
+            return True
+
+        table = TrustPages(recent, None, forget).table()
+
+        async def explained(name: str) -> Any:
+            call = Call("GET", "", {}, b"", "127.0.0.1", names={"request": name})
+            reply = await table["GET", "/admin/explain/{request}"](call)
+            assert isinstance(reply.body, bytes)
+            return orjson.loads(reply.body)
+
+        recent.note("miss", outcome(None, hit=False))
+        recent.note("hit", outcome(None))
+        recent.note("list", replace(outcome(None), parts=(b"a", b"b")))
+        recent.served_by_bytes = {"bytes": KEY}.get
+        told, hit = await explained("miss"), await explained("hit")
+        assert (told["at"], told["outcome"], told["cache_status"]) == (7.0, "miss", "warmgate; fwd=miss")
+        assert (told["model"], told["version"], told["reason"]) == ("m", "m-1", "unstated")
+        assert (told["candidates"], told["line"], told["asked"]) == ([], None, None)
+        assert hit["key"] == told["key"] is not None
+        assert (await explained("bytes"))["key"] == KEY.hex()
+        for name, count in (("hit", 1), ("list", 3), ("bytes", 4)):
+            body = orjson.dumps({"request_id": name, "wrong": True})
+            await table["POST", "/admin/cache/feedback"](Call("POST", "", {}, body, "127.0.0.1"))
+            assert len(forgotten) == count
+        assert forgotten[0].hex() == hit["key"]
 
     asyncio.run(run())
 
@@ -190,6 +231,8 @@ def test_certificates_are_of_all_namespaces_or_of_one() -> None:
         assert (told["target"], told["date"], told["judged_by"]) == (0.01, 100.0, "v1")
         (one,) = (await house.get("/admin/cache/certificate", "namespace=chat%2Fb%2F"))["namespaces"]
         assert (one["namespace"], one["upper_bound"], one["served"]["hits"]) == ("chat/b/", 1.0, 1)
+        with pytest.raises(UnknownNamespace, match="'chat/c/'; there are: 'chat/a/', 'chat/b/'"):
+            await house.get("/admin/cache/certificate", "namespace=chat%2Fc%2F")
         with pytest.raises(InvalidRequest):
             await house.get("/admin/cache/certificate", "name=x")
         with pytest.raises(Forbidden):
@@ -255,6 +298,8 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         for at in range(4):
             recent.note(f"r{at}", outcome(sought(SERVED)))
         assert [await recent.hit(f"r{at}") is not None for at in range(4)] == [False, False, True, True]
-        assert [recent.decision(f"r{at}") is not None for at in range(4)] == [False, False, True, True]
+        recent.note("list", replace(outcome(None), parts=(b"a", b"b")))
+        assert [await recent.hit(name) is not None for name in ("r3", "list")] == [False, True]
+        assert [recent.decision(f"r{at}") is not None for at in range(4)] == [False, False, False, True]
 
     asyncio.run(run())

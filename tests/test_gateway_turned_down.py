@@ -62,7 +62,9 @@ async def test_what_the_clients_words_turn_down_is_no_hit(words: str) -> None:
         recent.note("r1", asked)
         decided = recent.decision("r1")
         assert decided is not None
-        assert (decided.outcome, decided.candidates[0].decision) == ("request", asked.sought.found.best.decision)
+        assert decided.searched is not None
+        assert decided.status.label() == "request"
+        assert decided.searched.candidates[0].decision == asked.sought.found.best.decision
         assert await recent.hit("r1") is None
 
 

@@ -24,6 +24,7 @@ from gateway.caching.recall import Recall
 from gateway.counting.telemetry import Telemetry
 from gateway.front import Page
 from gateway.pages.cache_pages import CachePages
+from gateway.trust.recent import Recent
 from gateway.trust.verifier import CONFIDENCE, PairVerifier
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Caches:
     exact: ExactCache
     semantic: SemanticCache | None
     embedder_version: str | None
+    recent: Recent
     trusting: Trusting | None = None
     verifier_version: str | None = None
     claim: Claim | None = None
@@ -114,7 +116,15 @@ async def _open(
     same_shared = former is not None and same_disk and _same_shared(settings, former.settings)
     shared = former.shared if former is not None and same_shared else await _open_shared(settings, purges)
     opened = Caches(
-        settings, disk, shared, exact, None, embedder_version, verifier_version=verifier_version, claim=claim
+        settings,
+        disk,
+        shared,
+        exact,
+        None,
+        embedder_version,
+        Recent() if former is None else former.recent,
+        verifier_version=verifier_version,
+        claim=claim,
     )
     if settings.semantic is None:
         return opened
@@ -152,6 +162,7 @@ async def _with_semantic(opened: Caches, former: Caches | None) -> Caches:
 async def adjust(caches: Caches) -> None:
     """Bring the sizes and the threshold of what was taken over in line with the settings."""
     settings = caches.settings
+    caches.recent.journal = None if caches.trusting is None else caches.trusting.trust.journal
     await caches.exact.resize(settings.exact.memory_bytes)
     caches.exact.shared = caches.shared
     caches.exact.learn = None if caches.semantic is None else caches.semantic.add
@@ -196,14 +207,20 @@ def cache_table(caches: Caches | None) -> Mapping[tuple[str, str], Page]:
         told: dict[str, object] = {} if semantic is None else {"semantic": dataclasses.asdict(semantic.counters)}
         return told if shared is None else {**told, "shared": shared.stats()}
 
-    async def forget(key: bytes) -> None:
-        assert caches is not None, "hits come from caches"
-        await caches.exact.remove(key)
+    if caches is None:
+        return {**CachePages(None, more, clock=time.time).table(), **trust_table(None, None, _forget_nothing)}
+
+    async def forget(key: bytes) -> bool:
         if caches.semantic is not None:
             caches.semantic.remove(key)
+        return await caches.exact.purge_key(key)
 
-    pages = CachePages(None if caches is None else caches.exact, more, clock=time.time).table()
-    return {**pages, **trust_table(None if caches is None else caches.trusting, forget)}
+    pages = CachePages(caches.exact, more, clock=time.time).table()
+    return {**pages, **trust_table(caches.recent, caches.trusting, forget)}
+
+
+async def _forget_nothing(key: bytes) -> bool:
+    raise AssertionError(f"without caches nothing is served under {key.hex()}")
 
 
 def _purges(former: Caches | None) -> Purges:

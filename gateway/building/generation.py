@@ -135,8 +135,8 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
     }
     front = Front(surfaces, table, pipeline, gatekeeper, lasting.telemetry)
     front.on_next = hinting.next_of
-    if caches is not None and caches.trusting is not None:
-        front.on_outcome = caches.trusting.recent.note
+    if caches is not None:
+        front.on_outcome = caches.recent.note
     lane = _lane(settings, parts, lasting, routes=routes, front=front, surface=openai)
     return Generation(settings, parts, gatekeeper, catalog, pipeline, front, lane)
 
@@ -163,8 +163,7 @@ def _lane(
             statistics=statistics,
         )
         front.on_hit = hits.learn
-        if caches.trusting is not None:
-            caches.trusting.recent.served_by_bytes = hits.key_of
+        caches.recent.served_by_bytes = hits.key_of
     if others := {name: parts.pools[name] for name, model in settings.models.items() if model.onnx is None}:
         deadline_s = settings.server.request_timeout_s
         passage = Passage(surface, routes, others, front, statistics=statistics, deadline_s=deadline_s)

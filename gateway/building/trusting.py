@@ -29,11 +29,10 @@ _STEP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Trusting:
-    """What outlives a generation: what was learned of hits, and of which requests it is remembered what they got."""
+    """What outlives a generation: what was learned of hits."""
 
     directory: Path
     trust: LiveTrust
-    recent: Recent
     audits: AuditCounters
 
     def adopt(self, settings: SemanticSettings, version: str) -> None:
@@ -52,7 +51,7 @@ async def open_trust(directory: Path, settings: SemanticSettings, version: str, 
     journal = Journal(directory / _FILE)
     kept = await journal.open()
     trust = LiveTrust(policy_of(settings), version, journal, kept, budget=budget_of(settings.audit))
-    return Trusting(directory, trust, Recent(journal), AuditCounters())
+    return Trusting(directory, trust, AuditCounters())
 
 
 def policy_of(settings: SemanticSettings) -> Policy:
@@ -81,10 +80,10 @@ def auditor_of(
 
 
 def trust_table(
-    trusting: Trusting | None, forget: Callable[[bytes], Awaitable[None]]
+    recent: Recent | None, trusting: Trusting | None, forget: Callable[[bytes], Awaitable[bool]]
 ) -> Mapping[tuple[str, str], Page]:
-    """Return the operator's pages of what was learned of hits; without a semantic cache they say so."""
-    return TrustPages(None if trusting is None else (trusting.trust, trusting.recent), forget).table()
+    """Return the operator's pages of what was served and learned; where there are no caches they say so."""
+    return TrustPages(recent, None if trusting is None else trusting.trust, forget).table()
 
 
 def _comparison(settings: SemanticSettings, pools: Mapping[str, Pool], runner: Runner) -> Comparison:

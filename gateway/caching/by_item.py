@@ -74,9 +74,9 @@ class ByItem:
         missing = _missing(parts.keys, had.hits)
         looked_up = self._clock()
         if not missing:
-            return Answered(_outcome(query, *_all_had(parts, had), looked_up), 0, had.stale)
+            return Answered(_outcome(query, parts, *_all_had(parts, had), looked_up), 0, had.stale)
         if not had.found and (found := await self._recall.same(query.features, query.directives, query.versions)).hit:
-            return Answered(_outcome(query, found.hit.answer, found.hit.status, looked_up))
+            return Answered(_outcome(query, None, found.hit.answer, found.hit.status, looked_up))
         if query.directives.only_if_cached:
             raise NotCached("not every input is cached, and the request said 'only-if-cached'")
         try:
@@ -85,7 +85,7 @@ class ByItem:
             spare = await self._spare(query, parts, missing, had, error)
             if spare is None:
                 raise
-            return Answered(_outcome(query, *spare, looked_up))
+            return Answered(_outcome(query, parts, *spare, looked_up))
         status = CacheStatus(
             forward="partial" if had.found else "miss",
             collapsed=made.collapsed,
@@ -93,7 +93,9 @@ class ByItem:
             hits=had.found,
             items=len(parts.keys),
         )
-        return Answered(_outcome(query, _joined(query, parts, had, made), status, looked_up), _tokens(made), had.stale)
+        return Answered(
+            _outcome(query, parts, _joined(query, parts, had, made), status, looked_up), _tokens(made), had.stale
+        )
 
     def seat(self, query: Query, parts: Parted, places: Places, models: Sequence[str]) -> tuple[Seat[Item], Kept]:
         """Take part in the work on these inputs, or begin it."""
@@ -241,6 +243,7 @@ def _tokens(made: Made) -> int:
     )
 
 
-def _outcome(query: Query, answer: Answer, status: CacheStatus, looked_up: float) -> Outcome:
-    job, arrived = query.request.job, query.arrived
-    return Outcome(answer.head, status, looked_up - arrived, query.features, query.permit, job, arrived, answer=answer)
+def _outcome(query: Query, parts: Parted | None, answer: Answer, status: CacheStatus, looked_up: float) -> Outcome:
+    job, arrived, permit, fingerprints = query.request.job, query.arrived, query.permit, parts.keys if parts else ()
+    lookup_s, features = looked_up - arrived, query.features
+    return Outcome(answer.head, status, lookup_s, features, permit, job, arrived, answer=answer, parts=fingerprints)

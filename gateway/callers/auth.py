@@ -64,6 +64,11 @@ class Gatekeeper:
         if not self._callers:
             check_same_site(headers)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the keys."""
+        return tuple(caller.scope.removeprefix("key:") for _, caller in self._callers.values())
+
     def of_scope(self, scope: str) -> Caller | None:
         """Return the caller that has this scope now, for work that it left behind; None where its key is gone."""
         return self._scopes.get(scope)

@@ -112,7 +112,7 @@ OPERATIONS: Operations = {
     },
     "/admin/explain/{request}": {
         "get": operation(
-            "Tell why a recent request was served another wording's answer, or was not.",
+            "Tell what the caches did for a recent request, and why.",
             {**errors(WIRE), "200": answer(ANY_OBJECT, "All that was weighed.")},
             parameters=[in_path("request")],
             tag=_TAG,
@@ -120,9 +120,9 @@ OPERATIONS: Operations = {
     },
     "/admin/explain": {
         "post": operation(
-            "Tell what would be done with a request, without doing it.",
+            "Tell what would be done with a request, of the key that `scope` names or of none, without doing it.",
             {**errors(WIRE), "200": answer(ANY_OBJECT, "What would be done.")},
-            body=record({"path": WORDS, "body": ANY_OBJECT}),
+            body=asked({"path": WORDS, "body": ANY_OBJECT}, {"scope": TEXT}, closed=True),
             tag=_TAG,
         )
     },

@@ -17,7 +17,7 @@ from gateway.trust.explaining import in_full, weighed
 
 # Who asks why has more time than a request.
 _PATIENCE_S = 1.0
-_OPERATOR = Caller(scope="")
+OPERATOR = Caller(scope="")
 
 
 class Explainer:
@@ -41,12 +41,16 @@ class Explainer:
         self._clock = clock
 
     async def explain(
-        self, request: Request, directives: Directives, preferences: Preferences = NO_PREFERENCES
+        self,
+        request: Request,
+        directives: Directives,
+        preferences: Preferences = NO_PREFERENCES,
+        caller: Caller = OPERATOR,
     ) -> dict[str, Any]:
-        """Return features, what the caches hold, and the plan, for a caller without a key."""
+        """Return features, what the caches hold for this caller, and the plan. Raises what the request would meet."""
         now = self._clock()
-        route = self._routes.resolve(request.model, _OPERATOR).preferring(preferences.route)
-        features = analyze(request, _OPERATOR, directives, route.policy, now + self._deadline_s)
+        route = self._routes.resolve(request.model, caller).preferring(preferences.route)
+        features = analyze(request, caller, directives, route.policy, now + self._deadline_s)
         targets = route.targets(features.fingerprint)
         served = (*targets, *route.fallback) if route.policy.fallback else targets
         unloaded = [model for model in (*route.candidates, *route.fallback) if self._catalog.unloaded(model)]

@@ -14,13 +14,14 @@ from gateway.callers import preferences
 from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog
 from gateway.counting.telemetry import Telemetry
-from gateway.errors import UnknownPath
-from gateway.fields import cut, parse_object, text
+from gateway.errors import InvalidRequest, UnknownPath
+from gateway.fields import cut, parse_object, refuse, said, text
 from gateway.front import Page
-from gateway.pages.explain import Explainer
+from gateway.pages.explain import OPERATOR, Explainer
 from gateway.pages.loopback import only_loopback
 from gateway.pages.pool_view import pools_view
 from gateway.paths import Paths
+from gateway.request import Caller
 from gateway.routes import Routes
 from gateway.surfaces import openai
 from gateway.surfaces.wire import JSON, Call, Reply, Surface
@@ -106,9 +107,12 @@ class Pages:
         return _json(self._config_state())
 
     async def _admin_explain(self, call: Call) -> Reply:
-        """Tell what would be done with `{path, body}`, without doing it."""
+        """Tell what would be done with `{path, body}`, for the key that `scope` names, without doing it."""
         only_loopback(call)
         question = parse_object(call.body)
+        unknown = next((name for name in question if name not in ("path", "body", "scope")), None)
+        if unknown is not None:
+            raise InvalidRequest(f"'{cut(unknown)}' is unknown here: give path, body and perhaps scope", unknown)
         path = text(question, "path")
         found = self._surfaces.find(path)
         if found is None:
@@ -117,7 +121,18 @@ class Pages:
         asked = dataclasses.replace(call, path=path, names=names, body=orjson.dumps(question.get("body")))
         request, _ = surface.decode(asked, reply_id="")
         directives, preferred = cache_control.read(call.headers), preferences.read(call.headers)
-        return _json(await self._explainer.explain(request, directives, preferred))
+        return _json(await self._explainer.explain(request, directives, preferred, self._caller(question)))
+
+    def _caller(self, question: Mapping[str, Any]) -> Caller:
+        """Return the caller of the key that is named; without a name one that has no key."""
+        name = said(question, "scope")
+        if not name:
+            return OPERATOR
+        caller = self._gatekeeper.of_scope(f"key:{name}")
+        if caller is None:
+            names = self._gatekeeper.names
+            raise refuse("scope", name, f"the name of a key: {', '.join(names)}" if names else "left out without keys")
+        return caller
 
 
 def _json(value: Any, status: int = 200) -> Reply:

@@ -96,6 +96,23 @@ def test_one_answer_is_purged_by_the_key_that_explain_tells(own: RunningGateway)
     assert [asked(own, text) for text in ("one", "two", "one")] == ["miss", "exact", "exact"]
 
 
+def test_a_wrong_answer_is_ended_by_feedback(own: RunningGateway) -> None:
+    """Exact answers need no section of meanings for it: of each repeat it is known what was served, and why."""
+    for repeats in (1, 4):  # of these the last is answered by its bytes alone
+        asked(own, "one")
+        for _ in range(repeats):
+            answered = chat(own.url, "echo", "one")
+            assert outcome_of(answered.headers["cache-status"]) == "exact"
+        request_id = answered.headers["x-request-id"]
+        explained = call(own.url, "GET", f"/admin/explain/{request_id}").json()
+        assert explained["outcome"] == "exact"
+        assert purge(own, key=explained["key"], dry_run=True)["entries"] == 1
+        told = call(own.url, "POST", "/admin/cache/feedback", {"request_id": request_id, "wrong": True})
+        assert told.json() == {"removed": "entry", "kept": True}
+        assert asked(own, "one") == "miss"
+        purge(own, all=True)
+
+
 def test_who_asks_after_a_purge_joins_nothing_that_began_before(own: RunningGateway) -> None:
     """A stream under way goes on for its reader, is not joined by who comes later, and leaves nothing in the caches."""
     question = "slow " + "word " * 30

@@ -57,6 +57,22 @@ def ask(gateway: RunningGateway, secret: str, text: str, **more: object) -> Answ
     return call(gateway.url, "POST", "/v1/chat/completions", body, Authorization=f"Bearer {secret}")
 
 
+def test_explain_tells_of_the_key_that_is_named(gateway: RunningGateway) -> None:
+    """What is cached for one key is told of that key alone; a name that there is not is refused by name."""
+    ask(gateway, OPEN, "explained")
+    question: dict[str, object] = {"path": "/v1/chat/completions", "body": chat_body("echo", "explained")}
+    found = {}
+    for scope in ("open", "alone", "", None):
+        explained = call(gateway.url, "POST", "/admin/explain", {**question, "scope": scope}).json()
+        found[scope] = explained["cache"]["exact"] is not None
+        assert explained["features"]["scope"] == (f"key:{scope}" if scope else "")
+    assert found == {"open": True, "alone": False, "": False, None: False}
+    unknown = call(gateway.url, "POST", "/admin/explain", {**question, "scope": "opne"})
+    assert unknown.status == 400
+    assert "'scope' must be the name of a key: open, few, wordy, alone, got" in unknown.body.decode()
+    assert call(gateway.url, "POST", "/admin/explain", {**question, "key": "open"}).status == 400
+
+
 def test_requests_per_minute(gateway: RunningGateway) -> None:
     """Each answer counts down; then a 429 in OpenAI's shape says when to come again, and another key is served."""
     left = [ask(gateway, SLOW, f"one of few {turn}").headers["x-ratelimit-remaining-requests"] for turn in range(2)]
