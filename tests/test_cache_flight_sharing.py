@@ -9,7 +9,7 @@ from backends.contract import Job, Task
 from backends.telling import Telling
 from backends.upstream_answers import StreamDecoder
 from cache.flight import SingleFlight
-from tests.test_cache_flight import KEY, Work, counting, drain, settle
+from tests.flight_work import KEY, Work, counting, drain, settle
 
 
 async def test_who_reads_nothing_holds_up_nobody():

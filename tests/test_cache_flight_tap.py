@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cache.flight import Seat, SingleFlight
 from tests.fakes import run_virtual
-from tests.test_cache_flight import KEY, Work, settle
+from tests.flight_work import KEY, Work, settle
 
 
 async def read(seat: Seat[int], into: list[int]) -> None:

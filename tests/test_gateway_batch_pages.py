@@ -4,113 +4,17 @@ import asyncio
 import hashlib
 import hmac
 import json
-import logging
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import boto3
-import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from moto.server import ThreadedMotoServer
 
-from backends.contract import BadJob, Finish, Task, Vectors
-from gateway.batch.contract import BatchPolicy
-from gateway.batch.ledger import Ledger
-from gateway.batch.pages import BatchPages
-from gateway.batch.service import Batches
-from gateway.callers.auth import Gatekeeper, Key
-from gateway.counting.telemetry import Telemetry
-from gateway.front import Front
-from gateway.surfaces.native import NativeSurface
-from gateway.surfaces.openai import OpenAISurface
-from gateway.surfaces.wire import Call, Reply
+from backends.contract import BadJob
+from gateway.callers.auth import Key
+from tests.batch_api import POLICY, api, until
 from tests.fakes import FakeEngine
-from tests.test_gateway_batch_outbound import AUTHORITY, serving
-from tests.test_gateway_pipeline import house
-
-POLICY = BatchPolicy(callback_secret=b"secret", allow_private=True)
-TASKS = {"a": Task.CHAT, "e": Task.EMBED, "i": Task.INFER}
-VECTORS = (Vectors(np.array([1, 2], dtype="<f4").tobytes(), (1, 2)), Finish("stop"))
-
-
-class Api:
-    """A front with the batch pages, called in the process."""
-
-    def __init__(self, front: Front, batches: Batches) -> None:
-        self.front = front
-        self.batches = batches
-
-    async def call(self, method: str, path: str, body: object = None, **headers: str) -> Reply:
-        """Make one call; a header's name has underscores for dashes."""
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        path, _, query = path.partition("?")
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.front.serve(Call(method, path, names, raw, "127.0.0.1", query))
-
-    async def order(
-        self, body: object = None, status: int = 202, headers: dict[str, str] | None = None, **fields: Any
-    ) -> Any:
-        """Order a batch."""
-        body = {"model": "a", "inputs": ["x"], **fields} if body is None else body
-        reply = await self.call("POST", "/api/v1/batch", body, **(headers or {}))
-        assert reply.status == status, reply.body
-        return json.loads(reply.body)
-
-    async def look(self, batch_id: str, query: str = "", **headers: str) -> Any:
-        """Look at a batch."""
-        reply = await self.call("GET", f"/api/v1/batch/{batch_id}{query}", **headers)
-        assert reply.status == 200, reply.body
-        return json.loads(reply.body)
-
-    async def ended(self, batch_id: str, query: str = "") -> Any:
-        """Wait until a batch has ended."""
-        while True:
-            found = await self.look(batch_id, query)
-            if found["status"] not in ("queued", "running"):
-                return found
-            await asyncio.sleep(0.005)
-
-
-async def until(look: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    while True:
-        if look():
-            return
-        await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def api(
-    directory: Path,
-    policy: BatchPolicy = POLICY,
-    keys: tuple[Key, ...] = (),
-    **engines: FakeEngine,
-) -> AsyncIterator[Api]:
-    """Serve the batch API over models that answer at once."""
-    known = {"a": FakeEngine(), "e": FakeEngine(VECTORS), "i": FakeEngine(), **engines}
-    async with house(known) as built:
-        gatekeeper = Gatekeeper(keys)
-        trust = ssl.create_default_context()
-        AUTHORITY.configure_trust(trust)
-        batches = Batches(directory, policy, pipeline=lambda: built.pipeline, caller_of=gatekeeper.of_scope, tls=trust)
-        await batches.open()
-        batches.start()
-
-        def task_of(name: str, caller: Any) -> Task:
-            return TASKS[built.pipeline._routes.resolve(name, caller).candidates[0]]
-
-        pages = BatchPages(batches, gatekeeper, task_of).table()
-        front = Front((OpenAISurface(), NativeSurface()), pages, built.pipeline, gatekeeper, Telemetry())
-        try:
-            yield Api(front, batches)
-        finally:
-            await batches.close(1.0)
 
 
 async def test_a_batch_from_order_to_results(tmp_path):
@@ -326,25 +230,6 @@ async def test_the_queue_is_bounded(tmp_path):
         await served.order(inputs=["x"] * 2)
 
 
-async def test_a_large_file_is_written_as_it_is_read(tmp_path):
-    """Lots of items go to the disk before the last are read; a bad line at the end leaves nothing of them."""
-    file = tmp_path / "inputs.jsonl"
-    lines = [json.dumps(f"text {number}") for number in range(3000)]
-    async with api(tmp_path / "queue", replace(POLICY, file_roots=(tmp_path,))) as served:
-        file.write_text("\n".join([*lines, "bad"]))
-        refused = await served.order(inputs=f"file://{file}", status=400)
-        assert "line 3001" in refused["error"]["message"]
-        file.write_text("\n".join([*lines, '""']))
-        refused = await served.order(inputs=f"file://{file}", status=400)
-        assert refused["error"]["param"] == "line 3001"
-        assert await items(served) == 0
-
-        file.write_text("\n".join(lines))
-        ended = await served.ended((await served.order(inputs=f"file://{file}"))["batch_id"], "?offset=2995")
-        assert (ended["total"], ended["done"]) == (3000, 3000)
-        assert [row["index"] for row in ended["results"]] == [2995, 2996, 2997, 2998, 2999]
-
-
 async def test_the_callback_arrives(tmp_path):
     """The receiver can tell by the signature who sent it; the batch shows that it was delivered."""
     got: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
@@ -367,62 +252,6 @@ async def test_the_callback_arrives(tmp_path):
         assert headers["Idempotency-Key"] == batch_id
         await until(lambda: served.batches.readings()[2].value == 1)
         assert (await served.look(batch_id))["callback"] == {"status": "delivered", "tries": 1, "trouble": None}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """Serve S3's API on this machine, with a bucket of inputs; return its URL."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-        client.create_bucket(Bucket="inputs")
-        client.put_object(Bucket="inputs", Key="a b/ü.jsonl", Body=b'"one"\n{"input": "two"}\n')
-        client.create_bucket(Bucket="private")
-        client.put_object(Bucket="private", Key="secret", Body=b"secret")
-        yield f"http://{host}:{port}"
-        client.close()
-    server.stop()
-
-
-async def test_inputs_come_from_s3(tmp_path, s3):
-    """The object's lines are the inputs."""
-    async with api(tmp_path, replace(POLICY, s3_endpoint=s3, s3_buckets=("inputs",))) as served:
-        accepted = await served.order(inputs="s3://inputs/a b/ü.jsonl")
-        ended = await served.ended(accepted["batch_id"])
-
-    assert (ended["status"], ended["done"]) == ("done", 2)
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("s3://inputs/none", "cannot be read"),
-        ("s3://private/secret", "batch.s3_buckets"),
-        ("s3://inputs", "is no 's3://bucket/key'"),
-        ("s3://inputs@private/secret", "is no 's3://bucket/key'"),
-    ],
-)
-async def test_other_objects_are_refused(tmp_path, s3, reference, message):
-    """The gateway's credentials open more than its clients may see."""
-    async with api(tmp_path, replace(POLICY, s3_endpoint=s3, s3_buckets=("inputs",))) as served:
-        refused = await served.order(inputs=reference, status=400)
-
-    assert message in refused["error"]["message"]
-
-
-async def test_a_large_object_is_refused_before_it_is_read(tmp_path, s3):
-    """Its size is known at once."""
-    policy = replace(POLICY, s3_endpoint=s3, s3_buckets=("inputs",), max_bytes=10)
-    async with api(tmp_path, policy) as served:
-        refused = await served.order(inputs="s3://inputs/a b/ü.jsonl", status=400)
-
-    assert "batch.max_bytes" in refused["error"]["message"]
 
 
 async def test_an_adjusted_policy_takes_effect(tmp_path):
@@ -450,50 +279,3 @@ async def test_what_is_never_done_is_ended_and_what_is_old_forgotten(tmp_path):
 
         assert found.status == 404
         assert (await served.call("GET", f"/api/v1/batch/{stuck}")).status == 404
-
-
-async def test_a_client_that_leaves_while_its_file_is_read_leaves_nothing(tmp_path):
-    """What was written of it is discarded; the room is free again."""
-    reading = asyncio.Event()
-
-    async def trickle(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"line\n" * 1000)
-        reading.set()
-        await asyncio.Event().wait()
-        return response
-
-    async with serving(trickle) as url, api(tmp_path) as served:
-        asking = asyncio.create_task(served.order(inputs=url))
-        await reading.wait()
-        while True:
-            if await items(served):
-                break
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-
-        assert await items(served) == 0
-
-
-async def test_inputs_come_over_https(tmp_path):
-    """The lines of the body are the inputs."""
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(text="one\ntwo\n")
-
-    async with serving(answer) as url, api(tmp_path) as served:
-        ended = await served.ended((await served.order(inputs=f"{url}/inputs.txt"))["batch_id"])
-
-    assert (ended["status"], ended["done"]) == ("done", 2)
-
-
-async def items(served: Api) -> int:
-    """Count the items in the queue, those of drafts too."""
-
-    def count(ledger: Ledger) -> int:
-        counted: int = ledger._db.execute("SELECT count(*) FROM item").fetchone()[0]
-        return counted
-
-    return await served.batches._desk.do(count)

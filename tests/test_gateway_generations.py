@@ -1,218 +1,64 @@
 """One set of settings after the other: what an edit takes over and ends, and that one which fails leaves no trace."""
 
 import asyncio
-import http.client
-import os
 import socket
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
-import psutil
 import pytest
-import trustme
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from backends.contract import StartFailed
-from config.load import parse
 from config.settings import Settings
-from gateway import app
-from gateway.app import Gateway
 from gateway.building import batches as building_batches
-from gateway.building import certificates
 from gateway.building.faults import CannotServe
-from gateway.building.reload import ConfigFile
-from tests.fakes import FakeEngine
-
-KEY_ENVIRON = {"KEY": "k"}
-
-
-class Engines:
-    """Makes the engines of the tests: fakes, by the model's name and the command that it runs."""
-
-    def __init__(self) -> None:
-        self.made: list[tuple[str, FakeEngine]] = []
-
-    async def __call__(self, name: str, model: Any, *_: object) -> FakeEngine:
-        """Make one; the command says how it behaves."""
-        run = model.command.run
-        if "missing" in run:
-            raise StartFailed(f"{run} does not exist")
-        start_s = 3600.0 if "slow" in run else 0.0
-        engine = FakeEngine(start_s=start_s, failures=99 if "fails" in run else 0, memory_bytes=2**20)
-        engine.version = run
-        self.made.append((name, engine))
-        return engine
-
-    def of(self, name: str) -> list[FakeEngine]:
-        """Return a model's engines, oldest first."""
-        return [engine for each, engine in self.made if each == name]
-
-
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
-    """Have no processes."""
-    made = Engines()
-    monkeypatch.setattr(app, "engine_of", made)
-    return made
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
-
-
-def settings(
-    directory: Path,
-    more: str = "",
-    *,
-    listen: str = "127.0.0.1:0",
-    server: str = "",
-    models: str = "",
-    cache: bool = True,
-) -> Settings:
-    """Read settings: a model that is always up, and whatever else is asked for."""
-    text = "\n".join(
-        [
-            f"server: {{listen: '{listen}'{server and ', '}{server}}}",
-            f"cache: {{directory: {directory / 'cache'}, exact: {{memory: 1MiB, disk: 1MiB}}}}" if cache else "",
-            "models:",
-            *([] if "  a:" in models else ["  a: {task: chat, command: {run: 'one {port}'}, pool: {min: 1}}"]),
-            models,
-            more,
-        ]
-    )
-    return parse(text, KEY_ENVIRON, source="f.yaml")
-
-
-@asynccontextmanager
-async def running(first: Settings) -> AsyncIterator[Gateway]:
-    """Run a gateway until its models are up, and end it; nothing may be left of it then."""
-    before = asyncio.all_tasks()
-    gateway = Gateway(ConfigFile(Path("f.yaml"), first, None))
-    try:
-        await gateway.apply(first)
-        await until(lambda: up(gateway, "a"))
-        yield gateway
-        await gateway.drain(0.0)
-    finally:
-        await gateway.close()
-    left = {task.get_name() for task in asyncio.all_tasks() - before if not _of_grpc(task)}
-    assert left == set()
-
-
-def _of_grpc(task: "asyncio.Task[Any]") -> bool:
-    """Tell the tasks that the library ends in its own time."""
-    return "_serve" in repr(task.get_coro()) or "grpc" in repr(task.get_coro())
-
-
-async def until(look: Any) -> None:
-    """Wait for a state."""
-    async with asyncio.timeout(90):
-        while not look():  # noqa: ASYNC110 - nobody tells of what is looked at here
-            await asyncio.sleep(0.005)
-
-
-def up(gateway: Gateway, model: str) -> bool:
-    """Tell whether a replica of the model is ready."""
-    return bool(gateway.generation.parts.pools[model].snapshot(0.0).ready)
-
-
-async def get(address: tuple[str, int], path: str = "/healthz") -> int:
-    """Ask over a connection of one's own; return the status."""
-
-    def ask() -> int:
-        connection = http.client.HTTPConnection(*address, timeout=90)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status
-        finally:
-            connection.close()
-
-    return await asyncio.to_thread(ask)
-
-
-async def live(address: tuple[str, int] | None, credentials: grpc.ChannelCredentials | None = None) -> bool:
-    """Ask gRPC's health service over a channel of one's own."""
-    assert address is not None
-    where = f"localhost:{address[1]}"
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channel = (
-        grpc.aio.insecure_channel(where, options)
-        if credentials is None
-        else grpc.aio.secure_channel(where, credentials, options)
-    )
-    async with channel:
-        found = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=90)
-        return bool(found.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def trace() -> tuple[set[int], set[str]]:
-    """Return what a gateway may leave behind: the ports listened at, and the names of tasks."""
-    own = psutil.Process(os.getpid())
-    ports = {each.laddr.port for each in own.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
-    return ports, {task.get_name() for task in asyncio.all_tasks() if not task.get_name().startswith("Task-")}
-
+from tests.generation_house import Engines, free_port, get, live, running, settings, trace, until, without_processes
 
 BATCH = "batch: {directory: %s}"
 NEW_MODEL = "  b: {task: chat, command: {run: 'two {port}'}, pool: {min: 1}}"
 CHANGED = "  a: {task: chat, command: {run: 'changed {port}'}, pool: {min: 1}}\n" + NEW_MODEL
 
 
-async def test_an_edit_that_fails_at_any_step_leaves_all_as_it_was(
-    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever step fails: it is blamed on its key, the former generation serves on, and nothing new is left."""
-    bad = tmp_path / "bad.pem"
+@pytest.fixture(name="engines")
+def _engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
+    return without_processes(monkeypatch)
+
+
+Step = tuple[str, Settings, str, str]
+"""What fails, the settings that make it fail, the key that is blamed, and a word of what is said."""
+
+
+def steps_that_fail(directory: Path, taken: str) -> list[Step]:
+    """Make the edits of which one step fails each; the address `taken` is somebody else's."""
+    bad = directory / "bad.pem"
     bad.write_text("nothing")
-    (tmp_path / "taken").write_text("a file")
-    batch = BATCH % (tmp_path / "batch")
-    moved = {"grpc": f"127.0.0.1:{free_port()}", "tls": f"{{certificate: {bad}, key: {bad}}}"}
+    (directory / "taken").write_text("a file")
+    batch, no_batch = BATCH % (directory / "batch"), BATCH % (directory / "taken")
+    free, tls = f"127.0.0.1:{free_port()}", f"{{certificate: {bad}, key: {bad}}}"
+    missing, fails = CHANGED.replace("two", "missing"), CHANGED.replace("changed", "fails")
+
+    def edit(more: str = "", models: str = CHANGED, **others: Any) -> Settings:
+        return settings(directory, more, models=models, **others)
+
+    grpc_taken, grpc_free = f"grpc: '{taken}'", f"grpc: '{free}'"
+    elsewhere = f"127.0.0.1:{free_port()}"
+    return [
+        ("an engine of a second model", edit(models=missing), "models.b", "missing"),
+        ("new replicas", edit(batch, fails, cache=False), "models.a", "cannot start"),
+        ("batches", edit(no_batch), "batch.directory", "taken"),
+        ("gRPC", edit(batch, server=grpc_taken), "server.grpc", "listen"),
+        ("gRPC, after HTTP", edit(listen=elsewhere, server=grpc_taken), "server.grpc", "Address already"),
+        ("TLS", edit(batch, server=f"{grpc_free}, tls: {tls}"), "server.tls", "bad.pem"),
+        ("HTTP", edit(batch, listen=taken, server=grpc_free, cache=False), "server.listen", "Address already"),
+    ]
+
+
+async def test_an_edit_that_fails_at_any_step_leaves_all_as_it_was(engines: Engines, tmp_path: Path) -> None:
+    """Whatever step fails: it is blamed on its key, the former generation serves on, and nothing new is left."""
+    first = settings(tmp_path, BATCH % (tmp_path / "old batch"), server="grpc: '127.0.0.1:0'")
     with socket.create_server(("127.0.0.1", 0)) as somebody:
-        taken = f"127.0.0.1:{somebody.getsockname()[1]}"
-        elsewhere = f"grpc: '{moved['grpc']}'"
-        steps: list[tuple[str, Settings, str, str]] = [
-            (
-                "an engine of a second model",
-                settings(tmp_path, models=CHANGED.replace("two", "missing")),
-                "models.b",
-                "missing",
-            ),
-            (
-                "new replicas",
-                settings(tmp_path, batch, models=CHANGED.replace("changed", "fails"), cache=False),
-                "models.a",
-                "cannot start",
-            ),
-            ("batches", settings(tmp_path, BATCH % (tmp_path / "taken"), models=CHANGED), "batch.directory", "taken"),
-            ("gRPC", settings(tmp_path, batch, models=CHANGED, server=f"grpc: '{taken}'"), "server.grpc", "listen"),
-            (
-                "gRPC, after HTTP",
-                settings(tmp_path, models=CHANGED, listen=f"127.0.0.1:{free_port()}", server=f"grpc: '{taken}'"),
-                "server.grpc",
-                "Address already",
-            ),
-            (
-                "TLS",
-                settings(tmp_path, batch, models=CHANGED, server=f"grpc: '{moved['grpc']}', tls: {moved['tls']}"),
-                "server.tls",
-                "bad.pem",
-            ),
-            (
-                "HTTP",
-                settings(tmp_path, batch, models=CHANGED, listen=taken, server=elsewhere, cache=False),
-                "server.listen",
-                "Address already",
-            ),
-        ]
-        first = settings(tmp_path, BATCH % (tmp_path / "old batch"), server="grpc: '127.0.0.1:0'")
+        steps = steps_that_fail(tmp_path, f"127.0.0.1:{somebody.getsockname()[1]}")
         async with running(first) as gateway:
-            before, books, found = gateway.generation, set(gateway._lasting.keeper._pools.values()), trace()
+            before, found = gateway.generation, trace()
+            books = set(gateway._lasting.keeper._pools.values())
             for step, coming, key, words in steps:
                 with pytest.raises(CannotServe, match=words) as caught:
                     await gateway.apply(coming)
@@ -222,12 +68,12 @@ async def test_an_edit_that_fails_at_any_step_leaves_all_as_it_was(
                 assert gateway.generation.pipeline.runner.versions(["a"]) == ["one {port}"]
                 assert set(gateway._lasting.keeper._pools.values()) == books, step
                 assert gateway._lasting.keeper._beside == set(), step
-                for name in ("a", "b"):
-                    for engine in engines.of(name)[1 if name == "a" else 0 :]:
-                        assert all(backend.closed for backend in engine.backends), step
+                for engine in (*engines.of("a")[1:], *engines.of("b")):
+                    assert all(backend.closed for backend in engine.backends), step
                 assert trace() == found, step
                 assert await get(gateway.listeners.http_address) == 200
                 assert await live(gateway.listeners.grpc_address)
+            batch = BATCH % (tmp_path / "batch")
             await gateway.apply(settings(tmp_path, batch, models=CHANGED, server="grpc: '127.0.0.1:0'"))
             assert gateway.generation is not before
 
@@ -343,64 +189,3 @@ async def test_a_closed_queue_is_not_opened_twice(
         gate.set()
         await again
         assert order == ["open", "closed", "open"]
-
-
-def write(authority: trustme.CA, directory: Path) -> str:
-    """Write a new certificate and its key; return the settings for them."""
-    issued = authority.issue_cert("localhost", "127.0.0.1")
-    (directory / "certificate.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    (directory / "key.pem").write_bytes(issued.private_key_pem.bytes())
-    return f"tls: {{certificate: {directory / 'certificate.pem'}, key: {directory / 'key.pem'}}}"
-
-
-async def serial(address: tuple[str, int]) -> str:
-    """Return what tells the certificate that a new connection gets."""
-    return await asyncio.to_thread(ssl.get_server_certificate, address)
-
-
-async def test_a_renewed_certificate_counts_without_an_edit(
-    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """New connections get what the files have now, over both wires; a bad pair is told of and changes nothing."""
-    monkeypatch.setattr(certificates, "LOOK_EVERY_S", 0.02)
-    caplog.set_level("INFO")
-    authority, stranger = trustme.CA(), trustme.CA()
-    root = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
-    server = write(authority, tmp_path) + ", grpc: '127.0.0.1:0'"
-    async with running(settings(tmp_path, server=server)) as gateway:
-        address = gateway.listeners.http_address
-        first = await serial(address)
-        assert await live(gateway.listeners.grpc_address, root)
-
-        (tmp_path / "certificate.pem").write_text("-----BEGIN nothing")
-        await until(lambda: "that was in use stays" in caplog.text)
-        assert await serial(address) == first
-        assert await live(gateway.listeners.grpc_address, root)
-
-        write(stranger, tmp_path)
-        await until(lambda: "was renewed" in caplog.text)
-        assert await serial(address) != first
-        assert await serial((address[0], gateway.listeners.grpc_address[1])) != first  # type: ignore[index]
-        with pytest.raises(grpc.aio.AioRpcError):
-            await live(gateway.listeners.grpc_address, root)
-        assert await live(gateway.listeners.grpc_address, grpc.ssl_channel_credentials(stranger.cert_pem.bytes()))
-
-
-async def test_tls_is_added_exchanged_and_removed(engines: Engines, tmp_path: Path) -> None:
-    """HTTP and gRPC take new connections with or without TLS as the settings say, at the ports that they have."""
-    authorities = []
-    async with running(settings(tmp_path, server="grpc: '127.0.0.1:0'")) as gateway:
-        addresses = gateway.listeners.http_address, gateway.listeners.grpc_address
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-            authorities.append(trustme.CA())
-            server = write(authorities[-1], tmp_path / name) + ", grpc: '127.0.0.1:0'"
-            await gateway.apply(settings(tmp_path, server=server))
-            root = grpc.ssl_channel_credentials(authorities[-1].cert_pem.bytes())
-            assert await live(gateway.listeners.grpc_address, root)
-            assert (await serial(addresses[0])).strip() in (tmp_path / name / "certificate.pem").read_text()
-        await gateway.apply(settings(tmp_path, server="grpc: '127.0.0.1:0'"))
-        assert await get(addresses[0]) == 200
-        await until(lambda: not gateway.listeners._ending)
-        assert await live(addresses[1])
-        assert (gateway.listeners.http_address, gateway.listeners.grpc_address) == addresses

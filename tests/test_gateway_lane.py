@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.lane.passing import MAX_BYTES
+from tests.http_upstream import Streams, request_from
 from tests.passing_place import (
     ANSWER,
     DEADLINE_S,
@@ -25,7 +26,6 @@ from tests.passing_place import (
     settled,
     until,
 )
-from tests.test_backends_http import Streams, request_from
 
 CASES = {
     "fine": (FINE,),
