@@ -128,13 +128,13 @@ class Dispatched:
     """The first event of a pool's stream: the job is bound to a replica, after these waits in seconds.
 
     `start_s` is the part of the wait that a cold start caused, `queue_s` the rest. A backend too may begin with it, to
-    tell that its answer is to be `unkept`: its upstream said `Cache-Control: no-store`.
+    tell why its answer is to be `unkept`: `no-store` where its upstream said `Cache-Control: no-store`, or its status.
     """
 
     replica: str
     queue_s: float
     start_s: float
-    unkept: bool = False
+    unkept: str = ""
 
 
 @value

@@ -184,7 +184,7 @@ class Pool(Slots):
             with limit:
                 event = await anext(events)
                 if type(event) is Dispatched:
-                    dispatched, event = replace(dispatched, unkept=True), await anext(events)
+                    dispatched, event = replace(dispatched, unkept=event.unkept), await anext(events)
         except BaseException as error:
             await self._finish(replica, events)
             if isinstance(error, WorkerDied):
@@ -225,8 +225,8 @@ class Pool(Slots):
 
     def _answered(self, dispatched: Dispatched, arrived: float, events: Sequence[Made]) -> Answered:
         took_s = self._clock() - arrived
-        if events and type(events[0]) is Dispatched:
-            dispatched, events = replace(dispatched, unkept=True), events[1:]
+        if events and type(first := events[0]) is Dispatched:
+            dispatched, events = replace(dispatched, unkept=first.unkept), events[1:]
         usage = _usage(events)
         self._learn(usage.prompt_tokens, usage.completion_tokens, took_s, took_s)
         return Answered(dispatched, took_s, events, usage)

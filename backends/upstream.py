@@ -38,7 +38,11 @@ REFUSAL_LIMIT_BYTES = 64 * 2**10
 # After a stream's last event the end of the body is due at once; a server that does not send it loses the connection.
 END_S = 0.1
 
+_OK = 200
+# The others that have an answer in their body. What else is a success says that there is none, or not yet, or a part.
+_ANSWERED = frozenset({_OK, 201, 203})
 _SUCCESS = range(200, 300)
+_PARTIAL = 206
 # How a server says that it has no such path, or not for such requests.
 _NOT_SERVED = (404, 405, 501)
 _EVENT_STREAM = "text/event-stream"
@@ -197,7 +201,7 @@ class HttpBackend:
             reply = await self._client.post(path, headers, body, whole=whole, begun=begun)
         except BadUrl as error:
             raise BadJob(str(error)) from error
-        if reply.status not in _SUCCESS:
+        if reply.status not in _ANSWERED and not (job.task is Task.RELAY and _is_relayed(reply.status)):
             try:
                 refusal = await self._refusal(reply)
             finally:
@@ -222,6 +226,8 @@ class HttpBackend:
         return verbatim.kind if verbatim is not None and verbatim.wire == self._wire.name else None
 
     async def _refusal(self, reply: Connection) -> BackendError:
+        if reply.status in _SUCCESS:
+            return UpstreamFailed(f"{self._where} gave no whole answer, but status {reply.status}", reply.status)
         body = await _read(reply, REFUSAL_LIMIT_BYTES)
         if self._key and len(self._key) >= _LEAST_SECRET_CHARS:  # a shorter one is part of common words
             body = body.replace(self._key.encode(), b"***")
@@ -248,7 +254,7 @@ class Errand:
     def passed(self) -> Passed | None:
         """Return the answer, and end; `None` where it has not come whole, or must be read: then there is `rest`."""
         reply = self._reply
-        if not reply.complete or reply.status not in _SUCCESS:
+        if not reply.complete or reply.status not in _ANSWERED:
             return None
         content_type = reply.header("content-type")
         if content_type.startswith(_EVENT_STREAM):
@@ -271,9 +277,15 @@ class Errand:
 
 def _before(reply: Connection) -> list[Event]:
     """Return what a reply's head says of its answer."""
-    if "no-store" not in reply.header("cache-control").lower():
-        return []
-    return [Dispatched("", queue_s=0.0, start_s=0.0, unkept=True)]
+    unkept = "" if reply.status == _OK else f"status {reply.status}"
+    if not unkept and "no-store" in reply.header("cache-control").lower():
+        unkept = "no-store"
+    return [Dispatched("", queue_s=0.0, start_s=0.0, unkept=unkept)] if unkept else []
+
+
+def _is_relayed(status: int) -> bool:
+    """Tell whether a relay's reply is passed on; no range was asked for, so a part is no answer."""
+    return status in _SUCCESS and status != _PARTIAL
 
 
 def _leave(reply: Connection | None) -> None:

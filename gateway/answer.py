@@ -33,7 +33,7 @@ class Head:
     """What is known when the first event comes: who answers, since when (epoch seconds), after which waits.
 
     `verbatim` is the kind of the frames that the answer came in, where an upstream's bytes are passed on, and
-    `content_type` theirs. `unkept`: the upstream said that it is not to be stored.
+    `content_type` theirs. `unkept`: why it is not to be stored, by what its upstream said.
     """
 
     model: str
@@ -44,7 +44,7 @@ class Head:
     infer_s: float = 0.0
     verbatim: str = ""
     content_type: str = ""
-    unkept: bool = False
+    unkept: str = ""
 
 
 @value

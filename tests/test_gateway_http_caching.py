@@ -343,10 +343,13 @@ async def test_stored_is_said_only_of_what_was():
         ]
 
 
-@pytest.mark.parametrize("obeys", [False, True])
-def test_no_store_of_an_upstream_is_obeyed_where_the_route_says_so(obeys):
-    """Such an answer is served like any other, and is kept or not as the operator says."""
-    forbids = Dispatched("", queue_s=0.0, start_s=0.0, unkept=True)
+@pytest.mark.parametrize(
+    ("unkept", "obeys", "kept"),
+    [("no-store", False, True), ("no-store", True, False), ("status 203", False, False), ("status 203", True, False)],
+)
+def test_what_an_upstream_says_of_keeping_is_heard(unkept, obeys, kept):
+    """Its answer is served like any other; `no-store` is obeyed where the route says so, a status always."""
+    forbids = Dispatched("", queue_s=0.0, start_s=0.0, unkept=unkept)
 
     @virtual
     async def run() -> None:
@@ -355,7 +358,7 @@ def test_no_store_of_an_upstream_is_obeyed_where_the_route_says_so(obeys):
             made = await built.get(ask(model="r"))
             again = await built.get(ask(model="r"))
             assert made.answer is not None
-            assert (made.answer.text(), made.head.unkept) == ("once", True)
-            assert again.status.hit is not obeys
+            assert (made.answer.text(), made.head.unkept) == ("once", unkept)
+            assert (made.status.stored, again.status.hit) == (kept, kept)
 
     run()

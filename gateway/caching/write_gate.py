@@ -17,8 +17,9 @@ def write_gate(features: Features, answer: Answer) -> str | None:
     """Return why this answer must not be remembered, or None: only complete, successful answers are."""
     if not features.cacheable:
         return features.reason
-    if answer.head.unkept and features.keeping.obey_upstream:
-        return "no-store"
+    unkept = answer.head.unkept
+    if unkept and (unkept != "no-store" or features.keeping.obey_upstream):
+        return unkept
     reasons = answer.reasons()
     if not reasons or not answer.choices() <= reasons.keys():
         return "incomplete"
