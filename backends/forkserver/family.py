@@ -46,6 +46,15 @@ def signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
+def signal_child(pid: int, number: int) -> None:
+    """Signal the group of a child that was not reaped yet, and so keeps its number; just forked, it leads none."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
+            os.killpg(pid, number)
+        except ProcessLookupError:
+            os.kill(pid, number)
+
+
 def orphans(known: Container[int], living_markers: Container[str]) -> list[int]:
     """Return the adopted processes whose command child has ended; `known` are the children that we forked ourselves.
 

@@ -87,7 +87,7 @@ class Server:
     def _obey(self, order: Mapping[str, Any]) -> None:
         if order["kind"] == "signal":
             if order["pid"] in self._markers:
-                family.signal_group(order["pid"], order["number"])
+                family.signal_child(order["pid"], order["number"])
             return
         fds = [self._received_fds.pop(0) for _ in range(order["fds"])]
         try:
