@@ -9,7 +9,7 @@ import pytest
 from backends.contract import QueueFull, Tensor
 from cache.contract import Meaning
 from cache.semantic.contract import VerifierError
-from gateway.trust.verifier import WIDTH, PairVerifier, tensors
+from gateway.trust.verifier import WIDTH, PairVerifier, share
 
 
 def meaning(text: str, ids: list[int]) -> Meaning:
@@ -32,7 +32,7 @@ ASKED, OTHER = meaning("asked", [7, 8, 9]), meaning("other", [7, 8])
 
 
 async def test_each_stored_text_gets_the_confidence_of_its_own_row():
-    """The model sees the text asked beside each stored one, padded with id 0, and their cosine."""
+    """The model sees the tokens of the text asked and of each stored one in turns, padded with id 0; and a cosine."""
     seen: list[tuple[Tensor, ...]] = []
 
     async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -43,10 +43,48 @@ async def test_each_stored_text_gets_the_confidence_of_its_own_row():
 
     assert found == [0.25, 0.75]
     arrays = {each.name: each for each in seen[0]}
-    assert arrays["asked_vectors"].shape == (2, 3, WIDTH)
-    assert np.frombuffer(arrays["stored_ids"].data, "<i4").tolist() == [5, 0, 6, 7]
-    assert np.frombuffer(arrays["asked_ids"].data, "<i4").tolist() == [7, 8, 9, 7, 8, 9]
+    assert arrays["vectors"].shape == (2, 6, WIDTH)
+    assert np.frombuffer(arrays["ids"].data, "<i4").tolist() == [7, 5, 8, 0, 9, 0, 7, 6, 8, 7, 9, 0]
+    first_of_each = np.frombuffer(arrays["vectors"].data, np.int8).reshape(2, 6, WIDTH)[:, :, 0]
+    assert first_of_each.ravel().tolist() == np.frombuffer(arrays["ids"].data, "<i4").tolist()
     assert np.frombuffer(arrays["similarity"].data, "<f4") == pytest.approx([1.0, 1.0])
+
+
+async def test_who_asks_at_one_moment_shares_a_run():
+    """Each gets its own confidences, also where another has left meanwhile; a long text does not hold up short ones."""
+    runs: list[int] = []
+    let_go = asyncio.Event()
+
+    async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        runs.append(given[0].shape[0])
+        await let_go.wait()
+        lengths = np.count_nonzero(np.frombuffer(given[1].data, "<i4").reshape(given[1].shape)[:, 1::2], axis=1)
+        return confidences(*(lengths / 64))
+
+    judge = verifier(infer)
+    short = [meaning("a", [5]), meaning("b", [6, 7])]
+    asking = [
+        asyncio.ensure_future(judge.verify(ASKED, stored))
+        for stored in (short, short[:1], [meaning("long", [3] * 32)], short[1:])
+    ]
+    while len(runs) < 2:  # noqa: ASYNC110 - the fake has no state to wait for
+        await asyncio.sleep(0)
+    asking[1].cancel()
+    let_go.set()
+
+    told = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert sorted(runs) == [1, 4]
+    assert isinstance(told[1], asyncio.CancelledError)
+    assert [told[0], *told[2:]] == [[1 / 64, 2 / 64], [32 / 64], [2 / 64]]
+
+
+def test_a_run_has_an_end():
+    """No run has more pairs than the model takes at once, and every request is in one."""
+    runs = share([(7, 4)] * 20 + [(30, 1)])
+
+    assert sorted(len(run) for run in runs) == [1, 4, 8, 8]
+    assert sorted(place for run in runs for place in run) == list(range(21))
 
 
 async def test_a_text_without_token_vectors_has_no_confidence():
@@ -87,11 +125,3 @@ async def test_an_answer_that_is_none_is_not_believed(answer):
 
     with pytest.raises(VerifierError):
         await verifier(infer).verify(ASKED, [OTHER])
-
-
-def test_what_the_model_takes_has_one_width():
-    """The longest stored text decides how far the others are padded."""
-    arrays = {each.name: each for each in tensors(ASKED, [meaning("a", [1]), meaning("b", [1, 2, 3, 4])])}
-
-    assert arrays["stored_vectors"].shape == (2, 4, WIDTH)
-    assert not np.frombuffer(arrays["stored_vectors"].data, np.int8).reshape(2, 4, WIDTH)[0, 1:].any()

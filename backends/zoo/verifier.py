@@ -3,10 +3,13 @@
 Each token is aligned with those of the other text and compared with what it is aligned to; two small transformer layers
 over both texts weigh what was found. Exchanging the texts changes nothing. Training is scripts/train_verifier.py's
 business, and the token vectors come from minilm's graph, in int8.
+
+The tokens of both texts take turns, so that whatever depends on their places alone is a corner of a constant. A pair is
+so small that each node costs more than its sums: what can be folded into weights is, and fused operators are used.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from backends.zoo.graph import Graph
+from backends.zoo.graph import FUSED, Graph
 
 Array = npt.NDArray[np.float32]
 CONFIDENCE = "confidence"
@@ -25,6 +28,7 @@ MAX_TOKENS = 64
 _FAR = 8
 _MASKED = np.float32(-1e4)
 _EPSILON = 1e-5
+_TABLE = 2 * MAX_TOKENS
 
 
 def load(path: Path) -> dict[str, Array]:
@@ -47,144 +51,131 @@ class _Verifier:
     def __init__(self, weights: Mapping[str, Array]) -> None:
         self._weights = weights
         self._width = weights["q.weight"].shape[0]
+        self._layers = sum(name.endswith(".qkv.weight") for name in weights)
         self._graph = Graph()
         self._made = 0
 
     def model(self) -> onnx.ModelProto:
-        places = self._places()
-        x = self._joined("vectors", lambda name: self._op("Mul", self._float(name), self._value(1 / TOKEN_SCALE)))
-        ids = self._joined("ids", lambda name: name)
-        self._read_pair(ids, places)
-        y = self._compared(x, places)
-        for layer in range(sum(name.endswith(".qkv.weight") for name in self._weights)):
-            y = self._layer(f"blocks.{layer}", y)
-        self._decide(y)
-        pairs, tokens = "pairs", self._width
+        self._read_pair()
+        normed, y = self._compared()
+        for layer in range(self._layers):
+            after = f"blocks.{layer + 1}.n1" if layer + 1 < self._layers else "fn"
+            normed, y = self._layer(f"blocks.{layer}", normed, y, after)
+        self._decide(normed)
+        pairs, tokens = "pairs", "tokens"
         inputs = [
-            helper.make_tensor_value_info("asked_vectors", TensorProto.INT8, [pairs, "asked_tokens", tokens]),
-            helper.make_tensor_value_info("asked_ids", TensorProto.INT32, [pairs, "asked_tokens"]),
-            helper.make_tensor_value_info("stored_vectors", TensorProto.INT8, [pairs, "stored_tokens", tokens]),
-            helper.make_tensor_value_info("stored_ids", TensorProto.INT32, [pairs, "stored_tokens"]),
+            helper.make_tensor_value_info("vectors", TensorProto.INT8, [pairs, tokens, self._width]),
+            helper.make_tensor_value_info("ids", TensorProto.INT32, [pairs, tokens]),
             helper.make_tensor_value_info("similarity", TensorProto.FLOAT, [pairs, 1]),
         ]
         outputs = [helper.make_tensor_value_info(CONFIDENCE, TensorProto.FLOAT, [pairs, 1])]
         graph = helper.make_graph(self._graph.nodes, "verifier", inputs, outputs, self._graph.constants)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid(FUSED, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
-    def _joined(self, what: str, read: Callable[[str], str]) -> str:
-        return self._op("Concat", read(f"asked_{what}"), read(f"stored_{what}"), axis=1)
+    def _read_pair(self) -> None:
+        """Note the masks that all steps share: where no token is, and where the other text has the same token."""
+        tokens = self._op("Shape", "ids", start=1, end=2)
+        self._sizes = (tokens, self._op("Concat", tokens, tokens, axis=0))
+        row, column = self._op("Unsqueeze", "ids", self._ints(2)), self._op("Unsqueeze", "ids", self._ints(1))
+        places = np.arange(_TABLE)
+        across = self._corner("across", (places[:, None] + places[None, :]) % 2 == 1, 0, 1)
+        self._same = self._float(self._op("And", self._op("Equal", row, column), across))
+        no_token = self._constant("no token", np.array(0, np.int32))
+        self._empty = self._op("Where", self._op("Equal", "ids", no_token), self._value(_MASKED), self._value(0.0))
+        hidden = self._op("Unsqueeze", self._empty, self._ints(1))
+        self._hidden = hidden
+        self._elsewhere = self._op("Where", across, hidden, self._value(_MASKED))
+        self._real = self._op("Min", "ids", self._constant("a token", np.array(1, np.int32)))
 
-    def _places(self) -> str:
-        """Return each token's place in its own text, int64 [tokens], and note which text it is of."""
-        asked, stored = (
-            self._op("Range", self._int(0), self._size(f"{who}_ids"), self._int(1)) for who in ("asked", "stored")
-        )
-        places = self._op("Concat", asked, stored, axis=0)
-        sides = self._op(
-            "Concat",
-            self._op("Mul", asked, self._int(0)),
-            self._op("Add", self._op("Mul", stored, self._int(0)), self._int(1)),
-            axis=0,
-        )
-        self._same_text = self._op(
-            "Equal", self._op("Unsqueeze", sides, self._axes(1)), self._op("Unsqueeze", sides, self._axes(0))
-        )
-        return places
-
-    def _size(self, name: str) -> str:
-        return self._op("Squeeze", self._op("Shape", name, start=1, end=2))
-
-    def _read_pair(self, ids: str, places: str) -> None:
-        """Note the masks and biases that all steps share."""
-        row, column = self._op("Unsqueeze", ids, self._axes(2)), self._op("Unsqueeze", ids, self._axes(1))
-        zero = self._graph.constant("no_token", np.array(0, np.int32))
-        real = self._op("Not", self._op("Equal", column, zero))
-        self._real_row = self._op("Not", self._op("Equal", row, zero))
-        self._same_id = self._op("Equal", row, column)
-        self._across = self._op("And", self._op("Not", self._same_text), real)
-        hidden = self._op("Where", real, self._value(0.0), self._value(_MASKED))
-        self._hidden = self._op("Unsqueeze", hidden, self._axes(1))
-        distance = self._op(
-            "Sub", self._op("Unsqueeze", places, self._axes(0)), self._op("Unsqueeze", places, self._axes(1))
-        )
-        clipped = self._op("Clip", distance, self._int(-_FAR), self._int(_FAR))
-        self._distance = self._op("Add", clipped, self._int(_FAR))
-        kind = self._op("Where", self._same_id, self._int(1), self._int(2))
-        self._kind = self._op("Where", self._same_text, self._int(0), kind)
-        self._within = self._float(self._same_text)
-
-    def _compared(self, x: str, places: str) -> str:
-        """Align each token with the other text's and return what the comparison says of it."""
-        query = self._linear("q", x)
-        length = self._op("Max", self._op("ReduceL2", query, self._axes(2), keepdims=1), self._value(1e-12))
-        unit = self._op("Div", query, length)
-        likeness = self._op("MatMul", unit, self._op("Transpose", unit, perm=[0, 2, 1]))
-        scale = self._value(4 * float(self._weights["scale"]))
-        bias = self._op("Mul", self._float(self._same_id), self._value(float(self._weights["idb"])))
-        scores = self._op("Add", self._op("Mul", likeness, scale), bias)
-        scores = self._op("Where", self._across, scores, self._value(_MASKED))
-        weights = self._op("Softmax", scores, axis=-1)
+    def _compared(self) -> tuple[str, str]:
+        """Align each token with the other text's and return what the comparison says of it, normalised and as it is."""
+        x = self._op("Mul", self._float("vectors"), self._value(1 / TOKEN_SCALE))
+        scale = 4 * float(self._weights["scale"])
+        if scale <= 0:
+            raise ValueError(f"the verifier's scale is {scale}, it must be above 0")
+        unit = self._op("LpNormalization", self._linear("q", x), axis=-1, p=2)
+        scaled = self._fused("FusedMatMul", unit, unit, transB=1, alpha=scale)
+        likeness = self._op("Add", scaled, self._elsewhere)
+        bias = self._op("Mul", self._same, self._value(float(self._weights["idb"])))
+        weights = self._op("Softmax", self._op("Add", likeness, bias), axis=-1)
         aligned = self._op("MatMul", weights, x)
-        best = self._op(
-            "ReduceMax", self._op("Where", self._across, likeness, self._value(-1.0)), self._axes(2), keepdims=1
-        )
-        shared = self._float(self._op("And", self._same_id, self._across))
-        has = self._op("ReduceMax", shared, self._axes(2), keepdims=1)
-        place = self._op("Unsqueeze", self._float(places), self._axes(1))
-        shift = self._op("Mul", self._op("Sub", self._op("MatMul", weights, place), place), self._value(1 / 8))
+        best = self._op("ReduceMax", likeness, self._ints(2), keepdims=1)
+        has = self._op("ReduceMax", self._same, self._ints(2), keepdims=1)
+        place = self._corner("place", (np.arange(_TABLE) // 2)[:, None].astype(np.float32), 0)
+        shift = self._op("Sub", self._op("MatMul", weights, place), place)
         difference = self._op("Abs", self._op("Sub", x, aligned))
         found = self._op("Concat", x, aligned, difference, self._op("Mul", x, aligned), best, has, shift, axis=2)
-        place_vectors = self._op(
-            "Gather", self._weight("pos.weight"), self._op("Min", places, self._int(MAX_TOKENS - 1))
-        )
-        return self._op("Add", self._op("Add", self._gelu(self._linear("cmp", found)), x), place_vectors)
+        kernel = self._weights["cmp.weight"].T.copy()
+        kernel[-3] /= scale
+        kernel[-1] /= _FAR
+        compared = self._op("MatMul", found, self._constant("cmp.weight", kernel))
+        compared = self._fused("BiasGelu", compared, self._weight("cmp.bias"))
+        places = self._corner("pos", np.repeat(self._weights["pos.weight"], 2, axis=0), 0)
+        return self._norm_sum("blocks.0.n1", compared, self._op("Add", x, places))
 
-    def _layer(self, name: str, y: str) -> str:
-        head = self._width // HEADS
-        parts = self._op(
-            "Reshape", self._linear(f"{name}.qkv", self._norm(f"{name}.n1", y)), self._ints(0, 0, 3, HEADS, head)
+    def _layer(self, name: str, normed: str, y: str, after: str) -> tuple[str, str]:
+        """Return the layer's output as the norm `after` makes it, and as it is."""
+        kernel = self._constant(f"{name}.qkv.weight", self._weights[f"{name}.qkv.weight"].T)
+        mixed = self._fused(
+            "Attention",
+            normed,
+            kernel,
+            self._weight(f"{name}.qkv.bias"),
+            self._real,
+            "",
+            self._attention_bias(name),
+            num_heads=HEADS,
         )
-        parts = self._op("Transpose", parts, perm=[2, 0, 3, 1, 4])
-        query, key, value = (self._op("Gather", parts, self._int(i), axis=0) for i in range(3))
-        scores = self._op(
-            "MatMul", self._op("Mul", query, self._value(head**-0.5)), self._op("Transpose", key, perm=[0, 1, 3, 2])
-        )
-        by_kind = self._op("Gather", self._weight(f"{name}.bias"), self._kind, axis=1)  # heads, pairs, tokens, tokens
-        scores = self._op("Add", scores, self._op("Transpose", by_kind, perm=[1, 0, 2, 3]))
-        by_distance = self._op(
-            "Mul", self._op("Gather", self._weight(f"{name}.rel"), self._distance, axis=1), self._within
-        )
-        scores = self._op("Add", self._op("Add", scores, by_distance), self._hidden)
-        mixed = self._op("MatMul", self._op("Softmax", scores, axis=-1), value)
-        mixed = self._op("Reshape", self._op("Transpose", mixed, perm=[0, 2, 1, 3]), self._ints(0, 0, self._width))
-        y = self._op("Add", y, self._linear(f"{name}.o", mixed))
-        risen = self._gelu(self._linear(f"{name}.up", self._norm(f"{name}.n2", y)))
-        return self._op("Add", y, self._linear(f"{name}.down", risen))
+        normed, y = self._norm_sum(f"{name}.n2", self._product(f"{name}.o", mixed), y, f"{name}.o.bias")
+        risen = self._fused("BiasGelu", self._product(f"{name}.up", normed), self._weight(f"{name}.up.bias"))
+        return self._norm_sum(after, self._product(f"{name}.down", risen), y, f"{name}.down.bias")
+
+    def _attention_bias(self, name: str) -> str:
+        """Return what a layer adds to its scores [pairs, heads, tokens, tokens]: by distance, and by sameness."""
+        kinds, by_distance = self._weights[f"{name}.bias"], self._weights[f"{name}.rel"]
+        places, texts = np.arange(_TABLE) // 2, np.arange(_TABLE) % 2
+        distance = np.clip(places[None, :] - places[:, None], -_FAR, _FAR) + _FAR
+        same_text = texts[:, None] == texts[None, :]
+        values = np.where(same_text, kinds[:, 0, None, None] + by_distance[:, distance], kinds[:, 2, None, None])
+        near = self._corner(f"{name}.near", values[None].astype(np.float32), 2, 3)
+        more = self._constant(f"{name}.same", (kinds[:, 1] - kinds[:, 2]).reshape(1, -1, 1, 1))
+        same = self._op("Unsqueeze", self._same, self._ints(1))
+        return self._op("Add", near, self._op("Mul", same, more))
 
     def _decide(self, y: str) -> None:
-        y = self._norm("fn", y)
-        gate = self._op("Where", self._real_row, self._linear("gate", y), self._value(_MASKED))
-        weighed = self._op(
-            "ReduceSum", self._op("Mul", self._op("Softmax", gate, axis=1), y), self._axes(1), keepdims=0
-        )
-        largest = self._op(
-            "ReduceMax", self._op("Where", self._real_row, y, self._value(_MASKED)), self._axes(1), keepdims=0
-        )
+        # The gate's bias would move all its scores alike.
+        gate = self._constant("gate.weight", self._weights["gate.weight"][None])
+        scores = self._op("Add", self._fused("FusedMatMul", gate, y, transB=1), self._hidden)
+        weighed = self._op("Squeeze", self._op("MatMul", self._op("Softmax", scores, axis=-1), y), self._ints(1))
+        hidden = self._op("Unsqueeze", self._empty, self._ints(2))
+        largest = self._op("ReduceMax", self._op("Add", y, hidden), self._ints(1), keepdims=0)
         found = self._op("Concat", weighed, largest, "similarity", axis=1)
-        logit = self._linear("out.2", self._gelu(self._linear("out.0", found)))
-        slope, shift = (self._value(float(self._weights[name])) for name in ("calibration.slope", "calibration.shift"))
-        self._graph.node("Sigmoid", self._op("Add", self._op("Mul", logit, slope), shift), output=CONFIDENCE)
+        slope, shift = (float(self._weights[f"calibration.{name}"]) for name in ("slope", "shift"))
+        first = self._constant("out.0.weight", self._weights["out.0.weight"].T)
+        last = self._constant("out.2.weight", slope * self._weights["out.2.weight"].T)
+        bias = self._constant("out.2.bias", slope * self._weights["out.2.bias"] + shift)
+        risen = self._op("Gelu", self._op("Gemm", found, first, self._weight("out.0.bias")))
+        self._graph.node("Sigmoid", self._op("Gemm", risen, last, bias), output=CONFIDENCE)
+
+    def _norm_sum(self, norm: str, x: str, skip: str, *bias: str) -> tuple[str, str]:
+        """Return the sum of both, normalised and as it is."""
+        total = self._op("Add", x, skip)
+        for each in bias:
+            total = self._op("Add", total, self._weight(each))
+        inputs = (total, self._weight(f"{norm}.weight"), self._weight(f"{norm}.bias"))
+        return self._op("LayerNormalization", *inputs, axis=-1, epsilon=_EPSILON), total
+
+    def _corner(self, name: str, table: npt.NDArray[Any], *axes: int) -> str:
+        """Return the beginning of a constant table, as long as the pair along each of the axes."""
+        first = self._ints(*(0 for _ in axes))
+        return self._op("Slice", self._constant(name, table), first, self._sizes[len(axes) - 1], self._ints(*axes))
 
     def _linear(self, name: str, x: str) -> str:
-        kernel = self._constant(f"{name}.weight", self._weights[f"{name}.weight"].T)
-        return self._op("Add", self._op("MatMul", x, kernel), self._weight(f"{name}.bias"))
+        return self._op("Add", self._product(name, x), self._weight(f"{name}.bias"))
 
-    def _norm(self, name: str, x: str) -> str:
-        weight, bias = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
-        return self._op("LayerNormalization", x, weight, bias, axis=-1, epsilon=_EPSILON)
-
-    def _gelu(self, x: str) -> str:
-        return self._op("Gelu", x)
+    def _product(self, name: str, x: str) -> str:
+        return self._op("MatMul", x, self._constant(f"{name}.weight", self._weights[f"{name}.weight"].T))
 
     def _weight(self, name: str) -> str:
         return self._constant(name, self._weights[name])
@@ -197,17 +188,14 @@ class _Verifier:
     def _value(self, value: float | np.float32) -> str:
         return self._constant(f"value {float(value)!r}", np.array(value, np.float32))
 
-    def _int(self, value: int) -> str:
-        return self._constant(f"int {value}", np.array(value, np.int64))
-
-    def _axes(self, *axes: int) -> str:
-        return self._constant(f"axes {axes}", np.array(axes, np.int64))
-
     def _ints(self, *values: int) -> str:
-        return self._axes(*values)
+        return self._constant(f"ints {values}", np.array(values, np.int64))
 
     def _float(self, name: str) -> str:
         return self._op("Cast", name, to=TensorProto.FLOAT)
+
+    def _fused(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        return self._op(operator, *inputs, domain=FUSED, **attributes)
 
     def _op(self, operator: str, *inputs: str, **attributes: Any) -> str:
         self._made += 1

@@ -1,12 +1,15 @@
 """Judges pairs of questions with a model of token vectors, in a worker. Knows tensors, not how pairs differ.
 
 What is stored of a question is its token ids (uint16) and then their vectors (int8), as the embedder's worker packs
-them.
+them. Pairs that are asked for at one moment share a run: each costs a worker more of its time apart than together.
 """
 
 import asyncio
+import bisect
+import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +23,24 @@ START_CONFIDENCE = 0.96
 WIDTH = 128
 CONFIDENCE = "confidence"
 _TOKEN_BYTES = 2 + WIDTH
+_MOST_PAIRS = 32
+# Tokens of the longest text up to which requests share a run.
+_LENGTHS = (8, 12, 16, 24, 32, 48)
 
 Infer = Callable[[tuple[Tensor, ...]], Awaitable[tuple[Tensor, ...]]]
+
+
+class _Asked(NamedTuple):
+    """A text, those that are stored, all with token vectors of one width, and who waits for their confidences."""
+
+    asked: Meaning
+    stored: Sequence[Meaning]
+    told: "asyncio.Future[list[float]]"
+
+    @property
+    def longest(self) -> int:
+        """The bytes of the longest text's tokens."""
+        return max(len(self.asked.tokens), *(len(meaning.tokens) for meaning in self.stored))
 
 
 class PairVerifier:
@@ -31,6 +50,8 @@ class PairVerifier:
         self._version = version
         self._infer = infer
         self._deadline_s = deadline_s
+        self._waiting: list[_Asked] = []
+        self._runs: set[asyncio.Task[None]] = set()
 
     @property
     def version(self) -> str:
@@ -42,19 +63,58 @@ class PairVerifier:
 
         Raises VerifierError where the model does not answer in time, or answers something else.
         """
-        confidences = [0.0] * len(stored)
-        at = [place for place, meaning in enumerate(stored) if can_compare(asked, meaning)]
-        if not at:
-            return confidences
+        able = [can_compare(asked, meaning) for meaning in stored]
+        if not any(able):
+            return [0.0] * len(stored)
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._begin)
+        told: asyncio.Future[list[float]] = loop.create_future()
+        self._waiting.append(_Asked(asked, list(itertools.compress(stored, able)), told))
+        confidences = iter(await told)
+        return [next(confidences) if each else 0.0 for each in able]
+
+    def _begin(self) -> None:
+        """Have all that was asked for in this turn of the loop judged, texts of about one length together."""
+        waiting, self._waiting = self._waiting, []
+        for run in share([(each.longest // _TOKEN_BYTES, len(each.stored)) for each in waiting]):
+            task = asyncio.create_task(self._judge([waiting[place] for place in run]), name="verifier")
+            self._runs.add(task)
+            task.add_done_callback(self._runs.discard)
+
+    async def _judge(self, run: Sequence[_Asked]) -> None:
+        """Judge pairs together, and tell who waits for them; who has left is not told."""
+        pairs = [(each.asked, meaning) for each in run for meaning in each.stored]
         try:
             async with asyncio.timeout(self._deadline_s):
-                answer = await self._infer(tensors(asked, [stored[place] for place in at]))
-            found = read_confidences(answer, len(at))
+                found = iter(read_confidences(await self._infer(tensors(pairs)), len(pairs)))
         except (BackendError, TimeoutError, ValueError) as error:
-            raise VerifierError(f"{type(error).__name__}: {error}") from error
-        for place, confidence in zip(at, found, strict=True):
-            confidences[place] = confidence
-        return confidences
+            for each in run:
+                if not each.told.done():
+                    each.told.set_exception(VerifierError(f"{type(error).__name__}: {error}"))
+            return
+        for each in run:
+            confidences = list(itertools.islice(found, len(each.stored)))
+            if not each.told.done():
+                each.told.set_result(confidences)
+
+
+def share(waiting: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Say which requests share a run, given the tokens of the longest text and the pairs of each.
+
+    Texts are padded to the longest of their run, so that a long one would cost them all its time.
+    """
+    runs: dict[int, list[int]] = {}
+    full: list[list[int]] = []
+    pairs: Counter[int] = Counter()
+    for place, (tokens, count) in enumerate(waiting):
+        kind = bisect.bisect_left(_LENGTHS, tokens)
+        if pairs[kind] + count > _MOST_PAIRS and kind in runs:
+            full.append(runs.pop(kind))
+            pairs[kind] = 0
+        runs.setdefault(kind, []).append(place)
+        pairs[kind] += count
+    return [*full, *runs.values()]
 
 
 def can_compare(asked: Meaning, stored: Meaning) -> bool:
@@ -63,24 +123,23 @@ def can_compare(asked: Meaning, stored: Meaning) -> bool:
     return all(size and size % _TOKEN_BYTES == 0 for size in sizes) and len(asked.vector) == len(stored.vector)
 
 
-def tensors(asked: Meaning, stored: Sequence[Meaning]) -> tuple[Tensor, ...]:
-    """Return what the model takes: each stored text beside the one asked, short ones padded with id 0."""
-    texts = [_read(meaning.tokens) for meaning in stored]
-    longest = max(len(ids) for ids, _ in texts)
-    stored_ids = np.zeros((len(texts), longest), np.int32)
-    stored_vectors = np.zeros((len(texts), longest, WIDTH), np.int8)
-    for row, (ids, vectors) in enumerate(texts):
-        stored_ids[row, : len(ids)] = ids
-        stored_vectors[row, : len(ids)] = vectors
-    ids, vectors = _read(asked.tokens)
-    own = np.frombuffer(asked.vector, "<f4")
-    similarity = np.array([[float(np.frombuffer(meaning.vector, "<f4") @ own)] for meaning in stored], np.float32)
-    pairs = len(texts)
+def tensors(pairs: Sequence[tuple[Meaning, Meaning]]) -> tuple[Tensor, ...]:
+    """Return what the model takes: of each pair the tokens of both texts in turns, with id 0 where one has no more."""
+    longest = max(len(meaning.tokens) for pair in pairs for meaning in pair) // _TOKEN_BYTES
+    ids = np.zeros((len(pairs), 2 * longest), np.int32)
+    vectors = np.zeros((len(pairs), 2 * longest, WIDTH), np.int8)
+    similarity = np.empty((len(pairs), 1), np.float32)
+    for row, pair in enumerate(pairs):
+        for text, meaning in enumerate(pair):
+            count = len(meaning.tokens) // _TOKEN_BYTES
+            taken = slice(text, 2 * count, 2)
+            ids[row, taken] = np.frombuffer(meaning.tokens, "<u2", count)
+            vectors[row, taken] = np.frombuffer(meaning.tokens, np.int8, offset=2 * count).reshape(count, WIDTH)
+        asked, stored = (np.frombuffer(meaning.vector, "<f4") for meaning in pair)
+        similarity[row] = stored @ asked
     return (
-        _tensor("asked_vectors", "INT8", np.broadcast_to(vectors, (pairs, *vectors.shape))),
-        _tensor("asked_ids", "INT32", np.broadcast_to(ids.astype(np.int32), (pairs, len(ids)))),
-        _tensor("stored_vectors", "INT8", stored_vectors),
-        _tensor("stored_ids", "INT32", stored_ids),
+        _tensor("vectors", "INT8", vectors),
+        _tensor("ids", "INT32", ids),
         _tensor("similarity", "FP32", similarity),
     )
 
@@ -91,12 +150,6 @@ def read_confidences(answer: Sequence[Tensor], pairs: int) -> list[float]:
     if found is None or found.shape != (pairs,) or not bool(((found >= 0) & (found <= 1)).all()):
         raise ValueError("the verifier's answer has not one confidence for each pair")
     return [float(each) for each in found]
-
-
-def _read(tokens: bytes) -> tuple[NDArray[np.uint16], NDArray[np.int8]]:
-    count = len(tokens) // _TOKEN_BYTES
-    ids = np.frombuffer(tokens, "<u2", count)
-    return ids, np.frombuffer(tokens, np.int8, offset=2 * count).reshape(count, WIDTH)
 
 
 def _tensor(name: str, datatype: str, values: NDArray[Any]) -> Tensor:

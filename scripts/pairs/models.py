@@ -55,7 +55,7 @@ class Verifier:
         at = [place for place, each in enumerate(stored) if can_compare(asked, each)]
         told = [0.0] * len(stored)
         if at:
-            feed = {each.name: decode(each) for each in tensors(asked, [stored[place] for place in at])}
+            feed = {each.name: decode(each) for each in tensors([(asked, stored[place]) for place in at])}
             for place, found in zip(at, self.verifier.run(["confidence"], feed)[0][:, 0], strict=True):
                 told[place] = float(found)
         return told
