@@ -112,6 +112,11 @@ def made_frame(outcome: str, why: str) -> bytes:
     return encode({"kind": "made", "outcome": outcome, "why": why})
 
 
+def shapes_frame(seen: Sequence[tuple[Sequence[int], int, float, float]]) -> bytes:
+    """Encode shapes of real jobs: each with its runs since it was last told, its first run's seconds, its second's."""
+    return encode({"kind": "shapes", "seen": [[list(shape), *figures] for shape, *figures in seen]})
+
+
 def failed_frame(message: str) -> bytes:
     """Encode that the model cannot be served."""
     return encode({"kind": "failed", "message": message})

@@ -14,6 +14,7 @@ from backends.forkserver.client import Child, ForkServer
 from backends.manifest import ManifestError, read_manifest
 from backends.model_files import ModelFiles, examine, missing_file, stamps_of, tasks_served
 from backends.onnx_worker import OnnxReplica
+from backends.shapes import LearnedShapes
 from backends.tail import OutputTail
 from backends.warmers import Warmers
 from backends.worker.spec import WorkerSpec
@@ -43,6 +44,8 @@ class OnnxEngine:
     ) -> None:
         """Use `open`, which reads what is needed."""
         self._warmers = warmers
+        self.shapes = LearnedShapes()
+        """Of the jobs that its workers ran; who takes its place may go on with them."""
         self._spec = spec
         self._files = files
         self._fork_server = fork_server
@@ -75,7 +78,9 @@ class OnnxEngine:
     def on(self, devices: tuple[int, ...]) -> "OnnxEngine":
         """Return the engine whose workers see these GPUs and no others."""
         spec = replace(self._spec, devices=devices)
-        return OnnxEngine(spec, self._files, self._fork_server, self._silence_s, warmers=self._warmers)
+        engine = OnnxEngine(spec, self._files, self._fork_server, self._silence_s, warmers=self._warmers)
+        engine.shapes = self.shapes
+        return engine
 
     @property
     def version(self) -> str:
@@ -124,14 +129,14 @@ class OnnxEngine:
     async def start(self) -> "OnnxReplica":
         """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
         await self._check_unchanged()
-        spec = self._spec
+        spec = replace(self._spec, shapes=self.shapes.worth())
         if self._warmers is not None:
             spec = replace(spec, graphs=self._warmers.graphs.kept(self.version))
         try:
             child, ours, output = await self._fork(spec)
         except OSError as error:
             raise StartFailed(f"no worker can be started: {error}") from error
-        replica = OnnxReplica(self._spec.manifest, child, output, self._silence_s)
+        replica = OnnxReplica(self._spec.manifest, child, output, self._silence_s, self.shapes)
         try:
             await replica.connect(ours)
         except BaseException:

@@ -19,6 +19,7 @@ from backends.frames import Buffer, Decoder, Frame, FrameError
 from backends.manifest import Manifest
 from backends.model_files import tasks_served
 from backends.pulse import Pulse
+from backends.shapes import LearnedShapes
 from backends.tail import OutputTail
 from backends.tensors import check
 from backends.wishes import honoured
@@ -31,7 +32,16 @@ _log = logging.getLogger(__name__)
 class OnnxReplica(asyncio.BufferedProtocol):
     """One worker process: many jobs over one socket, told apart by their numbers."""
 
-    def __init__(self, manifest: Manifest, child: Child, output: OutputTail, silence_s: float) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        child: Child,
+        output: OutputTail,
+        silence_s: float,
+        shapes: LearnedShapes | None = None,
+    ) -> None:
+        """`shapes` learns what the worker tells of those that it ran."""
+        self._shapes = LearnedShapes() if shapes is None else shapes
         self.timings_s: Mapping[str, float] = {}
         self.providers: tuple[str, ...] = ()
         """The execution providers that the runtime could use of those asked for, best first."""
@@ -181,6 +191,8 @@ class OnnxReplica(asyncio.BufferedProtocol):
         elif header["kind"] == "failed":
             self._refused = header["message"]
             self._told.set()
+        elif header["kind"] == "shapes":
+            self._shapes.heard(header["seen"])
         elif (frames := self._jobs.get(header.get("id", 0))) is not None:
             # What belongs to no job is a pong, or late for a job that was cancelled.
             frames.put_nowait(frame)

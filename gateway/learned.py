@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from backends.onnx import OnnxEngine
 from backends.pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
             if record["version"] == pool.engine.version:
                 pool.costs.load(record["costs"])
                 pool.price()
+                if isinstance(pool.engine, OnnxEngine):
+                    pool.engine.shapes.load(record.get("shapes", []))
             pool.demand.restore(record["demand"], now, time.time())
         except (KeyError, TypeError, ValueError) as error:
             _log.warning("what was learned of %s cannot be read, and is learned anew: %s", model, error)
@@ -75,6 +78,7 @@ async def _save(learning: Learned) -> None:
         model: {
             "version": pool.engine.version,
             "costs": pool.costs.dump(),
+            "shapes": pool.engine.shapes.dump() if isinstance(pool.engine, OnnxEngine) else [],
             "keeping": pool.demand.keeping.state(),
             "demand": pool.demand.state(time.monotonic(), time.time()),
         }

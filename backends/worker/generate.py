@@ -20,6 +20,7 @@ from backends.worker.model import RUN_ERRORS, Model
 from backends.worker.pieces import Pieces
 from backends.worker.sampling import Sampler, Slant
 from backends.worker.scoring import Scores, TokenBytes
+from backends.worker.shapes import Shape, Shapes, bucket
 from backends.worker.slots import Floats, Slots
 
 
@@ -70,6 +71,7 @@ class GenerationRunner:
         self._end = _token(model.tokenizer, prompt.stop)
         self._answers: dict[int, _Answer] = {}
         self._running: list[_Sequence] = []
+        self.shapes = Shapes()
 
     @property
     def busy(self) -> bool:
@@ -78,9 +80,26 @@ class GenerationRunner:
 
     def warm(self) -> str:
         """Run one real prefill and one real step; nothing of them is in doubt."""
-        self._slots.prefill(0, [[self._end, self._end]])
-        self._slots.decode([self._end])
+        self._prefill(0, [[self._end, self._end]])
+        self._decode([self._end])
         return ""
+
+    def warm_shape(self, shape: Shape) -> None:
+        """Read so many prompts of so many tokens, or (of no tokens) make one for so many. Raises what a run raises."""
+        rows, width = shape
+        if width:
+            self._prefill(0, [[self._end] * width] * rows)
+        else:
+            self._slots.filled[:] = 0
+            self._decode([self._end] * rows)
+
+    def _prefill(self, first: int, rows: Sequence[Sequence[int]]) -> Floats:
+        with self.shapes.run((len(rows), bucket(max(map(len, rows)), self._context - 1))):
+            return self._slots.prefill(first, rows)
+
+    def _decode(self, tokens: Sequence[int]) -> Floats:
+        with self.shapes.run((len(tokens), 0)):
+            return self._slots.decode(tokens)
 
     def add(self, number: int, job: Job) -> None:
         """Take a job. Raises BadJob."""
@@ -108,7 +127,7 @@ class GenerationRunner:
         answers = self._join()
         if self._running:
             try:
-                logits = self._slots.decode([each.last for each in self._running])
+                logits = self._decode([each.last for each in self._running])
             except RUN_ERRORS as error:
                 return answers + self._fail(self._running, error)
             answers += self._draw(0, logits)
@@ -156,7 +175,7 @@ class GenerationRunner:
             return []
         first = len(self._running)
         try:
-            logits = self._slots.prefill(first, [each.prompt for each in joining])
+            logits = self._prefill(first, [each.prompt for each in joining])
         except RUN_ERRORS as error:
             return self._fail(joining, error)
         self._running += joining

@@ -6,7 +6,7 @@ the model, and a cancellation takes effect, within one step, and nothing is hand
 
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from backends import messages
@@ -71,14 +71,19 @@ def limit_writes(connection: socket.socket, deadline_s: float = WRITE_DEADLINE_S
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(seconds), int(rest * 1e6)))
 
 
-def serve(connection: socket.socket, runner: Runner) -> None:
-    """Do jobs until the other side closes. Raises BlockingIOError when it stops reading for too long."""
+def serve(connection: socket.socket, runner: Runner, due: Callable[[], Sequence[Buffer]] = tuple) -> None:
+    """Do jobs until the other side closes, and tell what is `due` beside them.
+
+    Raises BlockingIOError when the other side stops reading for too long.
+    """
     inbox = Inbox(connection)
     while (received := inbox.receive(wait=not runner.busy)) is not None:
         # What needs no step is said before it, since one may take long: a ping asks whether the worker lives now.
         _send(connection, [answer for frame in received if (answer := _obey(frame, runner)) is not None])
         if runner.busy:
             _send(connection, runner.step())
+            if parts := due():
+                _send(connection, parts)
 
 
 def _send(connection: socket.socket, parts: Sequence[Buffer]) -> None:

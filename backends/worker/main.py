@@ -1,10 +1,11 @@
 """A worker's life after the fork: load, run once, say ready, serve until the gateway closes. Knows nothing of why."""
 
+import contextlib
 import ctypes
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnxruntime as ort
@@ -15,8 +16,11 @@ from backends.devices.gpus import environment_for
 from backends.worker import graphs, loop, model
 from backends.worker.generate import GenerationRunner
 from backends.worker.rows import RowRunner
+from backends.worker.shapes import Shape
 from backends.worker.spec import WorkerSpec
 from backends.worker.tensors import TensorRunner
+
+Runner = GenerationRunner | RowRunner | TensorRunner
 
 
 def run(connection: socket.socket, spec: WorkerSpec) -> None:
@@ -32,7 +36,7 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
         loaded = model.load(spec)
         runner = _runner(loaded)
         loaded_at, shared_bytes = time.perf_counter(), _shared_bytes()
-        doubt = runner.warm()
+        doubt = _warm(runner, spec.shapes)
         _give_back()
     except Exception as error:
         connection.sendall(messages.failed_frame(f"{spec.directory}: {error}"))
@@ -44,7 +48,18 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
             timings_s, loaded.session.get_providers(), doubt, graph=loaded.graph, shared_bytes=shared_bytes
         )
     )
-    loop.serve(connection, runner)
+    loop.serve(connection, runner, runner.shapes.due)
+
+
+def _warm(runner: Runner, shapes: Sequence[Shape]) -> str:
+    """Run a real inference, and one of each shape that is asked for; one that cannot be run any more is left out."""
+    runner.shapes.is_warming = True
+    doubt = runner.warm()
+    for shape in shapes:
+        with contextlib.suppress(*graphs.LOAD_ERRORS, ValueError):
+            runner.warm_shape(shape)
+    runner.shapes.is_warming = False
+    return doubt
 
 
 def _make_graph(connection: socket.socket, spec: WorkerSpec) -> None:
@@ -75,7 +90,7 @@ def _shared_bytes() -> int:
         return 0
 
 
-def _runner(loaded: model.Model) -> GenerationRunner | RowRunner | TensorRunner:
+def _runner(loaded: model.Model) -> Runner:
     match loaded.manifest.task:
         case Task.CHAT:
             return GenerationRunner(loaded)

@@ -14,6 +14,7 @@ from backends.contract import BackendError, BadJob, Job
 from backends.frames import Buffer
 from backends.worker.encode import Ids, RowEncoder, pad
 from backends.worker.model import RUN_ERRORS, Model
+from backends.worker.shapes import Shape, Shapes, bucket
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class RowRunner:
         assert model.tokenizer is not None
         self._encoder = RowEncoder(model.tokenizer, model.manifest.max_tokens)
         self._works: dict[int, _Work] = {}
+        self.shapes = Shapes()
 
     @property
     def busy(self) -> bool:
@@ -74,8 +76,18 @@ class RowRunner:
 
     def warm(self) -> str:
         """Run one real inference; nothing of it is in doubt."""
-        self._run([self._encoder.rows(Job(self._manifest.task, inputs=("warm",)))[0]])
+        self._run([self._word()])
         return ""
+
+    def warm_shape(self, shape: Shape) -> None:
+        """Run a batch of so many rows of so many tokens. Raises what a run raises, and ValueError for no such shape."""
+        rows, width = shape
+        if width > self._manifest.max_tokens:
+            raise ValueError(f"{width} tokens are more than the model reads")
+        self._run([(self._word() * width)[:width]] * min(rows, self._manifest.max_batch))
+
+    def _word(self) -> list[int]:
+        return list(self._encoder.rows(Job(self._manifest.task, inputs=("warm",)))[0])
 
     def add(self, number: int, job: Job) -> None:
         """Take a job. Raises BadJob."""
@@ -138,5 +150,8 @@ class RowRunner:
         ids, mask = pad(rows)
         names = self._manifest.inputs
         wanted = [self._manifest.output, *([self._manifest.tokens] if with_tokens else [])]
-        matrix, *tokens = self._session.run(wanted, {names["ids"]: ids, names["mask"]: mask})
+        with self.shapes.run(
+            (bucket(len(rows), self._manifest.max_batch), bucket(ids.shape[1], self._manifest.max_tokens))
+        ):
+            matrix, *tokens = self._session.run(wanted, {names["ids"]: ids, names["mask"]: mask})
         return np.ascontiguousarray(matrix, np.float32), tokens[0] if tokens else _NO_TOKENS

@@ -24,7 +24,8 @@ class WorkerSpec:
     """A model's directory and manifest (read once, by the gateway), threads for one operator, execution providers.
 
     `devices` are the GPUs that it sees; empty: those of the fork server. `graphs`: where an optimised graph may be;
-    `makes_graph`: it makes that, and ends.
+    `makes_graph`: it makes that, and ends. `shapes`
+    are run once each before it is ready.
     """
 
     directory: Path
@@ -34,6 +35,7 @@ class WorkerSpec:
     devices: tuple[int, ...] = ()
     graphs: KeptGraphs | None = None
     makes_graph: bool = False
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     def to_order(self) -> dict[str, Any]:
         """Return it as plain msgpack values."""
@@ -45,6 +47,7 @@ class WorkerSpec:
             "devices": self.devices,
             "graphs": self.graphs and [os.fspath(self.graphs.directory), self.graphs.identity, self.graphs.limit_bytes],
             "makes_graph": self.makes_graph,
+            "shapes": self.shapes,
         }
 
 
@@ -67,8 +70,9 @@ def read_order(order: Mapping[str, Any]) -> WorkerSpec:
     if order["graphs"] is not None:
         directory, identity, limit_bytes = order["graphs"]
         graphs = KeptGraphs(Path(directory), identity, limit_bytes)
-    makes = order["makes_graph"]
-    return WorkerSpec(Path(order["directory"]), manifest, order["threads"], providers, devices, graphs, makes)
+    shapes = tuple(tuple(shape) for shape in order["shapes"])
+    makes, threads = order["makes_graph"], order["threads"]
+    return WorkerSpec(Path(order["directory"]), manifest, threads, providers, devices, graphs, makes, shapes)
 
 
 def _specs(found: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -3,8 +3,8 @@
 Zero-delay dynamic batching along the first dimension: a batch is never waited for; while one runs, the next gathers.
 """
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from backends.tensors import fits, shown
 from backends.worker.arrays import Values, decode, encode, made_up, run
 from backends.worker.declared import check_declaration
 from backends.worker.model import RUN_ERRORS, Model
+from backends.worker.shapes import Shape, Shapes, bucket
 
 
 class OutputError(Exception):
@@ -62,6 +63,7 @@ class TensorRunner:
         self._gives = {spec.name: spec for spec in model.manifest.gives}
         self._max_batch = model.manifest.max_batch
         self._works: dict[int, _Work] = {}
+        self.shapes = Shapes()
 
     @property
     def busy(self) -> bool:
@@ -70,12 +72,33 @@ class TensorRunner:
 
     def warm(self) -> str:
         """Run one inference on zeros and empty texts; return why it failed, which may be for just those values."""
-        feed = {spec.name: made_up(spec) for spec in self._takes}
         try:
-            self._run(feed, list(self._gives), rows=1 if self._max_batch else 0)
+            self._run_made_up({spec.name: spec.shape for spec in self._takes})
         except _FAILURES as error:
             return f"the first inference, on zeros and empty texts, failed: {error}"
         return ""
+
+    def warm_shape(self, shape: Shape) -> None:
+        """Run zeros and empty texts with these open sizes. Raises what a run raises, and ValueError for no shape."""
+        sizes = iter(shape)
+        open_sizes = {
+            spec.name: [next(sizes, 1) if size == -1 else size for size in spec.shape] for spec in self._takes
+        }
+        self._run_made_up(open_sizes)
+
+    def _run_made_up(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        feed = {spec.name: made_up(replace(spec, shape=tuple(shapes[spec.name]))) for spec in self._takes}
+        rows = next(iter(feed.values())).shape[0] if self._max_batch else 0
+        self._run(feed, list(self._gives), rows)
+
+    def _shape(self, feed: Mapping[str, Values]) -> Shape:
+        """Return the sizes that the manifest leaves open, in buckets, those of the batch no more than it takes."""
+        return tuple(
+            bucket(size, self._max_batch if place == 0 else 0)
+            for spec in self._takes
+            for place, (declared, size) in enumerate(zip(spec.shape, feed[spec.name].shape, strict=True))
+            if declared == -1
+        )
 
     def add(self, number: int, job: Job) -> None:
         """Take a job. Raises BadJob."""
@@ -131,7 +154,8 @@ class TensorRunner:
     def _run(self, feed: dict[str, Values], wanted: Sequence[str], rows: int) -> dict[str, Values]:
         """Run the graph on `rows` rows (0: there is no batch) and check what it gives against what is declared."""
         gives = [self._gives[name] for name in wanted]
-        found = dict(zip(wanted, run(self._session, self._takes, gives, feed), strict=True))
+        with self.shapes.run(self._shape(feed)):
+            found = dict(zip(wanted, run(self._session, self._takes, gives, feed), strict=True))
         for spec in gives:
             shape = found[spec.name].shape
             if not fits(shape, spec.shape):

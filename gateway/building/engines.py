@@ -107,6 +107,8 @@ def pool_of(name: str, settings: Settings, engine: Engine, keeper: Keeper, forme
     paid for, and stay in force.
     """
     same = former is not None and former.engine.version == engine.version
+    if former is not None and same and isinstance(engine, OnnxEngine) and isinstance(former.engine, OnnxEngine):
+        engine.shapes = former.engine.shapes
     return Pool(
         name,
         engine,
