@@ -1,4 +1,4 @@
-"""Upstreams that speak Anthropic's wire: chats in its words, its answers as events, its refusals, over real sockets."""
+"""Upstreams that speak Anthropic's wire: chats in its words, and what it has no words for."""
 
 import json
 from typing import Any

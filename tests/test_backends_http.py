@@ -1,4 +1,4 @@
-"""The HTTP client over real sockets: framings, bounds, silence, stale connections, leaving, slow readers."""
+"""The HTTP client over real sockets: what goes out, silence, stale connections, leaving, slow readers."""
 
 import asyncio
 

@@ -1,7 +1,6 @@
 """The onnx engine with models of tensors: real workers, what they declare, what they refuse, and large tensors."""
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -24,9 +23,10 @@ from backends.contract import (
     Usage,
 )
 from backends.forkserver.client import ForkServer
-from backends.onnx import OnnxEngine, OnnxReplica
+from backends.onnx import OnnxEngine
 from backends.tensors import pack_elements
 from tests import toys
+from tests.onnx_house import started
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,17 +36,6 @@ async def _server() -> AsyncIterator[ForkServer]:
     server = ForkServer(os.environ)
     yield server
     await server.close(10)
-
-
-@contextlib.asynccontextmanager
-async def started(server, directory) -> AsyncIterator[OnnxReplica]:
-    """Bring one replica of a model directory up."""
-    engine = await OnnxEngine.open(directory, server, threads=1)
-    replica = await engine.start()
-    try:
-        yield replica
-    finally:
-        await replica.close()
 
 
 def job(*tensors: Tensor, outputs=()) -> Job:

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from backends.contract import Dispatched, Finish, Frame, Job, Task, Text, UpstreamFailed, Verbatim
-from tests.test_backends_upstream import chat, collect, serving, upstream
+from tests.upstream_house import chat, collect, serving, upstream
 
 WHOLE = orjson.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]})
 STREAM = b'data: {"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'

@@ -1,4 +1,4 @@
-"""Anthropic's wire: what is understood, what is refused and how, and that its questions are OpenAI's questions."""
+"""Anthropic's wire: what is understood of a request, and that its questions are OpenAI's questions."""
 
 import json
 from typing import Any

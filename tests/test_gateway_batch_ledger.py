@@ -1,4 +1,4 @@
-"""The book of the batch queue: what it accepts it never loses, whatever step a crash comes at."""
+"""The book of the batch queue: what it takes in, what it gives back, and when it forgets."""
 
 import sqlite3
 from pathlib import Path

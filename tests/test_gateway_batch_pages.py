@@ -1,4 +1,4 @@
-"""The batch API as its clients see it: orders, progress, results, cancelling; with real callbacks and S3's API."""
+"""The batch API as its clients see it: orders, progress, results, cancelling; with real callbacks."""
 
 import asyncio
 import hashlib

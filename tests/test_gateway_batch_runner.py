@@ -1,4 +1,4 @@
-"""The work on batches in virtual time: turns, pauses, tries, cancelling, the end of a life; and the callbacks."""
+"""The work on batches in virtual time: turns, pauses, tries, cancelling, the end of a life."""
 
 import asyncio
 import itertools

@@ -1,75 +1,23 @@
 """The Open Inference Protocol over gRPC, on fakes: what is read, what is answered, what is refused."""
 
 import asyncio
-import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tritonclient.grpc import InferInput, InferRequestedOutput, service_pb2, service_pb2_grpc
-from tritonclient.grpc import aio as triton
+from tritonclient.grpc import InferInput, InferRequestedOutput, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from backends.contract import Finish, QueueFull, StartFailed, Task, Text, WorkerDied
+from backends.contract import Finish, QueueFull, StartFailed, Task, Text
 from gateway.callers.auth import Key
 from tests.fakes import FakeEngine
-from tests.oip_house import SAID, SCORES, OipHouse, echo, oip_house, simple
+from tests.oip_grpc_house import chat, pair, raw, said, served, stub, sums, typed, until
+from tests.oip_house import SCORES, echo, oip_house, simple
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-Models = Mapping[str, tuple[Task, FakeEngine]]
-
-
-@asynccontextmanager
-async def served(models: Models, **options: Any) -> AsyncIterator[tuple[OipHouse, triton.InferenceServerClient]]:
-    """Serve the models and connect the official client."""
-    async with (
-        oip_house(models, **options) as house,
-        house.grpc() as address,
-        triton.InferenceServerClient(address) as client,
-    ):
-        yield house, client
-
-
-@asynccontextmanager
-async def stub(models: Models, **options: Any) -> AsyncIterator[service_pb2_grpc.GRPCInferenceServiceStub]:
-    """Serve the models and connect to the bare calls."""
-    async with (
-        oip_house(models, **options) as house,
-        house.grpc() as address,
-        grpc.aio.insecure_channel(address) as channel,
-    ):
-        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-
-def sums() -> Models:
-    """Make the models of most tests."""
-    return {"simple": (Task.INFER, simple())}
-
-
-def chat(*script: object) -> Models:
-    """Make a chat model."""
-    return {"chat": (Task.CHAT, FakeEngine(script or SAID))}
-
-
-def pair() -> list[InferInput]:
-    """Make the inputs of `simple`."""
-    made = []
-    for name, row in (("INPUT0", np.arange(16, dtype=np.int32)), ("INPUT1", np.ones(16, np.int32))):
-        made.append(InferInput(name, [1, 16], "INT32"))
-        made[-1].set_data_from_numpy(row[None])
-    return made
-
-
-def said(text: str = "Hi") -> list[InferInput]:
-    """Make the input of a chat model."""
-    made = InferInput("text_input", [1], "BYTES")
-    made.set_data_from_numpy(np.array([text.encode()], np.object_))
-    return [made]
 
 
 async def test_official_client_infers():
@@ -168,15 +116,6 @@ CONTENTS: list[tuple[str, str, list[Any]]] = [
 ]
 
 
-def typed(datatype: str, shape: list[int], **contents: Any) -> Any:
-    """Make a request with typed contents."""
-    request = service_pb2.ModelInferRequest(model_name="same")
-    tensor = request.inputs.add(name="INPUT0", datatype=datatype, shape=shape)
-    for field, values in contents.items():
-        getattr(tensor.contents, field).extend(values)
-    return request
-
-
 @pytest.mark.parametrize(("datatype", "field", "values"), CONTENTS, ids=[each[0] for each in CONTENTS])
 async def test_typed_contents(datatype, field, values):
     """Every datatype that has a typed field is read from it; the reply is bytes."""
@@ -197,15 +136,6 @@ def raw_and_typed() -> Any:
     """Make a request that sends its data twice."""
     request = typed("INT32", [1], int_contents=[1])
     request.raw_input_contents.append(b"\x01\x00\x00\x00")
-    return request
-
-
-def raw(*contents: bytes, shape: tuple[int, ...] = (1,), **parameters: Any) -> Any:
-    """Make a request of raw contents."""
-    request = typed("INT32", list(shape))
-    request.raw_input_contents.extend(contents)
-    for name, value in parameters.items():
-        request.inputs[0].parameters[name].string_param = value
     return request
 
 
@@ -269,72 +199,6 @@ async def test_a_message_that_is_too_large_is_refused():
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def each(*requests: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Send these requests in a stream."""
-    for request in requests:
-        yield request
-
-
-async def asked(client: triton.InferenceServerClient, *requests: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """Send requests in one stream and return every reply and error."""
-    return [(result, error) async for result, error in client.stream_infer(each(*requests))]
-
-
-async def test_a_stream_gives_a_text_in_pieces():
-    """A chat model's text comes piece by piece, and the empty last reply where the client asks for one."""
-    request = service_pb2.ModelInferRequest(model_name="chat", id="3")
-    request.inputs.add(name="text_input", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"Hi")
-    request.parameters["triton_enable_empty_final_response"].bool_param = True
-    async with stub(chat()) as calls:
-        replies = [reply.infer_response async for reply in calls.ModelStreamInfer(iter([request]))]
-
-    finals = [reply.parameters["triton_final_response"].bool_param for reply in replies]
-    texts = [reply.raw_output_contents[0][4:] for reply in replies if reply.outputs]
-    assert texts == [b"Hello ", b"world"]
-    assert finals == [False, False, True]
-    assert {reply.id for reply in replies} == {"3"}
-
-
-async def test_an_error_is_a_reply_and_the_stream_goes_on():
-    """One request that fails does not end the stream for those after it."""
-    models = sums() | chat(Text("He"), WorkerDied("it fell"))
-    requests = [
-        {"model_name": "chat", "inputs": said()},
-        {"model_name": "nobody", "inputs": said()},
-        {"model_name": "simple", "inputs": pair()},
-    ]
-    async with served(models) as (_, client):
-        piece, fell, unknown, added = await asked(client, *requests)
-
-    assert piece[0].as_numpy("text_output").tolist() == [b"He"]
-    assert fell[1].message() == "it fell"
-    assert "unknown model" in unknown[1].message()
-    assert added[0].as_numpy("OUTPUT1").tolist() == [[n - 1 for n in range(16)]]
-
-
-async def test_requests_of_a_stream_are_worked_on_together_and_answered_in_turn():
-    """The second request does not wait for the first to end, and its reply does."""
-    gate = asyncio.Event()
-    engine = FakeEngine((Text("He"), gate, Finish("stop")), concurrency=2)
-    models = {"chat": (Task.CHAT, engine)} | sums()
-    requests = [{"model_name": "chat", "inputs": said(text)} for text in ("a", "b")]
-    async with served(models) as (_, client):
-        call = asyncio.ensure_future(asked(client, *requests, {"model_name": "simple", "inputs": pair()}))
-        await until(lambda: engine.backends and engine.backends[0].running == 2)
-        gate.set()
-        replies = [result.get_response().model_name for result, _ in await call]
-
-    assert replies == ["chat", "chat", "simple"]
-
-
-async def test_a_text_that_is_empty_is_one_empty_reply():
-    """Who waits for a reply to each request gets one, though nothing was said."""
-    async with served(chat(Finish("stop"))) as (_, client):
-        ((reply, _),) = await asked(client, {"model_name": "chat", "inputs": said()})
-
-    assert reply.as_numpy("text_output").tolist() == [b""]
-
-
 async def test_models_of_texts():
     """A classifier takes texts and gives labels and probabilities."""
     text = InferInput("text", [1], "BYTES")
@@ -344,88 +208,6 @@ async def test_models_of_texts():
 
     assert answer.as_numpy("label").tolist() == [b"yes"]
     assert answer.as_numpy("probabilities").tolist() == [[0.25, 0.75]]
-
-
-async def until(look: Callable[[], object]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(90):
-        while not look():  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0.001)
-
-
-async def test_a_client_that_leaves_cancels_its_share():
-    """The model is told at once when nobody waits for its answer any more, streamed or not."""
-    engine = FakeEngine((Text("He"), asyncio.Event(), Finish("stop")))
-    async with served({"chat": (Task.CHAT, engine)}) as (_, client):
-        call = asyncio.ensure_future(client.infer("chat", said()))
-        await until(lambda: engine.backends and engine.backends[0].running)
-        call.cancel()
-        await until(lambda: not engine.backends[0].running)
-
-        replies = client.stream_infer(each({"model_name": "chat", "inputs": said()}))
-        await anext(aiter(replies))
-        assert engine.backends[0].running
-        replies.cancel()
-        await until(lambda: not engine.backends[0].running)
-
-
-def loud(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged above debug of calls."""
-    ours = [record for record in caplog.records if record.name.startswith(("grpc", "gateway", "asyncio"))]
-    return [record.getMessage() for record in ours if record.levelno > logging.DEBUG]
-
-
-async def test_clients_that_leave_are_nothing_to_log(caplog):
-    """Streams with much to say that are cancelled, half read or never, are the client's business alone."""
-    engine = FakeEngine((*[Text("x" * 50_000)] * 300, Finish("stop")), concurrency=8)
-    async with oip_house({"chat": (Task.CHAT, engine)}) as house, house.grpc() as address:
-        for number in range(40):
-            request = service_pb2.ModelInferRequest(model_name="chat")
-            request.inputs.append(typed("BYTES", [1], bytes_contents=[b"%d" % number]).inputs[0])
-            async with grpc.aio.insecure_channel(address) as channel:
-                call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request] * 3))
-                await (call.read() if number % 2 else call.initial_metadata())
-                if number % 4:
-                    call.cancel()
-    assert loud(caplog) == []
-
-
-async def test_what_the_library_says_of_clients_that_left_is_nothing_to_log(caplog):
-    """That a reply found no reader any more is not logged; what else goes wrong in the library is."""
-    async with oip_house(sums()) as house, house.grpc():
-        library = logging.getLogger("grpc._cython.cygrpc")
-        library.error("could not write", exc_info=grpc.aio.InternalError("Failed 'execute_batch'"))
-        library.error("could not think", exc_info=RuntimeError("a defect"))
-        library.error("could not begin")
-    assert loud(caplog) == ["could not think", "could not begin"]
-
-
-@pytest.mark.parametrize("method", ["inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Check"])
-async def test_bytes_that_are_no_message_are_refused(caplog, method):
-    """What cannot be parsed is the client's mistake: it is told in words, and not logged."""
-    async with oip_house(sums()) as house, house.grpc() as address, grpc.aio.insecure_channel(address) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(f"/{method}")(b"\xff\xff")
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "these 2 bytes are no message" in (caught.value.details() or "")
-    assert loud(caplog) == []
-
-
-async def test_bytes_that_are_no_message_are_refused_in_streams(caplog):
-    """A watch of the health ends; a stream of questions has an error for these bytes and goes on to the next."""
-    good = service_pb2.ModelInferRequest(model_name="nobody").SerializeToString()
-    async with oip_house(sums()) as house, house.grpc() as address, grpc.aio.insecure_channel(address) as channel:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff").read()
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        call = channel.stream_stream(
-            "/inference.GRPCInferenceService/ModelStreamInfer",
-            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-        )
-        replies = [reply.error_message async for reply in call(iter([b"\xff", good]))]
-    assert replies[0] == "these 1 bytes are no message inference.ModelInferRequest"
-    assert "unknown model" in replies[1]
-    assert loud(caplog) == []
 
 
 async def test_a_deadline_passes():
@@ -496,47 +278,6 @@ async def test_standard_health():
         pool.limits = type(pool.limits)(min_replicas=1, max_replicas=0)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
-
-
-async def test_a_drain_lets_calls_end():
-    """A call in progress ends as it should; then nobody answers."""
-    gate = asyncio.Event()
-    engine = FakeEngine((Text("He"), gate, Finish("stop")))
-    async with oip_house({"chat": (Task.CHAT, engine)}) as house:
-        server, address = await house.grpc_server()
-        async with triton.InferenceServerClient(address) as client:
-            call = asyncio.ensure_future(client.infer("chat", said()))
-            await until(lambda: engine.backends and engine.backends[0].running)
-            drain = asyncio.ensure_future(server.drain(10.0))
-            await asyncio.sleep(0)
-            gate.set()
-            assert (await call).as_numpy("text_output").tolist() == [b"He"]
-            await drain
-            with pytest.raises(InferenceServerException) as caught:
-                await client.is_server_live()
-    assert caught.value.status() == "StatusCode.UNAVAILABLE"
-
-
-async def test_a_drain_does_not_wait_for_idle_streams():
-    """A stream without a request in progress, and who watches the health, are let go at once."""
-    forever = asyncio.Event()
-
-    async def one_then_wait() -> AsyncIterator[dict[str, Any]]:
-        yield {"model_name": "simple", "inputs": pair()}
-        await forever.wait()
-
-    async with oip_house(sums()) as house:
-        server, address = await house.grpc_server()
-        async with triton.InferenceServerClient(address) as client, grpc.aio.insecure_channel(address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-            replies = aiter(client.stream_infer(one_then_wait()))
-            await anext(replies)
-            async with asyncio.timeout(90):
-                await server.drain(3600.0)
-            assert [reply async for reply in replies] == []
-            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            assert await watch.code() is grpc.StatusCode.OK
 
 
 async def test_a_port_that_is_taken_is_an_error():
