@@ -58,3 +58,24 @@ async def test_the_same_words_in_other_spaces_need_no_verifier():
     assert not await serves(ASKED, "Tell me the capital of France")
     assert not await serves(ASKED, "What is  the capital of France? ", tokens=b"")
     assert (verifier.judged, counters.verified) == ([ASKED, ASKED], 2)
+
+
+@pytest.mark.parametrize(("taken", "expected"), [(b"2", b"2"), (b"3", b"3"), (b"", None)])
+async def test_what_who_asks_does_not_take_gives_way_to_the_next(taken: bytes, expected: bytes | None):
+    """The next is served, and counted; where none is taken, the best of them says why."""
+    judge = Judge(FixedThreshold(0.9), None, SemanticCounters())
+    vectors = [struct.pack("<2f", 0.6, 0.8), struct.pack("<2f", 0.64, 0.7684), struct.pack("<2f", 0.68, 0.7332)]
+    entries = [
+        Entry(key, b"", 0.0, 1.0, Meaning(b"p", "Tell me the capital of France", vector))
+        for key, vector in zip((b"1", b"2", b"3"), vectors, strict=True)
+    ]
+    asked = Meaning(b"p", ASKED, VECTOR)
+    found = await judge.judge(
+        "n", asked, nominate(asked, entries), objects=lambda entry: None if entry.key == taken else "request"
+    )
+    if isinstance(found, Match):
+        assert found.best.entry.key == expected
+    else:
+        assert expected is None
+        assert found.best is not None
+        assert (found.reason, found.best.entry.key) == ("request", b"1")

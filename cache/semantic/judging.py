@@ -67,17 +67,18 @@ class Judge:
         except VerifierError:
             return Miss("unverified", weighed[open_ones[0]], tuple(weighed))
         served: Evidence | None = None
+        objected: Evidence | None = None
         for confidence, at in sorted(zip(confidences, open_ones, strict=True), key=lambda each: (-each[0], each[1])):
             objection = None if objects is None else objects(weighed[at].entry)
             decision = self._decide(namespace, weighed[at].pair, confidence, objection, preview=preview)
             weighed[at] = replace(weighed[at], confidence=confidence, decision=decision)
             if objection is not None and decision.reason == objection:
-                return Miss(objection, weighed[at], tuple(weighed))
+                objected = objected or weighed[at]
             if decision.serve and served is None:
                 served = weighed[at]
                 if not thoroughly:
                     break
-        return _miss(weighed) if served is None else Match(served, tuple(weighed))
+        return _told(weighed, served, objected)
 
     def _decide(
         self, namespace: str, pair: Pair, confidence: float, objection: Objection | None, *, preview: bool
@@ -140,6 +141,15 @@ def _weigh(asked: Meaning, nominees: Sequence[Nominee], at: int, vetoes: tuple[V
     entry, meaning, score = nominees[at]
     below = nominees[at + 1].similarity if at + 1 < len(nominees) else 0.0
     return Evidence(entry, meaning.text, pair_of(asked, meaning), score, score - below, vetoes)
+
+
+def _told(weighed: Sequence[Evidence], served: Evidence | None, objected: Evidence | None) -> Match | Miss:
+    """Return what was found: one that is served comes before one that would be but for who asks."""
+    if served is not None:
+        return Match(served, tuple(weighed))
+    if objected is not None and objected.decision is not None and objected.decision.reason in ("request", "gone"):
+        return Miss(objected.decision.reason, objected, tuple(weighed))
+    return _miss(weighed)
 
 
 def _miss(weighed: Sequence[Evidence]) -> Miss:

@@ -25,6 +25,7 @@ from gateway.counting.telemetry import Telemetry
 from gateway.front import Page
 from gateway.pages.cache_pages import CachePages
 from gateway.trust.recent import Recent
+from gateway.trust.remembered import RememberedPairs
 from gateway.trust.verifier import CONFIDENCE, PairVerifier
 
 if TYPE_CHECKING:
@@ -264,14 +265,14 @@ async def _open_disk(settings: CacheSettings, purges: Purges) -> DiskStore | Non
     return disk
 
 
-def _judge(pool: Pool, deadline_s: float) -> PairVerifier:
+def _judge(pool: Pool, deadline_s: float) -> RememberedPairs:
     async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         job = Job(Task.INFER, tensors=given, outputs=(CONFIDENCE,))
         async with aclosing(pool.stream(job)) as events:
             found = [event.outputs async for event in events if type(event) is Tensors]
         return found[0] if found else ()
 
-    return PairVerifier(pool.engine.version, infer, deadline_s=deadline_s)
+    return RememberedPairs(PairVerifier(pool.engine.version, infer, deadline_s=deadline_s))
 
 
 def _embedder(pool: Pool, *, token_vectors: bool) -> Embedder:
