@@ -4,14 +4,15 @@ They leave open whatever may be the same in other words, which is for a verifier
 the strict guards judge it too. Pure functions of two readings.
 """
 
-from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from cache.semantic.direction import crossed_edges, other_voice
 from cache.semantic.entities import find_exchange
 from cache.semantic.lexicon import FUNCTION_WORDS, NEGATIONS, OPPOSITES, QUESTION_WORDS, SYMMETRIC_WORDS
 from cache.semantic.marks import find_mark
-from cache.semantic.reading import Reading
+from cache.semantic.reading import Reading, read
 from cache.semantic.tokens import Token
 from cache.semantic.units import CASED_UNITS, UNITS
 
@@ -25,6 +26,8 @@ _NOT_AFTER = frozenset({"or", "why", "whether"})
 _NOT_BEFORE = frozenset({"only", "just", "matter"})
 # Words that differ in these alone are opposites: hypertension, hypotension.
 _OPPOSITE_PREFIXES = (("hyper", "hypo"), ("macro", "micro"), ("inter", "intra"), ("pre", "post"))
+_PREFIXES_WITH_OPPOSITES = tuple(prefix for prefix, _ in _OPPOSITE_PREFIXES)
+_TURNING_PREFIXES = frozenset({"un", "in", "im", "ir", "dis", "non", "anti", "de", "mis"})
 _LEAST_STEM = 3
 # What stands on their two sides may change places, and nothing else may.
 _JOINS = frozenset({"and", "or", "nor"})
@@ -35,32 +38,64 @@ _SIGNS = {sign: sign for sign in "+-*/^<>=≤≥≠"} | {
 _COMMON_UNITS = frozenset({"second", "minute", "foot", "stone", "pound", "yard", "cup", "day", "year", "hour"})
 
 
+_PAIRS_OF_WORD: dict[str, list[int]] = {}
+for _place, _pair in enumerate(OPPOSITES):
+    for _word in _pair:
+        _PAIRS_OF_WORD.setdefault(_word, []).append(_place)
+
+
+class _Traits(NamedTuple):
+    """What the guards compare of one text."""
+
+    numbers: frozenset[tuple[str, str | None]]
+    sure_numbers: frozenset[tuple[str, str | None]]
+    signs: frozenset[str]
+    units: frozenset[str]
+    words: frozenset[str]
+    negations: int
+
+
+@lru_cache(maxsize=4096)
+def _traits(text: str) -> _Traits:
+    """Return a text's traits; those of late are remembered, as a text is compared with several."""
+    reading = read(text)
+    return _Traits(
+        numbers=_numbers(reading, sure=False),
+        sure_numbers=_numbers(reading, sure=True),
+        signs=_signs(reading),
+        units=_units(reading),
+        words=frozenset(token.word for token in reading.tokens),
+        negations=_negations(reading),
+    )
+
+
 def sure_numbers(a: Reading, b: Reading) -> str | None:
     """Veto where a number of one text, with its unit, is not in the other; words such as "one" may be no numbers.
 
     So do signs that each text has between numbers or letters, where the other has none of them.
     """
-    for one, other in ((a, b), (b, a)):
-        missing = _numbers(one, sure=True) - _numbers(other, sure=False)
+    of_a, of_b = _traits(a.text), _traits(b.text)
+    for one, other in ((of_a, of_b), (of_b, of_a)):
+        missing = one.sure_numbers - other.numbers
         if missing:
             value, unit = min(missing, key=str)
             return f"{value} {unit}" if unit else f"{value} is in one text only"
-    first, second = _signs(a), _signs(b)
-    only_a, only_b = first - second, second - first
+    only_a, only_b = of_a.signs - of_b.signs, of_b.signs - of_a.signs
     return f"{min(only_a)} against {min(only_b)}" if only_a and only_b else None
 
 
 def units(a: Reading, b: Reading) -> str | None:
     """Veto where each text names a unit that the other does not."""
-    first, second = _units(a), _units(b)
+    first, second = _traits(a.text).units, _traits(b.text).units
     only_a, only_b = first - second, second - first
     return f"{min(only_a)} against {min(only_b)}" if only_a and only_b else None
 
 
 def polarity(a: Reading, b: Reading) -> str | None:
     """Veto where negations and opposites together turn the sense round; two turns may cancel each other."""
-    turns = [f"{x} against {y}" for x, y in _opposites(a, b)]
-    times_a, times_b = _negations(a), _negations(b)
+    of_a, of_b = _traits(a.text), _traits(b.text)
+    turns = [f"{x} against {y}" for x, y in _opposites(of_a.words - of_b.words, of_b.words - of_a.words)]
+    times_a, times_b = of_a.negations, of_b.negations
     if times_a != times_b:
         turns.append(f"{times_a} negations against {times_b}")
     return turns[0] if len(turns) % 2 else None
@@ -109,25 +144,25 @@ def _only_sounds_like_conversion(reading: Reading) -> bool:
     return reading.is_conversion and len(measured) < 2  # noqa: PLR2004 - from one unit into another
 
 
-def _numbers(reading: Reading, *, sure: bool) -> set[tuple[str, str | None]]:
-    return {
+def _numbers(reading: Reading, *, sure: bool) -> frozenset[tuple[str, str | None]]:
+    return frozenset(
         (token.value, token.unit)
         for token in reading.tokens
         if token.value is not None and not (sure and _is_unsure(token))
-    }
+    )
 
 
 def _is_unsure(token: Token) -> bool:
     return token.value in _UNSURE_VALUES and not token.text[:1].isdigit()
 
 
-def _units(reading: Reading) -> set[str]:
+def _units(reading: Reading) -> frozenset[str]:
     """Return the units that are named without a number; those that are also plain words count only as measures."""
     words = (CASED_UNITS.get(token.text) or UNITS.get(token.word) for token in reading.tokens if token.value is None)
-    return {unit for unit in words if unit is not None and unit not in _COMMON_UNITS}
+    return frozenset(unit for unit in words if unit is not None and unit not in _COMMON_UNITS)
 
 
-def _signs(reading: Reading) -> set[str]:
+def _signs(reading: Reading) -> frozenset[str]:
     """Return the signs that stand beside a number or a single letter, as in 2 + 2 and x < y."""
     found = set()
     for at, token in enumerate(reading.tokens):
@@ -135,7 +170,7 @@ def _signs(reading: Reading) -> set[str]:
         beside = (*reading.tokens[max(0, at - 1) : at], *reading.tokens[at + 1 : at + 2])
         if sign is not None and any(each.value is not None or len(each.word) == 1 for each in beside):
             found.add(sign)
-    return found
+    return frozenset(found)
 
 
 def _negations(reading: Reading) -> int:
@@ -149,12 +184,13 @@ def _negations(reading: Reading) -> int:
     return count
 
 
-def _opposites(a: Reading, b: Reading) -> list[tuple[str, str]]:
-    first, second = Counter(t.word for t in a.tokens), Counter(t.word for t in b.tokens)
-    only_a, only_b = first.keys() - second.keys(), second.keys() - first.keys()
+def _opposites(only_a: frozenset[str], only_b: frozenset[str]) -> list[tuple[str, str]]:
+    """Return the words of one text alone that stand against words of the other alone."""
     found = []
-    for x, y in OPPOSITES:
-        if x in _CHANCE_OPPOSITES and len(only_a | only_b) > 2:  # noqa: PLR2004 - then much else differs
+    differing = only_a | only_b
+    for place in sorted({place for word in differing for place in _PAIRS_OF_WORD.get(word, ())}):
+        x, y = OPPOSITES[place]
+        if x in _CHANCE_OPPOSITES and len(differing) > 2:  # noqa: PLR2004 - then much else differs
             continue
         if (x in only_a and y in only_b) or (y in only_a and x in only_b):
             found.append((x, y))
@@ -164,7 +200,8 @@ def _opposites(a: Reading, b: Reading) -> list[tuple[str, str]]:
 
 def is_prefixed(x: str, y: str) -> bool:
     """Whether y is x turned into its opposite by a prefix, or by another one than it has."""
-    for one, other in _OPPOSITE_PREFIXES:
-        if x.startswith(one) and len(x) >= len(one) + _LEAST_STEM and y == other + x.removeprefix(one):
-            return True
-    return len(x) > 3 and any(y == prefix + x for prefix in ("un", "in", "im", "ir", "dis", "non", "anti", "de", "mis"))  # noqa: PLR2004
+    if x.startswith(_PREFIXES_WITH_OPPOSITES):
+        for one, other in _OPPOSITE_PREFIXES:
+            if x.startswith(one) and len(x) >= len(one) + _LEAST_STEM and y == other + x.removeprefix(one):
+                return True
+    return len(x) > 3 and y.endswith(x) and y.removesuffix(x) in _TURNING_PREFIXES  # noqa: PLR2004

@@ -15,7 +15,10 @@ from scripts.benchmarks.load import Load, Post
 from scripts.benchmarks.programs import Served
 
 EMBEDDING = "the bare embedding"
-PLACES = ("France", "Italy", "Japan", "Egypt", "Peru", "Kenya", "Norway")
+PLACES = (
+    *("France", "Italy", "Japan", "Egypt", "Peru", "Kenya", "Norway", "Spain", "Poland", "Greece"),
+    *("India", "Cuba", "Chile", "Ghana", "Austria", "Finland", "Portugal", "Sweden", "Ireland", "Hungary"),
+)
 WORDINGS = tuple(
     tuple(wording.split())
     for wording in (
@@ -33,7 +36,7 @@ _LOOKUPS = "warmgate_semantic_lookups_total"
 _EVENTS = "warmgate_cache_events_total"
 _WARM_UP_S = 1
 # Spaces between two words: so many texts that no run comes to their end.
-_MOST_SPACES = 8
+_MOST_SPACES = 4
 
 
 def contests(bench: Bench, gateway: Served) -> list[Contest]:
