@@ -186,7 +186,7 @@ class ModelCosts:
         """What each level costs that a replica can stand on, the coldest first."""
         if self._levels is None:
             levels = [LevelCost(Level.ABSENT, self.start_s(), self.start_s(0.9), 0)]
-            if self._sleeps:
+            if Level.ASLEEP in self.ladder.levels:  # else nobody is put there, not even for want of memory
                 held = self.asleep_bytes, int(self._asleep_device_bytes)
                 levels.append(LevelCost(Level.ASLEEP, self.wake_s(), self.wake_s(0.9), *held))
             self._levels = (*levels, LevelCost(Level.WARM, 0.0, 0.0, self.memory_bytes, self.device_bytes))

@@ -91,20 +91,18 @@ def pong_frame() -> bytes:
 
 
 def ready_frame(
-    timings_s: Mapping[str, float],
-    providers: Sequence[str],
-    doubt: str = "",
-    *,
-    graph: str = "off",
-    shared_bytes: int = 0,
+    timings_s: Mapping[str, float], providers: Sequence[str], doubt: str = "", told: Mapping[str, object] | None = None
 ) -> bytes:
     """Encode that a real inference has run, what took how long since the fork, and which providers are in use.
 
-    `doubt` says why the first inference failed, where that may be for the values that were made up for it; `graph` what
-    became of the optimised graph, `shared_bytes` what was resident of mapped files when the session was built.
+    `doubt` says why the first inference failed, where that may be for the values that were made up for it. `told`: what
+    became of the optimised `graph`, the `files` that were read, and `shared_bytes`, what was resident of mapped files
+    when the session was built.
     """
-    told = {"timings_s": dict(timings_s), "providers": list(providers), "doubt": doubt}
-    return encode({"kind": "ready", **told, "graph": graph, "shared_bytes": shared_bytes})
+    beside = {"graph": "off", "shared_bytes": 0, "files": (), **(told or {})}
+    return encode(
+        {"kind": "ready", "timings_s": dict(timings_s), "providers": list(providers), "doubt": doubt, **beside}
+    )
 
 
 def made_frame(outcome: str, why: str) -> bytes:

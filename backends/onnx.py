@@ -13,6 +13,7 @@ from backends.contract import StartFailed, Task, TensorSpec
 from backends.forkserver.client import Child, ForkServer
 from backends.manifest import ManifestError, read_manifest
 from backends.model_files import ModelFiles, examine, missing_file, stamps_of, tasks_served
+from backends.onnx_sleep import SleepingOnnx
 from backends.onnx_worker import OnnxReplica
 from backends.shapes import LearnedShapes
 from backends.tail import OutputTail
@@ -126,8 +127,12 @@ class OnnxEngine:
         except (OSError, ManifestError):
             return False
 
-    async def start(self) -> "OnnxReplica":
+    async def start(self) -> OnnxReplica | SleepingOnnx:
         """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
+        worker = await self._start_worker()
+        return worker if self._warmers is None else SleepingOnnx(worker, self._start_worker)
+
+    async def _start_worker(self) -> OnnxReplica:
         await self._check_unchanged()
         spec = replace(self._spec, shapes=self.shapes.worth())
         if self._warmers is not None:

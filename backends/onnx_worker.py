@@ -47,6 +47,8 @@ class OnnxReplica(asyncio.BufferedProtocol):
         """The execution providers that the runtime could use of those asked for, best first."""
         self.graph = "off"
         """What became of its optimised graph; see `backends.worker.graphs.saved_session`."""
+        self.files: tuple[str, ...] = ()
+        """The files of the model that it read."""
         self._libraries_bytes: int | None = None
         """What was mapped when its session was built; None where all that it maps are libraries."""
         self._manifest = manifest
@@ -183,7 +185,7 @@ class OnnxReplica(asyncio.BufferedProtocol):
         if header["kind"] == "ready":
             self.timings_s = header["timings_s"]
             self.providers = tuple(header["providers"])
-            self.graph = header["graph"]
+            self.graph, self.files = header["graph"], tuple(header["files"])
             self._libraries_bytes = header["shared_bytes"] if self.graph == "used" else None
             if header["doubt"]:
                 _log.warning("%r serves, though %s", self._child, header["doubt"])

@@ -133,7 +133,7 @@ async def start_and_ask(engine: OnnxEngine) -> tuple[str, Tensors]:
         answer, end = [event async for event in replica.stream(JOB)]
         assert isinstance(answer, Tensors)
         assert isinstance(end, Finish)
-        return replica.graph, answer
+        return replica.worker.graph, answer
     finally:
         await replica.close()
 

@@ -43,11 +43,8 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
         raise
     ready_at = time.perf_counter()
     timings_s = {**loaded.timings_s, "warm": ready_at - loaded_at, "all": ready_at - began}
-    connection.sendall(
-        messages.ready_frame(
-            timings_s, loaded.session.get_providers(), doubt, graph=loaded.graph, shared_bytes=shared_bytes
-        )
-    )
+    told = {"graph": loaded.graph, "shared_bytes": shared_bytes, "files": loaded.files}
+    connection.sendall(messages.ready_frame(timings_s, loaded.session.get_providers(), doubt, told))
     loop.serve(connection, runner, runner.shapes.due)
 
 

@@ -25,7 +25,7 @@ RUN_ERRORS = (_STATE.Fail, _STATE.InvalidArgument, _STATE.RuntimeException, _STA
 class Model:
     """What a worker runs; `timings_s` says what took how long to load. Only a model of tensors has no tokenizer.
 
-    `graph` says what became of the optimised graph, as `graphs.saved_session` does.
+    `graph` says what became of the optimised graph, as `graphs.saved_session` does; `files` are those that were read.
     """
 
     manifest: Manifest
@@ -33,6 +33,7 @@ class Model:
     session: ort.InferenceSession
     timings_s: dict[str, float]
     graph: str = "off"
+    files: tuple[str, ...] = ()
 
 
 def around(spec: WorkerSpec, session: ort.InferenceSession) -> Model:
@@ -45,13 +46,21 @@ def load(spec: WorkerSpec) -> Model:
     """Load everything. Raises what the runtime and the tokenizer raise."""
     if spec.manifest.task is Task.INFER:
         (session, graph), session_s = _timed(lambda: _session(spec))
-        return Model(spec.manifest, None, session, {"session": session_s}, graph)
+        return Model(spec.manifest, None, session, {"session": session_s}, graph, _read(spec, graph))
     with ThreadPoolExecutor(1) as pool:
         # Neither holds the interpreter's lock for long, so on two cores the tokenizer costs no time.
         loading = pool.submit(_timed, lambda: _tokenizer(spec))
         (session, graph), session_s = _timed(lambda: _session(spec))
         tokenizer, tokenizer_s = loading.result()
-    return Model(spec.manifest, tokenizer, session, {"tokenizer": tokenizer_s, "session": session_s}, graph)
+    timings_s = {"tokenizer": tokenizer_s, "session": session_s}
+    return Model(spec.manifest, tokenizer, session, timings_s, graph, _read(spec, graph))
+
+
+def _read(spec: WorkerSpec, graph: str) -> tuple[str, ...]:
+    """Name the files that a start reads: the graph with its weights, and the tokenizer."""
+    kept = graphs.place(spec) if graph == "used" else None
+    weights = spec.directory.glob("model.onnx*") if kept is None else kept.glob("graph.onnx*")
+    return tuple(sorted(map(str, [*weights, *spec.directory.glob("tokenizer.json")])))
 
 
 def _tokenizer(spec: WorkerSpec) -> Tokenizer:

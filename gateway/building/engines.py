@@ -155,12 +155,15 @@ def seed_of(model: ModelSettings) -> CostSeed:
 
 
 def _seed_of_graph(file: Path) -> CostSeed:
-    """Return what a graph tells: a session holds at least that. Where it is not there any more, a start will tell."""
+    """Return what a graph tells: a session holds at least that. Where it is not there any more, a start will tell.
+
+    Asleep its files are kept in memory.
+    """
     try:
         size = file.stat().st_size
     except OSError:
         size = 0
-    return CostSeed(memory_bytes=size, beyond_bytes=WORKER_BYTES)
+    return CostSeed(memory_bytes=size, beyond_bytes=WORKER_BYTES, asleep_bytes=size)
 
 
 def _is_always_needed(settings: Settings, name: str) -> bool:
