@@ -14,9 +14,8 @@ import pytest
 
 from gateway.surfaces.oip.proto import inference_pb2 as pb
 from scripts.benchmarks.hanging import WIRES, GrpcClient, HttpClient, Upstream, models_of
+from tests.e2e.hanging_house import COLD_OF, SLOTS, STREAMED, House, hanging
 from tests.e2e.program import config, started, until
-from tests.e2e.test_leaving import COLD_MODELS, COLD_OF, SLOTS, STREAMED, House
-from tests.e2e.test_oip_grpc import address
 
 SHORT, LONG = {"X-Request-Timeout": "0.15"}, {"X-Request-Timeout": "600"}
 DEADLINES_S = (0.25, 1.0, 4.0, 16.0)
@@ -28,13 +27,9 @@ R = TypeVar("R")
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Serve models that hang and models that never start."""
-    directory = tmp_path_factory.mktemp("deadlines")
-    with Upstream() as upstream:
-        models = [f"  {name}: {said}" for name, said in (models_of(upstream) | COLD_MODELS).items()]
-        text = config(directory, *models, server="grpc: 127.0.0.1:0")
-        with started(text, directory) as (gateway, _), grpc.insecure_channel(address(gateway)) as channel:
-            yield House(gateway, upstream, channel)
+    """Serve to whoever asks."""
+    with hanging(tmp_path_factory.mktemp("deadlines")) as found:
+        yield found
 
 
 @pytest.fixture
@@ -47,10 +42,7 @@ def text() -> str:
 def calm(house: House) -> Iterator[None]:
     """Check that a test leaves nothing."""
     yield
-    until(lambda: not house.upstream.open(), "the upstream has been left")
-    until(lambda: not any(house.readings("in_flight").values()), "nothing is in flight")
-    until(lambda: not any(house.readings("queued").values()), "nothing is queued")
-    house.wait_seats(0)
+    house.wait_calm()
 
 
 class TooSoon(Exception):

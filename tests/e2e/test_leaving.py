@@ -10,82 +10,42 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 
 import grpc
 import psutil
 import pytest
 
-from scripts.benchmarks.hanging import WIRES, Client, Exchange, GrpcClient, HttpClient, Upstream, models_of
-from scripts.running_gateway import RunningGateway
-from tests.e2e.program import SERVER, call, chat_body, config, metrics, started, until
+from scripts.benchmarks.hanging import WIRES, GrpcClient, HttpClient
+from tests.e2e.hanging_house import (
+    ALL,
+    ALONE,
+    BEARER,
+    COLD_OF,
+    GRPC,
+    SHARED,
+    SLOTS,
+    STREAMED,
+    TWO,
+    House,
+    hanging,
+)
+from tests.e2e.program import call, chat_body, until
 from tests.e2e.test_oip_grpc import address
 
-ALONE, TWO = "sk-alone", "sk-two"
-BEARER = {key: {"Authorization": f"Bearer {key}"} for key in (ALONE, TWO)}
-SLOTS = 2
-COLD = f'{{task: %s, command: {{run: "{SERVER} --start-s 600"}}, pool: {{start_timeout: 20m}}}}'
-COLD_MODELS = {"cold": COLD % "chat", "cold-words": COLD % "completion", "cold-vectors": COLD % "embed"}
-COLD_OF = {"near": "cold", "claude": "cold", "words": "cold-words", "vectors": "cold-vectors"}
-GRPC = ("ModelInfer", "ModelStreamInfer")
-ALL = (*WIRES, *GRPC)
-STREAMED = [name for name in ALL if name == "ModelStreamInfer" or (name in WIRES and WIRES[name].streamed)]
-# A relay is never shared, and gRPC's clients below ask what HTTP's ask.
-SHARED = [name for name in ALL if "relay" not in name]
+KEYS = [
+    {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "concurrency": concurrency}
+    for name, key, concurrency in (("alone", ALONE, 1), ("two", TWO, 8))
+]
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """The running gateway, its upstream, and a channel to its gRPC."""
-
-    gateway: RunningGateway
-    upstream: Upstream
-    channel: grpc.Channel
-
-    def ask(self, name: str, text: str, key: str = ALONE, model: str | None = None, **headers: str) -> Client:
-        """Ask in the way of this name."""
-        if name in WIRES:
-            return HttpClient(self.gateway.url, WIRES[name], text, BEARER[key] | headers, model)
-        metadata = {name.lower(): value for name, value in BEARER[key].items()}
-        return GrpcClient(self.channel, name, text, model=model or "near", metadata=metadata)
-
-    def arrived(self, text: str) -> Exchange:
-        """Wait until the upstream has been asked this."""
-        return until(lambda: next(iter(self.upstream.about(text)), None), f"the upstream is asked {text!r}")
-
-    def readings(self, what: str) -> dict[str, float]:
-        """Return a gauge of the pools by their models."""
-        return {dict(labels)["model"]: value for (name, labels), value in metrics(self.gateway.url).items()
-                if name == f"warmgate_pool_{what}"}  # fmt: skip
-
-    def wait_seats(self, count: int) -> None:
-        """Wait until so many requests are in work that may be shared."""
-        until(lambda: self.seats() == count, f"{count} share their work")
-
-    def seats(self) -> float:
-        """Return how many requests are in work that may be shared."""
-        return metrics(self.gateway.url)["warmgate_flight_seats", ()]
-
-    def wait_queued(self, model: str, count: int) -> None:
-        """Wait until so many jobs wait for a model."""
-        until(lambda: self.readings("queued")[model] == count, f"{count} wait for {model}")
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Serve models that hang and models that never start, to a key for one request at a time and one for more."""
+    """Serve to a key for one request at a time and one for more."""
     directory = tmp_path_factory.mktemp("leaving")
-    keys = [
-        {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "concurrency": concurrency}
-        for name, key, concurrency in (("alone", ALONE, 1), ("two", TWO, 8))
-    ]
-    with Upstream() as upstream:
-        models = [f"  {name}: {said}" for name, said in (models_of(upstream) | COLD_MODELS).items()]
-        text = config(directory, *models, server=f"keys: {json.dumps(keys)}, grpc: 127.0.0.1:0")
-        text += f"batch: {{directory: {directory / 'batch'}, callback_secret: s3cret}}\n"
-        with started(text, directory) as (gateway, _), grpc.insecure_channel(address(gateway)) as channel:
-            yield House(gateway, upstream, channel)
+    queue = f"batch: {{directory: {directory / 'batch'}, callback_secret: s3cret}}\n"
+    with hanging(directory, server=f"keys: {json.dumps(KEYS)}, ", more=queue) as found:
+        yield found
 
 
 @pytest.fixture
@@ -98,10 +58,7 @@ def text() -> str:
 def calm(house: House) -> Iterator[None]:
     """Check that a test leaves nothing: no job, no place, no connection, and a key that may ask again."""
     yield
-    until(lambda: not house.upstream.open(), "the upstream has been left")
-    until(lambda: not any(house.readings("in_flight").values()), "nothing is in flight")
-    until(lambda: not any(house.readings("queued").values()), "nothing is queued")
-    house.wait_seats(0)
+    house.wait_calm()
     until(lambda: not connections(house), "no client is connected")
     body = chat_body("near", f"quick {next(_numbers)}")
     for key in BEARER.values():
