@@ -5,6 +5,7 @@ Knows the server by its URL alone, and nothing of how it was started.
 
 import asyncio
 import logging
+from collections.abc import Iterator
 
 import psutil
 
@@ -43,12 +44,12 @@ async def path_answers(url: str, path: str, note: StartNote) -> None:
     """Return when `path` answers 200; the pause between two tries grows. The caller limits the wait."""
     note.phase = f"{path} does not answer yet"
     client = HttpClient(url, {}, kept=1, connect_timeout_s=POLL_TIMEOUT_S, silence_s=POLL_TIMEOUT_S)
-    pause_s = POLL_FIRST_S
     try:
         await client.open()
-        while not await _is_ok(client, path, note):
+        for pause_s in _growing_pauses():
+            if await _is_ok(client, path, note):
+                return
             await asyncio.sleep(pause_s)
-            pause_s = min(POLL_LAST_S, pause_s * 1.5)
     finally:
         client.close()
 
@@ -59,8 +60,8 @@ async def inference_passes(upstream: HttpBackend, job: Job, note: StartNote) -> 
     A server that understands the job and refuses just this one has shown as much as it will.
     """
     note.phase = "it answers, and its first inference has not passed yet"
-    pause_s, limit_s = POLL_FIRST_S, TRY_FIRST_S
-    while True:
+    limit_s = TRY_FIRST_S
+    for pause_s in _growing_pauses():
         try:
             async with asyncio.timeout(limit_s):
                 await upstream.answer(job)
@@ -75,6 +76,13 @@ async def inference_passes(upstream: HttpBackend, job: Job, note: StartNote) -> 
         else:
             return
         await asyncio.sleep(pause_s)
+
+
+def _growing_pauses() -> Iterator[float]:
+    """Yield the pauses between one try and the next, for as long as anybody tries."""
+    pause_s = POLL_FIRST_S
+    while True:
+        yield pause_s
         pause_s = min(POLL_LAST_S, pause_s * 1.5)
 
 

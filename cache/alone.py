@@ -41,17 +41,10 @@ class Tap(Generic[T]):
         return take is not None and take(item)
 
 
-class Seated(Generic[T]):
-    """What both kinds of seat have in common: the `async with` form of leaving."""
+class Left:
+    """What is left in the end: the `async with` form of `leave`."""
 
-    __slots__ = ("_taker",)
-
-    def __init__(self) -> None:
-        self._taker: Callable[[T], bool] | None = None
-
-    def give_to(self, taker: Callable[[T], bool]) -> None:
-        """Call `taker` with an item that comes while this waits for one; where it takes it, this waits on."""
-        self._taker = taker
+    __slots__ = ()
 
     async def leave(self) -> None:
         """Give up the seat."""
@@ -64,6 +57,19 @@ class Seated(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.leave()
+
+
+class Seated(Left, Generic[T]):
+    """What both kinds of seat have in common."""
+
+    __slots__ = ("_taker",)
+
+    def __init__(self) -> None:
+        self._taker: Callable[[T], bool] | None = None
+
+    def give_to(self, taker: Callable[[T], bool]) -> None:
+        """Call `taker` with an item that comes while this waits for one; where it takes it, this waits on."""
+        self._taker = taker
 
 
 class Alone(Seated[T]):

@@ -4,13 +4,17 @@ import json
 
 from backends.contract import Finish, Frame, UpstreamFailed
 from gateway.callers.auth import Gatekeeper
+from gateway.counting.telemetry import Telemetry
+from gateway.front import Front
 from gateway.pages.token_counts import TokenCounts
 from gateway.routes import Route, Routes
 from gateway.surfaces.anthropic import AnthropicSurface
+from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.wire import Call, Reply
 from tests.fakes import FakeEngine
 from tests.test_gateway_pipeline import House, house, virtual
 
+PATH = "/v1/messages/count_tokens"
 KIND = "anthropic /messages/count_tokens"
 COUNTED = (Frame(b'{"input_tokens": 1234}', KIND, "application/json"), Finish("stop"))
 
@@ -18,9 +22,10 @@ COUNTED = (Frame(b'{"input_tokens": 1234}', KIND, "application/json"), Finish("s
 async def count(built: House, model: str, peer: str = "127.0.0.1", **fields: object) -> Reply:
     """Ask for a count; `claude` is Anthropic's own."""
     body = {"model": model, "messages": [{"role": "user", "content": "x" * 400}], **fields}
-    counts = TokenCounts(Routes(built.routes), built.pipeline, Gatekeeper([]), AnthropicSurface(), ["claude"])
-    path = "/v1/messages/count_tokens"
-    return await counts.page(Call("POST", path, {}, json.dumps(body).encode(), peer))
+    counts = TokenCounts(Routes(built.routes), built.pipeline, Gatekeeper([]), ["claude"])
+    pages, surfaces = {("POST", PATH): counts.page}, (OpenAISurface(), AnthropicSurface())
+    front = Front(surfaces, pages, built.pipeline, Gatekeeper([]), Telemetry())
+    return await front.serve(Call("POST", PATH, {}, json.dumps(body).encode(), peer))
 
 
 def told(reply: Reply) -> dict[str, object]:
@@ -69,3 +74,4 @@ async def test_refusals_have_anthropic_s_shape():
     assert [reply.status for reply in replies] == [404, 403, 400, 529]
     assert [told(reply)["error"]["type"] for reply in replies] == kinds  # type: ignore[index]
     assert (replies[-1].headers["x-should-retry"], replies[-1].headers["Retry-After"]) == ("true", "7")
+    assert [told(reply)["request_id"] for reply in replies] == [reply.headers["request-id"] for reply in replies]

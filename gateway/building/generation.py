@@ -120,7 +120,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         clock=time.monotonic,
     )
     counting = [name for name, model in settings.models.items() if model.http and model.http.api == "anthropic"]
-    counts = TokenCounts(routes, pipeline, gatekeeper, anthropic, counting)
+    counts = TokenCounts(routes, pipeline, gatekeeper, counting)
     protocol = OipPages(catalog=catalog, statistics=lasting.statistics, gatekeeper=gatekeeper, surface=oip)
     upstreams = [name for name, model in settings.models.items() if model.http]
     hinting = Hinting(routes, pools, lasting.credits, lasting.telemetry, upstreams=upstreams)

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from backends.contract import DeadlineExceeded
+from cache.alone import Left
 from cache.flight import Seat
 
 T = TypeVar("T")
 
 
-class TimedSeat(Generic[T]):
+class TimedSeat(Left, Generic[T]):
     """Reads another seat; once `within_s` have passed, a wait raises `DeadlineExceeded`. The work goes on for others.
 
     What has been made by then can still be read: it costs nothing more.
@@ -48,11 +48,3 @@ class TimedSeat(Generic[T]):
     async def leave(self) -> None:
         """Give up the seat."""
         await self._seat.leave()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.leave()

@@ -3,16 +3,13 @@
 Not a model request: no pool is asked for a guess, and none is started for it.
 """
 
-import math
 from collections.abc import Collection
 
 import orjson
 
-from backends.contract import BackendError
 from gateway.analyze import estimate_tokens
 from gateway.callers import deadline
 from gateway.callers.auth import Gatekeeper
-from gateway.errors import RequestRefused, fault
 from gateway.fields import parse_object
 from gateway.pipeline import Pipeline
 from gateway.request import Directives
@@ -20,34 +17,20 @@ from gateway.routes import Routes
 from gateway.surfaces.anthropic import asked_by
 from gateway.surfaces.anthropic_request import read_count
 from gateway.surfaces.passed import passed_on
-from gateway.surfaces.wire import JSON, Call, Reply, Surface
+from gateway.surfaces.wire import JSON, Call, Reply
 
 
 class TokenCounts:
     """Counts the tokens of a request for a message; `counting` are the models whose upstream does so itself."""
 
-    def __init__(
-        self, routes: Routes, pipeline: Pipeline, gatekeeper: Gatekeeper, surface: Surface, counting: Collection[str]
-    ) -> None:
+    def __init__(self, routes: Routes, pipeline: Pipeline, gatekeeper: Gatekeeper, counting: Collection[str]) -> None:
         self._routes = routes
         self._pipeline = pipeline
         self._gatekeeper = gatekeeper
-        self._surface = surface
         self._counting = frozenset(counting)
 
     async def page(self, call: Call) -> Reply:
-        """Answer one call, in the shape of Anthropic's wire even where it fails."""
-        try:
-            return await self._count(call)
-        except (RequestRefused, BackendError) as error:
-            trouble = fault(error)
-            failure = self._surface.failure(trouble)
-            headers = {"Content-Type": JSON, "x-should-retry": "true" if trouble.retry else "false"}
-            if trouble.retry_after_s is not None:
-                headers["Retry-After"] = str(max(1, math.ceil(trouble.retry_after_s)))
-            return Reply(failure.status, headers, failure.body)
-
-    async def _count(self, call: Call) -> Reply:
+        """Answer one call."""
         caller = self._gatekeeper.identify(call.headers, call.peer)
         request, chat = read_count(parse_object(call.body), call.body, asked_by(call))
         route = self._routes.resolve(request.model, caller)
