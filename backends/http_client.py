@@ -84,13 +84,14 @@ class HttpClient:
             idle.pop()
         return bool(idle)
 
-    def begin(self, request: bytes, told: Callable[[], None]) -> Connection:
-        """Send a request on a connection that is open already; `told` is called when its whole reply has come or not.
+    def begin(self, request: bytes, told: Callable[[], None], *, whole: bool) -> Connection:
+        """Send a request on a connection that is open already; `told` is called when its reply has come or will not.
 
-        To be called where there `has_idle` alone, and followed by `post` or by `leave`.
+        Where it is not wanted `whole`, its head is enough. To be called where there `has_idle` alone, and followed by
+        `post` or by `leave`.
         """
         connection = self._idle.pop()
-        connection.begin(request, b"", whole=True, told=told)
+        connection.begin(request, b"", whole=whole, told=told)
         return connection
 
     async def get(self, path: str) -> Connection:

@@ -126,9 +126,26 @@ class Connection(asyncio.Protocol):
             self.leave()
             raise cast("ExchangeFailed", self.error)
 
+    def tell(self, told: Callable[[], None]) -> None:
+        """Call `told` once, where more has come or the reply has ended, and nobody waits."""
+        self._told = told
+
+    def has_come(self) -> bool:
+        """Whether something of the body has come, or none will."""
+        return bool(self._body) or self._ended()
+
     def body(self) -> bytes:
         """Return what has come of the body and was not read; it stays to be read."""
         return b"".join(self._body)
+
+    def take(self) -> bytes:
+        """Return what has come of the body and was not read, and let more come."""
+        data = self._taken()
+        if self._paused:
+            self._paused = False
+            self.since_s = self._now()
+            self._transport.resume_reading()
+        return data
 
     def header(self, name: str) -> str:
         """Return a header of the reply by its name in lower case; empty where there is none."""
@@ -157,12 +174,7 @@ class Connection(asyncio.Protocol):
                 self._straight = None
             if self.diverted:
                 return b""
-        data = self._taken()
-        if self._paused:
-            self._paused = False
-            self.since_s = self._now()
-            self._transport.resume_reading()
-        return data
+        return self.take()
 
     def leave(self) -> None:
         """End the exchange: a reply that was not read to its end takes the connection with it."""

@@ -5,15 +5,25 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from backends.contract import Backend, DeadlineExceeded, Dispatched, Job, Made, UpstreamFailed, Usage, WorkerDied
+from backends.contract import (
+    Backend,
+    BackendError,
+    DeadlineExceeded,
+    Dispatched,
+    Job,
+    Made,
+    UpstreamFailed,
+    Usage,
+    WorkerDied,
+)
 from backends.limit import Limit
 from backends.pool_limits import PoolLimits
 from backends.replica import Replica
-from backends.sending import Passed, SendingBackend, Sent, Written
+from backends.sending import Passed, SendingBackend, Sent, SentStream, Written
 from backends.slots import Slots
 from backends.warmth.ladder import WAIT_VALUE, Level
 
-__all__ = ["Answered", "Begun", "Pool", "PoolLimits"]
+__all__ = ["Answered", "Begun", "BegunStream", "Pool", "PoolLimits"]
 
 _UNCOUNTED = Usage(0)
 
@@ -41,23 +51,35 @@ class Begun(NamedTuple):
     arrived: float
 
 
+class BegunStream(NamedTuple):
+    """A job that was sent to a replica, in a slot of its own, when it arrived, and whose answer is streamed."""
+
+    replica: Replica
+    sent: SentStream
+    arrived: float
+
+
 class Pool(Slots):
     """Runs jobs in the slots of one model's replicas; a slot is bound when a job can begin, not when it arrives."""
 
-    async def stream(self, job: Job, deadline: float | None = None) -> AsyncGenerator[Made, None]:
+    async def stream(
+        self, job: Job, deadline: float | None = None, begun: BegunStream | None = None
+    ) -> AsyncGenerator[Made, None]:
         """Run a job on the first replica that is free and yield its events, `Dispatched` first.
 
         It ends by `deadline` (of the pool's clock). A job whose replica dies before its first event runs once more
-        elsewhere. Raises `QueueFull`, `StartFailed`, `DeadlineExceeded`, `WorkerDied`, and what the backend raises.
-        Closing the iterator cancels the work and frees the slot.
+        elsewhere. What was `begun` goes on where it is. Raises `QueueFull`, `StartFailed`, `DeadlineExceeded`,
+        `WorkerDied`, and what the backend raises. Closing the iterator cancels the work and frees the slot.
         """
-        arrived = self._clock()
-        self.demand.record(arrived)
-        limit = Limit(None if deadline is None else deadline - arrived)
+        now = self._clock()
+        arrived = now if begun is None else begun.arrived
+        if begun is None:
+            self.demand.record(arrived)
+        limit = Limit(None if deadline is None else deadline - now)
         try:
-            replica = await self._bind(job, arrived, deadline, again=False)
+            replica = await self._bind(job, arrived, deadline, again=False) if begun is None else begun.replica
             try:
-                dispatched, events, event = await self._begin(replica, job, arrived, limit)
+                dispatched, events, event = await self._begin(replica, job, arrived, limit, begun)
             except WorkerDied:
                 replica = await self._bind(job, arrived, deadline, again=True)
                 dispatched, events, event = await self._begin(replica, job, arrived, limit)
@@ -105,10 +127,24 @@ class Pool(Slots):
 
         Once `told` is called it is to be followed by `end`; where that returns nothing, by `go_on`.
         """
-        arrived = self._clock()
-        self.demand.record(arrived)
-        replica.in_flight += 1
-        return Begun(replica, cast("SendingBackend", replica.sending).begin(written, told), arrived)
+        sending, arrived = self._take_slot(replica)
+        return Begun(replica, sending.begin(written, told), arrived)
+
+    def begin_stream(self, replica: Replica, written: Written, told: Callable[[], None]) -> BegunStream:
+        """Send a job as `begin` does. To be followed by `end_stream`, `broke` or `cancel`, or by `stream`."""
+        sending, arrived = self._take_slot(replica)
+        return BegunStream(replica, sending.begin_stream(written, told), arrived)
+
+    def end_stream(self, begun: BegunStream, usage: Usage, first_s: float) -> None:
+        """End a job whose whole answer has come, the first of it after so long."""
+        self.cancel(begun)
+        self._learn(usage.prompt_tokens, usage.completion_tokens, first_s, self._clock() - begun.arrived)
+
+    def broke(self, begun: BegunStream, error: BackendError) -> None:
+        """End a job that has failed."""
+        self.cancel(begun)
+        if isinstance(error, WorkerDied):
+            self._lost(begun.replica, str(error))
 
     def end(self, begun: Begun) -> tuple[Passed, float] | None:
         """Return what a job that was begun has answered, and after what time; `None` where that is not known yet."""
@@ -127,7 +163,7 @@ class Pool(Slots):
             begun.replica, begun.sent.rest, job, begun.arrived, dispatched=dispatched, deadline=deadline
         )
 
-    def cancel(self, begun: Begun) -> None:
+    def cancel(self, begun: Begun | BegunStream) -> None:
         """End a job that was begun, and free its slot."""
         begun.sent.leave()
         self._release(begun.replica)
@@ -163,6 +199,13 @@ class Pool(Slots):
             return True
         return self.demand.rate_per_s(now) * self.costs.mean_service_s <= _LEAST_JOBS
 
+    def _take_slot(self, replica: Replica) -> tuple[SendingBackend, float]:
+        """Take a slot of a replica that is `free_now`; return what a job is sent by, and when it arrived."""
+        arrived = self._clock()
+        self.demand.record(arrived)
+        replica.in_flight += 1
+        return cast("SendingBackend", replica.sending), arrived
+
     async def _collected(self, job: Job, arrived: float, deadline: float | None) -> Answered:
         """Stream a job, and return its whole answer."""
         first_s = 0.0
@@ -175,11 +218,14 @@ class Pool(Slots):
         return Answered(cast("Dispatched", dispatched), first_s, answered, _usage(answered))
 
     async def _begin(
-        self, replica: Replica, job: Job, arrived: float, limit: Limit
+        self, replica: Replica, job: Job, arrived: float, limit: Limit, begun: BegunStream | None = None
     ) -> tuple[Dispatched, AsyncGenerator[Made, None], Made]:
         """Give the job to a replica and wait for its first event; unless one comes, the slot is given back."""
-        dispatched = self._dispatched(replica, arrived)
-        events = cast("Backend", replica.backend).stream(job)
+        if begun is None:
+            dispatched = self._dispatched(replica, arrived)
+            events = cast("Backend", replica.backend).stream(job)
+        else:
+            dispatched, events = Dispatched(replica.name, queue_s=0.0, start_s=0.0), begun.sent.rest(job)
         try:
             with limit:
                 event = await anext(events)
@@ -207,7 +253,7 @@ class Pool(Slots):
         deadline: float | None,
     ) -> Answered:
         """Run a job in a slot that was taken for it; where the replica dies, run it once more elsewhere."""
-        limit = Limit(None if deadline is None else deadline - arrived)
+        limit = Limit(None if deadline is None else deadline - self._clock())
         try:
             with limit:
                 events = await answer(job)

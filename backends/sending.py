@@ -3,10 +3,10 @@
 Knows nothing of how a model runs, nor of connections.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from backends.contract import AnsweringBackend, Job, Made, Verbatim
+from backends.contract import AnsweringBackend, Event, Job, Made, Verbatim
 
 
 class Passed(NamedTuple):
@@ -38,6 +38,46 @@ class Sent(Protocol):
         ...
 
 
+class SentStream(Protocol):
+    """A job that was sent, and whose answer is streamed. `leave` it at its end, unless it went on as `rest`."""
+
+    def has_come(self) -> bool:
+        """Whether something of the answer has come, or nothing will."""
+        ...
+
+    def opened(self, verbatim: Verbatim) -> str:
+        """Return of what type the stream is that answers a request; empty where there is none: then there is `rest`."""
+        ...
+
+    def take(self) -> bytes:
+        """Return the bytes that have come since the last time."""
+        ...
+
+    def told(self, data: bytes) -> Sequence[Made]:
+        """Return what these bytes tell, the bytes among it. Raises `BackendError`."""
+        ...
+
+    def ended(self) -> bool:
+        """Whether no more will come."""
+        ...
+
+    def end(self) -> Sequence[Event]:
+        """Return the events that close the answer. Raises `BackendError` where it was cut off, or is none."""
+        ...
+
+    def more(self, told: Callable[[], None]) -> None:
+        """Call `told` once, when there is more to `take`, or it has `ended`."""
+        ...
+
+    def rest(self, job: Job) -> AsyncGenerator[Made, None]:
+        """Yield the answer's events; raises what `Backend.stream` raises. Nothing may have been taken."""
+        ...
+
+    def leave(self) -> None:
+        """End; what has not ended is cancelled."""
+        ...
+
+
 @runtime_checkable
 class SendingBackend(AnsweringBackend, Protocol):
     """A backend that can be sent a job in its own `wire`'s words without waiting."""
@@ -57,4 +97,8 @@ class SendingBackend(AnsweringBackend, Protocol):
 
     def begin(self, written: Written, told: Callable[[], None]) -> Sent:
         """Send what was `written`; `told` is called once, from the event loop, when its answer has come or will not."""
+        ...
+
+    def begin_stream(self, written: Written, told: Callable[[], None]) -> SentStream:
+        """Send what was `written`; `told` is called once, from the event loop, when its answer begins or will not."""
         ...

@@ -22,10 +22,10 @@ from backends.contract import (
     Verbatim,
     WorkerDied,
 )
-from backends.glance import tokens_of
 from backends.http_client import BadUrl, HttpClient
 from backends.http_connection import Connection, ExchangeFailed, Silent
-from backends.sending import Passed, Written
+from backends.sending import Written
+from backends.sent import ANSWERED, END_S, OK, SentStream, SentWhole, is_stream
 from backends.sse import EventTooLongError
 from backends.telling import Straight, Telling
 from backends.upstream_wire import OpenAIWire
@@ -35,17 +35,10 @@ ANSWER_LIMIT_BYTES = 128 * 2**20
 _LEAST_SECRET_CHARS = 8
 REFUSAL_LIMIT_BYTES = 64 * 2**10
 
-# After a stream's last event the end of the body is due at once; a server that does not send it loses the connection.
-END_S = 0.1
-
-_OK = 200
-# The others that have an answer in their body. What else is a success says that there is none, or not yet, or a part.
-_ANSWERED = frozenset({_OK, 201, 203})
 _SUCCESS = range(200, 300)
 _PARTIAL = 206
 # How a server says that it has no such path, or not for such requests.
 _NOT_SERVED = (404, 405, 501)
-_EVENT_STREAM = "text/event-stream"
 
 
 class HttpEngine:
@@ -113,18 +106,21 @@ class HttpBackend:
         self._key = key
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def stream(self, job: Job) -> AsyncGenerator[Made, None]:
-        """Send the job and yield what comes back. Closing the iterator closes the connection at once."""
+    async def stream(self, job: Job, begun: Connection | None = None) -> AsyncGenerator[Made, None]:
+        """Send the job and yield what comes back. Closing the iterator closes the connection at once.
+
+        Where it has `begun` it is not sent again.
+        """
         reply: Connection | None = None
         try:
-            reply = await self._ask(job, whole=not job.stream and job.task is not Task.RELAY)
+            reply = await self._ask(job, whole=not job.stream and job.task is not Task.RELAY, begun=begun)
             for said in _before(reply):
                 yield said
             if job.task is Task.RELAY:
                 async for made in _relayed(reply, job):
                     yield made
-            elif _is_stream(reply):
-                telling = self._telling(reply, job)
+            elif is_stream(reply):
+                telling = self.telling(reply, job)
                 async for several in _told(reply, telling, job.tap):
                     for made in several:
                         yield made
@@ -134,7 +130,7 @@ class HttpBackend:
                 for event in self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job):
                     yield event
         except (ExchangeFailed, EventTooLongError) as error:
-            raise self._broken(error) from error
+            raise self.broken(error) from error
         finally:
             _leave(reply)
 
@@ -148,14 +144,14 @@ class HttpBackend:
             reply = await self._ask(job, whole=True, begun=begun)
             if job.task is Task.RELAY:
                 return [*_before(reply), *[made async for made in _relayed(reply, job)]]
-            if _is_stream(reply):
-                telling, told = self._telling(reply, job), list[Made](_before(reply))
+            if is_stream(reply):
+                telling, told = self.telling(reply, job), list[Made](_before(reply))
                 async for several in _told(reply, telling, None):
                     told += several
                 return [*told, *telling.end()]
             return [*_before(reply), *self.events_of(reply, await _read(reply, ANSWER_LIMIT_BYTES), job)]
         except (ExchangeFailed, EventTooLongError) as error:
-            raise self._broken(error) from error
+            raise self.broken(error) from error
         finally:
             _leave(reply)
 
@@ -176,9 +172,13 @@ class HttpBackend:
         except BadUrl as error:
             raise BadJob(str(error)) from error
 
-    def begin(self, written: Written, told: Callable[[], None]) -> "Errand":
+    def begin(self, written: Written, told: Callable[[], None]) -> SentWhole:
         """Send a request; `told` is called when its whole answer has come, or cannot be had so."""
-        return Errand(self, self._client.begin(written, told))
+        return SentWhole(self, self._client.begin(written, told, whole=True))
+
+    def begin_stream(self, written: Written, told: Callable[[], None]) -> SentStream:
+        """Send a request; `told` is called when its answer begins, or cannot be had."""
+        return SentStream(self, self._client.begin(written, told, whole=False))
 
     async def wait_exit(self) -> str:
         """Return when it was closed; an upstream does not end for us."""
@@ -201,7 +201,7 @@ class HttpBackend:
             reply = await self._client.post(path, headers, body, whole=whole, begun=begun)
         except BadUrl as error:
             raise BadJob(str(error)) from error
-        if reply.status not in _ANSWERED and not (job.task is Task.RELAY and _is_relayed(reply.status)):
+        if reply.status not in ANSWERED and not (job.task is Task.RELAY and _is_relayed(reply.status)):
             try:
                 refusal = await self._refusal(reply)
             finally:
@@ -218,7 +218,8 @@ class HttpBackend:
             events.insert(0, Frame(body, kind, reply.header("content-type")))
         return events
 
-    def _telling(self, reply: Connection, job: Job) -> Telling:
+    def telling(self, reply: Connection, job: Job) -> Telling:
+        """Return what reads a streamed reply."""
         return Telling(self._wire.decoder(job), self._kind(job), reply.header("content-type"))
 
     def _kind(self, job: Job) -> str | None:
@@ -233,7 +234,7 @@ class HttpBackend:
             body = body.replace(self._key.encode(), b"***")
         return self._wire.refusal_of(reply.status, reply.headers(), body, self._where)
 
-    def _broken(self, error: Exception) -> BackendError:
+    def broken(self, error: Exception) -> BackendError:
         """Say what befell the connection; where we closed it ourselves, that is what befell the job."""
         if self._closed.done():
             return WorkerDied(f"the connection to {self._where} was closed while it held the job")
@@ -242,42 +243,9 @@ class HttpBackend:
         return UpstreamFailed(f"{self._where} failed: {error}")
 
 
-class Errand:
-    """A job that was sent, and whose answer is on its way. It ends with one of its methods, however it ends."""
-
-    __slots__ = ("_backend", "_reply")
-
-    def __init__(self, backend: HttpBackend, reply: Connection) -> None:
-        self._backend = backend
-        self._reply = reply
-
-    def passed(self) -> Passed | None:
-        """Return the answer, and end; `None` where it has not come whole, or must be read: then there is `rest`."""
-        reply = self._reply
-        if not reply.complete or reply.status not in _ANSWERED:
-            return None
-        content_type = reply.header("content-type")
-        if content_type.startswith(_EVENT_STREAM):
-            return None
-        body = reply.body()
-        tokens = tokens_of(body)
-        if tokens is None:
-            return None
-        reply.leave()
-        return Passed(body, content_type, *tokens)
-
-    async def rest(self, job: Job) -> Sequence[Made]:
-        """Go on as `HttpBackend.answer` does, and raise what it raises; the connection was stale: as it begins."""
-        return await self._backend.answer(job, self._reply)
-
-    def leave(self) -> None:
-        """Close the connection at once."""
-        self._reply.leave()
-
-
 def _before(reply: Connection) -> list[Event]:
     """Return what a reply's head says of its answer."""
-    unkept = "" if reply.status == _OK else f"status {reply.status}"
+    unkept = "" if reply.status == OK else f"status {reply.status}"
     if not unkept and "no-store" in reply.header("cache-control").lower():
         unkept = "no-store"
     return [Dispatched("", queue_s=0.0, start_s=0.0, unkept=unkept)] if unkept else []
@@ -291,10 +259,6 @@ def _is_relayed(status: int) -> bool:
 def _leave(reply: Connection | None) -> None:
     if reply is not None:
         reply.leave()
-
-
-def _is_stream(reply: Connection) -> bool:
-    return reply.header("content-type").startswith(_EVENT_STREAM)
 
 
 async def _relayed(reply: Connection, job: Job) -> AsyncIterator[Made]:

@@ -2,15 +2,13 @@
 
 import functools
 import logging
-import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from backends.contract import BackendError, BadJob, Event, Frame, Made, UpstreamFailed
-from cache.flight import FlightLaggedError
+from backends.contract import BackendError, Event, Frame, Made
 from gateway.answer import Head
 from gateway.caching import cache_control
 from gateway.caching.cache_control import CacheStatus
@@ -19,22 +17,30 @@ from gateway.callers.auth import Gatekeeper
 from gateway.callers.preferences import Preferences
 from gateway.callers.preferences import read as read_preferences
 from gateway.counting.telemetry import Telemetry
-from gateway.errors import Fault, RequestRefused, UnknownPath, WrongMethod, fault
+from gateway.errors import RequestRefused, UnknownPath, WrongMethod
 from gateway.fields import cut
 from gateway.paths import Paths
 from gateway.pipeline import Pipeline
 from gateway.progress import Pace, Waiting, may_be_told
 from gateway.progress import head as comments_head
 from gateway.query import Outcome
+from gateway.replies import (
+    broken_off,
+    failure_headers,
+    fault_of,
+    gone_on,
+    has_it,
+    streamed_headers,
+    unchanged,
+    whole_reply,
+)
 from gateway.reply_ids import fresh_ids
 from gateway.request import Caller, Directives, Request
 from gateway.surfaces.passed import PassedFrames, replayed
-from gateway.surfaces.wire import JSON, Call, Encoder, Frames, Outlet, Reply, Surface, Whole
-from gateway.trust.explaining import line
+from gateway.surfaces.wire import Call, Encoder, Frames, Outlet, Reply, Surface
 
 _log = logging.getLogger(__name__)
 
-_OURS = 500
 _TELLING = 3  # segments of a path that tell whose it is
 
 Page = Callable[[Call], Awaitable[Reply]]
@@ -139,10 +145,10 @@ class Front:
     async def _answered(self, asked: "Asked", outcome: Outcome) -> tuple[Reply, Outcome]:
         """Make the reply to a request, and tell who is to know of it."""
         call, reply_id = asked.call, asked.reply_id
-        if outcome.status.hit and _has_it(call, outcome):
-            reply = _unchanged(outcome, reply_id)
+        if outcome.status.hit and has_it(call, outcome):
+            reply = unchanged(outcome, reply_id)
         else:
-            reply, outcome = await self._reply(asked.surface, asked.encoder, outcome, reply_id)
+            reply, outcome = await self.reply(asked.surface, asked.encoder, outcome, reply_id)
         if asked.granted is not None:
             reply.headers["X-Warmgate-Next"] = asked.granted
         if self.on_outcome is not None:
@@ -169,7 +175,7 @@ class Front:
             return reply
 
         def failed(error: Exception) -> bytes:
-            trouble = _fault(error, reply_id)
+            trouble = fault_of(error, reply_id)
             self._count(asked, "", trouble.status, "none")
             went_on = self._forwarded(asked) if isinstance(error, BackendError) else None
             self._note_failed(asked, error, trouble.status, time.perf_counter() - asked.started, went_on)
@@ -217,7 +223,7 @@ class Front:
         if caller is not None:
             reply.headers.update({**self.pipeline.accounts.limit_headers(caller), **reply.headers})
         if status is not None and isinstance(error, BackendError):
-            reply.headers["Cache-Status"] = _gone_on(status, error)
+            reply.headers["Cache-Status"] = gone_on(status, error)
         return reply
 
     def refuse(self, error: Exception, surface: Surface | None = None, reply_id: str | None = None) -> Reply:
@@ -225,9 +231,9 @@ class Front:
         reply_id = reply_id or next(self._ids)
         if surface is None and isinstance(error, RequestRefused):  # it may have been refused before it came whole
             surface = self._like(error.path)
-        trouble = _fault(error, reply_id)
+        trouble = fault_of(error, reply_id)
         failure = (surface or self._default_surface).failure(trouble)
-        return Reply(failure.status, _failure_headers(trouble, reply_id), failure.body)
+        return Reply(failure.status, failure_headers(trouble, reply_id), failure.body)
 
     def _like(self, path: str) -> Surface | None:
         """Return the surface that has the longest start of a path in common with it, if any has."""
@@ -248,17 +254,15 @@ class Front:
             raise WrongMethod(f"{cut(call.path)} answers {allow}, not {cut(call.method)}", allow)
         raise UnknownPath(f"nothing is served at {cut(call.method)} {cut(call.path)}")
 
-    async def _reply(
-        self, surface: Surface, encoder: Encoder, outcome: Outcome, reply_id: str
-    ) -> tuple[Reply, Outcome]:
+    async def reply(self, surface: Surface, encoder: Encoder, outcome: Outcome, reply_id: str) -> tuple[Reply, Outcome]:
+        """Make the reply that tells an outcome; where that had to be read for it, it is returned as it is then."""
         frames = encoder.frames
         if frames is None:
             if outcome.answer is None:
                 outcome = await self.pipeline.collect(outcome)
             assert outcome.answer is not None
             return whole_reply(encoder.whole(outcome.answer), outcome, reply_id), outcome
-        headers = _headers(outcome, reply_id, frames.content_type(outcome.head))
-        headers["X-Accel-Buffering"] = "no"
+        headers = streamed_headers(outcome, frames.content_type(outcome.head), reply_id)
         if outcome.seat is not None:
             if isinstance(frames, PassedFrames) and frames.passes(outcome.head):
                 outlet = Outlet()
@@ -271,13 +275,6 @@ class Front:
         return Reply(200, headers, replayed(frames, outcome.answer)), outcome
 
 
-def whole_reply(whole: Whole, outcome: Outcome, reply_id: str) -> Reply:
-    """Return a complete body as a reply, with what its headers tell of where it came from."""
-    headers = _headers(outcome, reply_id, whole.content_type)
-    headers.update(whole.headers)
-    return Reply(200, headers, whole.body)
-
-
 async def _passed(surface: Surface, items: AsyncGenerator[Made, None], reply_id: str) -> AsyncIterator[bytes]:
     """Pass a flight's bytes on as they come; an error on the way is the last of them, as in `_stream`."""
     async with aclosing(items):
@@ -288,8 +285,7 @@ async def _passed(surface: Surface, items: AsyncGenerator[Made, None], reply_id:
                 elif type(item) is Frame:
                     yield item.data
         except Exception as error:  # noqa: BLE001 - as in `serve`
-            # What came last may be half an event, or half a line of one; where it is whole this says nothing.
-            yield b"\n\n" + surface.failure_frame(_fault(error, reply_id))
+            yield broken_off(error, surface, reply_id)
 
 
 async def _stream(
@@ -307,7 +303,7 @@ async def _stream(
                     opening = b""
             yield (frames.opening(head) if opening is None else opening) + frames.closing()
         except Exception as error:  # noqa: BLE001 - as in `serve`
-            yield surface.failure_frame(_fault(error, reply_id))
+            yield surface.failure_frame(fault_of(error, reply_id))
 
 
 def _starts(path: str) -> Iterator[str]:
@@ -322,78 +318,3 @@ def _by_path(pages: Mapping[tuple[str, str], Page]) -> dict[str, dict[str, Page]
     for (method, path), page in pages.items():
         table.setdefault(path, {})[method] = page
     return table
-
-
-def _fault(error: Exception, reply_id: str) -> Fault:
-    trouble = replace(fault(error), request_id=reply_id)
-    if not isinstance(error, RequestRefused | BackendError | FlightLaggedError):
-        _log.error("request %s: unexpected error", reply_id, exc_info=error)
-    elif trouble.status >= _OURS:
-        # Not the message: it may have an upstream's words in it, and those a client's.
-        _log.warning("request %s: status %d, %s", reply_id, trouble.status, trouble.code or trouble.kind)
-    return trouble
-
-
-def _has_it(call: Call, outcome: Outcome) -> bool:
-    """Tell whether a client says that it has the answer already."""
-    known = call.headers.get("if-none-match")
-    return known is not None and cache_control.is_known(known, _tag(outcome))
-
-
-def _tag(outcome: Outcome) -> str:
-    return cache_control.entity_tag(outcome.features.fingerprint, outcome.head.created_s)
-
-
-def _unchanged(outcome: Outcome, reply_id: str) -> Reply:
-    """Make the reply to a client that has the answer; these requests change nothing, so that it may be a 304."""
-    headers = _headers(outcome, reply_id, JSON)
-    del headers["Content-Type"]
-    return Reply(304, headers, b"")
-
-
-def _gone_on(status: CacheStatus, error: BackendError) -> str:
-    """Return the `Cache-Status` of a request that no model answered."""
-    said = error.status if isinstance(error, UpstreamFailed | BadJob) else None
-    return replace(status, forward_status=said).header()
-
-
-def _headers(outcome: Outcome, reply_id: str, content_type: str) -> dict[str, str]:
-    status, head = outcome.status, outcome.head
-    if status.hit:
-        timing = f"cache;dur={outcome.lookup_s * 1000:.2f}"
-    else:
-        timing = (
-            f"cache;dur={outcome.lookup_s * 1000:.2f}, queue;dur={head.queue_s * 1000:.2f}"
-            f", start;dur={head.start_s * 1000:.2f}, infer;dur={head.infer_s * 1000:.2f}"
-        )
-    headers = {
-        "Content-Type": content_type,
-        "Cache-Status": status.header(),
-        "Server-Timing": timing,
-        "X-Request-Id": reply_id,
-        "request-id": reply_id,  # the name that Anthropic's clients read
-    }
-    headers |= outcome.permit.headers
-    if status.age_s is not None:
-        headers["Age"] = str(status.age_s)
-    if outcome.features.cacheable:
-        headers["ETag"] = _tag(outcome)
-    if outcome.sought is not None:
-        headers["X-Warmgate-Cache"] = line(outcome.sought)
-    return headers
-
-
-def _failure_headers(trouble: Fault, reply_id: str) -> dict[str, str]:
-    headers = {
-        "Content-Type": JSON,
-        "X-Request-Id": reply_id,
-        "request-id": reply_id,
-        "x-should-retry": "true" if trouble.retry else "false",
-        "Cache-Status": f"warmgate; detail={trouble.code or trouble.kind}",
-        **trouble.headers,
-    }
-    if trouble.allow is not None:
-        headers["Allow"] = trouble.allow
-    if trouble.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(trouble.retry_after_s)))
-    return headers

@@ -13,12 +13,12 @@ from cache.flight import Seat, SingleFlight
 from gateway.analyze import Features, analyze, counted
 from gateway.answer import Answer, Head, answer_of
 from gateway.caching.by_item import ByItem
-from gateway.caching.cache_control import CacheStatus, Forward
+from gateway.caching.cache_control import CacheStatus
 from gateway.caching.identity import fingerprint
 from gateway.caching.items import Parted, digest, parted
-from gateway.caching.meaning import NO_MEANINGS, Meanings
-from gateway.caching.recall import Found, Hit, Recall, collapsed, in_place_of
+from gateway.caching.recall import Hit, Recall, in_place_of
 from gateway.caching.renewing import Renewals
+from gateway.caching.search import Search
 from gateway.caching.timed import TimedSeat
 from gateway.callers.accounts import Accounts
 from gateway.callers.limits import Limiter
@@ -61,7 +61,7 @@ class Pipeline:
         self._recall = recall
         self._flights = flights
         self._by_item = None if recall is None else ByItem(recall, self.runner, flights, clock, deadline_s)
-        self._neighbours = None if recall is None else recall.neighbours(flights)
+        self._search = Search(recall, flights, auditor, clock)
         self._renewals = Renewals(telemetry, deadline_s)
         self._auditor = auditor
         self.accounts = Accounts(limiter, statistics, clock, telemetry)
@@ -129,12 +129,11 @@ class Pipeline:
             parts = parted(query.request)
             if parts is not None:
                 return await self._in_parts(self._by_item, query, parts)
-        looked = await self._look(query)
+        looked = await self._search.look(query)
         try:
             return await self._with(looked, query)
         finally:
-            if self._neighbours is not None:
-                self._neighbours.left(looked.meanings)
+            self._search.left(looked.meanings)
 
     async def _with(self, looked: Looked, query: Query) -> Outcome:
         """Answer with what the caches had, or ask the models."""
@@ -164,56 +163,6 @@ class Pipeline:
         self.accounts.settle(outcome, tokens)
         return outcome
 
-    async def _look(self, query: Query) -> Looked:
-        """Look for the same request, then for one that means the same."""
-        recall, features, directives, versions = self._recall, query.features, query.directives, query.versions
-        found, meanings = Found(None, "request" if directives.no_cache else "miss"), NO_MEANINGS
-        if recall is None or not features.cacheable:
-            return Looked(None, found.forward)
-        try:
-            if query.reusable:
-                found = await recall.same(features, directives, versions)
-                if found.hit is None and not self._flights.waiters(
-                    self._shared(query, background=query.request.job.background)
-                ):
-                    meanings = await recall.meanings(query.request, features, versions)
-                    # While the caches were asked, an identical run may have ended: what it left is in memory now.
-                    hit = recall.in_memory(features, directives, versions)
-                    hit = hit or await self._alike(recall, query, meanings)
-                    if self._auditor is not None:
-                        self._auditor.looked(meanings, query.request.job, hit)
-                    forward: Forward = "request" if meanings.turned_down and found.forward == "miss" else found.forward
-                    found = Found(hit or recall.in_memory(features, directives, versions), forward)
-                    if found.hit is None and recall.leads and not directives.only_if_cached:
-                        found = Found(await self._elsewhere(recall, query), found.forward)
-            spare = None if found.hit else await recall.spare(features, directives, versions)
-        except BaseException:
-            if self._neighbours is not None:
-                self._neighbours.left(meanings)
-            raise
-        return Looked(found.hit, found.forward, meanings, spare)
-
-    async def _alike(self, recall: Recall, query: Query, meanings: Meanings) -> Hit | None:
-        """Look for the answer to a request that means the same: one that is kept, or that is being made."""
-        directives = query.directives
-        if query.request.job.background or directives.only_if_cached:
-            return await recall.alike(meanings, directives)
-        neighbours = self._neighbours
-        assert neighbours is not None, "there are caches"
-        neighbours.board(meanings)
-        hit = await recall.alike(meanings, directives)
-        own, within_s = self._shared(query, background=False), (query.features.deadline_s - self._clock()) / 2
-        if hit is None and await neighbours.waited(meanings, own, within_s):
-            meanings.look_again()
-            hit = collapsed(await recall.alike(meanings, directives))
-        return hit
-
-    async def _elsewhere(self, recall: Recall, query: Query) -> Hit | None:
-        """Wait for an answer that another gateway is making, but keep enough time to make it here."""
-        work = self._shared(query, background=query.request.job.background)
-        within_s = (query.features.deadline_s - self._clock()) / 2
-        return await recall.elsewhere(work, query.features, query.directives, query.versions, within_s)
-
     async def _alone(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Ask for a whole answer that nobody shares."""
         features, job, arrived = query.features, query.request.job, query.arrived
@@ -229,12 +178,12 @@ class Pipeline:
     async def _joined(self, query: Query, looked: Looked, looked_up: float) -> Outcome:
         """Take part in the work for the same request, or begin it."""
         features, job, arrived = query.features, query.request.job, query.arrived
-        shared = self._shared(query, background=job.background) if query.reusable else None
+        shared = self._search.shared(query, background=job.background) if query.reusable else None
         # Whoever joins later may have more time than who came first: shared work has what the operator allows.
         until = features.deadline_s if shared is None else arrived + self._deadline_s
         seat, kept = self._seat(query, looked.meanings, shared, job, until)
-        if self._neighbours is not None and shared is not None:
-            self._neighbours.begun(looked.meanings, shared)
+        if shared is not None:
+            self._search.begun(looked.meanings, shared)
         if features.deadline_s < until:
             seat = TimedSeat(seat, features.deadline_s - looked_up)
         head = await head_of(seat)
@@ -273,10 +222,19 @@ class Pipeline:
         )
         return seat, kept
 
+    async def take_over(self, job: Job, make: Callable[[Job], AsyncIterator[Item]], so_far: Outcome) -> Outcome:
+        """Return the outcome of work that was begun elsewhere, and that nobody shares, when its head has come.
+
+        `so_far` is the outcome but for what the work tells.
+        """
+        tap = self._flights.tap()
+        seat = self._flights.join(None, functools.partial(make, replace(job, tap=tap)), None, tap)
+        return replace(so_far, head=await head_of(seat), seat=seat)
+
     def _renew(self, query: Query, hit: Hit) -> None:
         """Have what is served stale made anew, unless that is under way."""
-        key = self._shared(query, background=True)
-        if not self._flights.waiters(key) and not self._flights.waiters(self._shared(query, background=False)):
+        key = self._search.shared(query, background=True)
+        if not self._flights.waiters(key) and not self._flights.waiters(self._search.shared(query, background=False)):
             meanings = {} if hit.meaning is None else {hit.answer.head.version: hit.meaning}
             job = replace(query.request.job, background=True)
             take = functools.partial(self._seat, query, meanings, key, job, self._clock() + self._deadline_s)
@@ -365,12 +323,6 @@ class Pipeline:
         self.accounts.settle(outcome, 0)
         return outcome
 
-    def _shared(self, query: Query, *, background: bool) -> bytes:
-        """Return what names the work that a request may share now: none that began before its last purge."""
-        models = (*query.targets, *query.route.fallback)
-        epoch = 0 if self._recall is None else self._recall.epoch(query.features, models, query.versions)
-        return query.shared_key(background=background, epoch=epoch)
-
     def _stamp(self) -> int:
         return 0 if self._recall is None else self._recall.stamp()
 
@@ -380,8 +332,7 @@ class Pipeline:
         head = items[0]
         assert type(head) is Head
         kept.stored = self._keep(features, answer_of(head, items[1:]), meanings, stamp)
-        if self._neighbours is not None:
-            self._neighbours.left(meanings, landed=True)
+        self._search.left(meanings, landed=True)
 
     def _keep(self, features: Features, answer: Answer, meanings: Mapping[str, Meaning], stamp: int) -> bool:
         """Remember an answer, where there are caches and it may be."""

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from backends.contract import BackendError, BadJob, DeadlineExceeded, Dispatched, Frame, Job, Made, Usage
-from backends.pool import Answered, Pool
+from backends.pool import Answered, BegunStream, Pool
 from gateway.analyze import Features
 from gateway.answer import Answer, Head, answer_of
 from gateway.counting.telemetry import Telemetry
@@ -131,12 +131,17 @@ class Runner:
         answer = answer_of(self._head(model, dispatched, first_s, events[0]), events)
         return answer, usage.prompt_tokens + usage.completion_tokens
 
-    async def run(self, job: Job, deadline_s: float, models: Sequence[str]) -> AsyncGenerator[Item, None]:
-        """Run a job on the first candidate that begins to answer: its head, then what it makes."""
+    async def run(
+        self, job: Job, deadline_s: float, models: Sequence[str], sent: BegunStream | None = None
+    ) -> AsyncGenerator[Item, None]:
+        """Run a job on the first candidate that begins to answer: its head, then what it makes.
+
+        Where it was `sent` already that goes on; then there is one model.
+        """
         for place, model in enumerate(models):
             begun, asked_at = False, self._clock()
             try:
-                async with aclosing(self._pools[model].stream(job, deadline_s)) as made:
+                async with aclosing(self._pools[model].stream(job, deadline_s, sent)) as made:
                     dispatched = await anext(made)
                     first = await anext(made)
                     begun = True

@@ -28,7 +28,8 @@ REQUEST = st.fixed_dictionaries(
     {"model": TEXT | ODD, "messages": st.lists(MESSAGE, max_size=3) | ODD},
     optional={
         **dict.fromkeys(("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"), NUMBERS | ODD),
-        "stream": ODD,
+        "stream": st.booleans() | ODD,
+        "stream_options": st.fixed_dictionaries({}, optional={"include_usage": st.booleans() | ODD, "else": ODD}) | ODD,
         "user": TEXT | ODD,
         "else": ODD,
     },
@@ -44,9 +45,9 @@ def seen_as_read(body: bytes) -> bool:
         return False
     request, _ = SURFACE.decode(Call("POST", PATH, {}, body, None), "0" * 24)
     job = request.job
-    assert not job.stream
+    assert asked.streamed == job.stream
     assert asked.model == request.model
-    assert asked.tokens == estimate_tokens(job) + (job.sampling.max_tokens or 0)
+    assert (asked.tokens, asked.most) == (estimate_tokens(job), job.sampling.max_tokens or 0)
     assert asked.temperature == job.sampling.temperature
     assert asked.seeded == (job.sampling.seed is not None)
     return True

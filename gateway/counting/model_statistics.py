@@ -57,7 +57,7 @@ class OfModel:
     batches: dict[int, Executions] = field(default_factory=dict)
 
     def passed(self, total_s: float, lookup_s: float, infer_s: float) -> None:
-        """Count an answer that a model gave at once, whole, to a request of one row."""
+        """Count an answer that a model began at once, `infer_s` after it was asked, to a request of one row."""
         self.last_inference = round(time.time() * _MS)
         self.inference_count += 1
         self.execution_count += 1
@@ -65,7 +65,7 @@ class OfModel:
         self.success.add(total_s)
         self.cache_miss.add(lookup_s)
         self.compute_infer.add(infer_s)
-        self.compute_output.count += 1
+        self.compute_output.add(total_s - lookup_s - infer_s)
 
     def hit(self, seconds: float, now_s: float) -> None:
         """Count an answer from the cache, which took so long in all, at `now_s` since the epoch."""

@@ -10,7 +10,9 @@ import orjson
 
 PATH = "/v1/chat/completions"
 _ROLES = frozenset({"system", "developer", "user", "assistant"})
-_DRAWN = frozenset({"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "user", "stream"})
+_DRAWN = frozenset(
+    {"max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "user", "stream", "stream_options"}
+)
 _FIELDS = _DRAWN | {"model", "messages"}
 _MAX_TOKENS = 2**20
 _MAX_SEED = 2**63 - 1
@@ -20,20 +22,22 @@ _BYTES_PER_TOKEN = 4
 _QUOTES_A_MESSAGE = 8
 _QUOTES_A_STRING = 2
 _MAX_TEMPERATURE = 2
-_TEXT, _WHOLE, _NUMBER = (str, type(None)), (int, type(None)), (int, float, type(None))
+_TEXT, _WHOLE, _NUMBER, _FLAG = (str, type(None)), (int, type(None)), (int, float, type(None)), (bool, type(None))
 
 
 class Asked(NamedTuple):
-    """The model, about how many tokens are read and made at most, and what says how they are drawn."""
+    """The model, about how many tokens are read, and made at most, what says how they are drawn, and how they come."""
 
     model: str
     tokens: int
+    most: int = 0
     temperature: float | None = None
     seeded: bool = False
+    streamed: bool = False
 
 
 def asked_by(body: bytes) -> Asked | None:
-    """Return what a plain chat asks; None for what is not plain, or streamed, or no chat at all."""
+    """Return what a plain chat asks; None for what is not plain, or no chat at all."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -43,7 +47,10 @@ def asked_by(body: bytes) -> Asked | None:
     model, messages = fields.get("model"), fields.get("messages")
     if type(model) is not str or not model or type(messages) is not list or not (tokens := _tokens_of(messages)):
         return None
-    strings = len(fields) + 1 + (fields.get("user") is not None)
+    options = fields.get("stream_options")
+    if options is not None and not _is_plain(options):
+        return None
+    strings = len(fields) + 1 + (fields.get("user") is not None) + (len(options) if options else 0)
     if not _named_once(body, strings * _QUOTES_A_STRING + len(messages) * _QUOTES_A_MESSAGE):
         return None
     asked = Asked(model, tokens - len(messages))
@@ -68,6 +75,15 @@ def _named_once(body: bytes, quotes: int) -> bool:
     return b"\\\\" not in body and body.count(b'"') - body.count(b'\\"') == quotes
 
 
+def _is_plain(options: object) -> bool:
+    """Tell whether the options of a stream say no more than whether its usage is told."""
+    return (
+        type(options) is dict
+        and options.keys() <= {"include_usage"}
+        and all(type(said) is bool for said in options.values())
+    )
+
+
 def _with_drawing(fields: dict[str, Any], asked: Asked) -> Asked | None:
     temperature, top_p, seed = fields.get("temperature"), fields.get("top_p"), fields.get("seed")
     most, stream = fields.get("max_tokens"), fields.get("stream")
@@ -76,7 +92,7 @@ def _with_drawing(fields: dict[str, Any], asked: Asked) -> Asked | None:
             return None
         most = fields["max_completion_tokens"]
     if (
-        (stream is not None and stream is not False)
+        type(stream) not in _FLAG
         or type(fields.get("user")) not in _TEXT
         or type(most) not in _WHOLE
         or type(seed) not in _WHOLE
@@ -88,4 +104,4 @@ def _with_drawing(fields: dict[str, Any], asked: Asked) -> Asked | None:
         or not 0 <= (top_p or 0) <= 1
     ):
         return None
-    return Asked(asked.model, asked.tokens + (most or 0), temperature, seed is not None)
+    return Asked(asked.model, asked.tokens, most or 0, temperature, seed is not None, bool(stream))

@@ -1,6 +1,7 @@
 """The lane of one generation: the heads that it knows, and what is done for those that it is for. Knows no socket."""
 
-from gateway.lane.errand import Client, Errand
+from gateway.lane.desk import Client
+from gateway.lane.errand import Errand
 from gateway.lane.groups import Group
 from gateway.lane.heads import Heads
 from gateway.lane.hits import Hits

@@ -15,8 +15,10 @@ from gateway.counting.model_statistics import ModelStatistics
 from gateway.errors import RequestRefused
 from gateway.front import Front
 from gateway.lane.asked import PATH, Asked, asked_by
-from gateway.lane.errand import Client, Desk, Errand
+from gateway.lane.desk import Client, Desk
+from gateway.lane.errand import Errand, WholeErrand
 from gateway.lane.groups import Group
+from gateway.lane.streaming import StreamErrand
 from gateway.lane.ways import WIRE, Target, Way
 from gateway.request import Caller, Directives, Request
 from gateway.routes import Routes
@@ -63,9 +65,15 @@ class Passage:
             permit = self._front.pipeline.accounts.let_in(group.caller, way.tokens)
         except RequestRefused:  # the usual way tells of it
             return None
-        errand = Errand(self._desk, group, body, client, target=way.target, permit=permit, arrived=arrived)
-        errand.begun = way.target.pool.begin(replica, way.written, errand.told)
-        self._desk.look_after(errand)
+        pool, desk = way.target.pool, self._desk
+        errand: WholeErrand | StreamErrand
+        if way.streamed:
+            errand = StreamErrand(desk, group, body, client, way=way, permit=permit, arrived=arrived)
+            errand.begun = pool.begin_stream(replica, way.written, errand.told)
+        else:
+            errand = WholeErrand(desk, group, body, client, way=way, permit=permit, arrived=arrived)
+            errand.begun = pool.begin(replica, way.written, errand.told)
+        desk.look_after(errand)
         return errand
 
     def way(self, group: Group, body: bytes) -> Way | str:
@@ -107,7 +115,7 @@ class Passage:
         if not group.caller.may_call(asked.model):
             return "caller"
         target = self._target(asked)
-        return target if isinstance(target, str) else Way(target, asked.tokens)
+        return target if isinstance(target, str) else Way(target, asked)
 
     def _decoded(self, body: bytes) -> Asked | str:
         try:
@@ -115,11 +123,17 @@ class Passage:
         except RequestRefused:
             return "malformed"
         job = request.job
-        if job.stream or job.verbatim is None:
-            return "stream"
+        if job.verbatim is None:
+            return "not as it came"
         drawn = job.sampling
-        tokens = estimate_tokens(job) + (drawn.max_tokens or 0)
-        return Asked(request.model, tokens, drawn.temperature, drawn.seed is not None)
+        return Asked(
+            request.model,
+            estimate_tokens(job),
+            drawn.max_tokens or 0,
+            drawn.temperature,
+            drawn.seed is not None,
+            job.stream,
+        )
 
     def _target(self, asked: Asked) -> Target | str:
         """Return what all requests have in common that draw their tokens alike, as far as caches weigh that."""

@@ -3,33 +3,28 @@
 import asyncio
 import functools
 import logging
-import select
-import socket
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
-from typing import Any, cast
+from collections.abc import AsyncIterator, Mapping
+from typing import cast
 
 from gateway.errors import BodyTooSlow, Draining, RequestRefused
 from gateway.fields import cut
 from gateway.serving.inflate import inflate
 from gateway.serving.intake import Incoming, Intake
-from gateway.serving.reply_head import preamble
+from gateway.serving.leaving import has_ended, has_refused
+from gateway.serving.reply_head import head_of
 from gateway.serving.rules import Errand, Rules
+from gateway.serving.writer import WRITE_DEADLINE_S, Writer
 from gateway.surfaces.wire import Call, Reply
 
 _log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75.0
 READ_DEADLINE_S = 60.0
-WRITE_DEADLINE_S = 60.0
 # A refused client may still be sending; were the socket closed at once, a reset could overtake the refusal.
 LINGER_S = 5.0
 # How often it is looked whether a client that sends no more is still there; leaving must be noticed within 100 ms.
 _LOOK_S = 0.025
-# Tells of the end of what a client sends though not all before it has been read; not every system has it.
-_ENDED = getattr(select, "POLLRDHUP", 0)
 _NEVER = float("inf")
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Every head begins so; for HTTP/1.0, which knows no interim response, it can be sent ahead of the rest.
@@ -50,6 +45,9 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self.resting = True
         self._errand: Errand | None = None
+        self._streaming = False
+        self._stuck_s = _NEVER
+        self._over: asyncio.Future[None] | None = None
         self._turn = _UNREAD
         self._rules = rules
         self._among = among
@@ -63,12 +61,12 @@ class Connection(asyncio.Protocol):
         self._cut_off = False
         self._holding_back = False
         self._looking_behind = False
-        self._writable: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport and the client's address."""
         # uvloop's transports are no subclass of asyncio's, so this cannot be asserted.
         self._transport = cast("asyncio.Transport", transport)
+        self._out = Writer(self._transport)
         address = transport.get_extra_info("peername")
         self.peer: str | None = address[0] if isinstance(address, tuple) else None
         self._among.add(self)
@@ -80,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._turns.clear()
         if self._errand is not None:
             self._errand.leave()
+        self._tell_over()
         if self.task is not None:
             self.task.cancel()
         self._among.discard(self)
@@ -110,7 +109,7 @@ class Connection(asyncio.Protocol):
 
     def written(self, turn: Incoming) -> None:
         """Go on after somebody else wrote the reply to a request, while this was `resting`."""
-        if self._writable is None:
+        if self._out.is_free():
             self._expires_s = self._loop.time() + KEEP_ALIVE_S
         else:
             self.resting = False
@@ -121,7 +120,7 @@ class Connection(asyncio.Protocol):
         self.resting = (
             self.task is None
             and self._errand is None
-            and self._writable is None
+            and self._out.is_free()
             and not (self._turns or self._finishing or self._intake.reading or self._intake.closed)
         )
 
@@ -141,17 +140,22 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Hold a stream until the client has read."""
         self.resting = False
-        self._writable = self._loop.create_future()
+        self._out.pause()
+        if self._streaming:
+            self._stuck_s = self._loop.time() + WRITE_DEADLINE_S
 
     def resume_writing(self) -> None:
         """Let a stream go on."""
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self._out.resume()
+        if self._streaming and self._errand is not None:
+            self._stuck_s = _NEVER
+            self._errand.told()
         self._look_whether_at_rest()
 
     def look_at(self, now: float) -> None:
         """Close or refuse where the client has taken too long; `now` is of the loop's clock."""
+        if now >= self._stuck_s:
+            self._transport.abort()
         if now < self._expires_s:
             return
         if self._intake.reading:
@@ -165,7 +169,7 @@ class Connection(asyncio.Protocol):
         self.have_a_task()
         if self._intake.reading:
             self._turn_away(Draining("the gateway is shutting down"))
-        elif self.task is None and not self._intake.closed:
+        elif not self._answering() and not self._intake.closed:
             self._transport.close()
 
     def cut_off(self) -> None:
@@ -173,6 +177,8 @@ class Connection(asyncio.Protocol):
         self._cut_off = True
         if self.task is not None:
             self.task.cancel()
+        elif self._streaming:
+            self._transport.abort()
 
     def abort(self) -> None:
         """Close at once."""
@@ -192,7 +198,7 @@ class Connection(asyncio.Protocol):
         """Close when a client that sends no more has refused what it was sent; look again while it is being served."""
         if self.task is None or self._transport.is_closing():
             return
-        if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if has_refused(self._transport):
             self._transport.abort()
         else:
             self._loop.call_later(_LOOK_S, self._look_whether_left)
@@ -200,15 +206,13 @@ class Connection(asyncio.Protocol):
     def _look_behind(self) -> None:
         """Look whether a client that sent ahead has left: its end is behind what is not read yet."""
         self._looking_behind = False
-        if self.task is None or not self._holding_back or self._transport.is_closing():
+        if not self._answering() or not self._holding_back or self._transport.is_closing():
             return
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), _ENDED)
-        seen = poll.poll(0)
-        if not seen:
+        ended = has_ended(self._transport)
+        if ended is None:
             self._looking_behind = True
             self._loop.call_later(_LOOK_S, self._look_behind)
-        elif seen[0][1] == _ENDED and self._interim and self._transport.can_write_eof():
+        elif ended and self._interim and self._transport.can_write_eof():
             self._interject()
         else:
             self._transport.abort()
@@ -223,7 +227,7 @@ class Connection(asyncio.Protocol):
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
         self.have_a_task()
-        if self.task is None:
+        if not self._answering():
             self._next()
             return
         self._expires_s = _NEVER  # what was asked before is answered first, however long that takes
@@ -267,9 +271,45 @@ class Connection(asyncio.Protocol):
         self.resting = not self._intake.reading
         self.written(self._turn)
 
+    def opened(self, begins: bytes) -> None:
+        """Take the head of an errand's streamed reply, and the first piece of its body."""
+        self._streaming, self._interim = True, b""
+        self._transport.write(begins)
+
+    def went_on(self, piece: bytes) -> None:
+        """Take a piece of an errand's streamed reply."""
+        self._out.chunk(piece)
+
+    def is_reading(self) -> bool:
+        """Tell whether more may be written now."""
+        return self._out.is_free()
+
+    def ended(self) -> None:
+        """Take the end of an errand's streamed reply."""
+        self._errand, self._streaming, self._stuck_s = None, False, _NEVER
+        self._tell_over()
+        self._out.end()
+        if self._out.is_free():
+            self._go_on(self._turn)
+        else:
+            self.written(self._turn)
+
+    def under_way(self) -> asyncio.Future[None] | None:
+        """Return what is done once the call in progress has ended, if there is one."""
+        if self._streaming and self._over is None:
+            self._over = self._loop.create_future()
+        return self.task or self._over
+
+    def _tell_over(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def _answering(self) -> bool:
+        return self.task is not None or self._errand is not None
+
     def have_a_task(self) -> None:
-        """Let a task wait for an errand's reply: whatever else befalls the connection is for tasks."""
-        if self._errand is not None and self.task is None:
+        """Let a task wait for an errand's reply, unless it streams: what else befalls the connection is for tasks."""
+        if self._errand is not None and self.task is None and not self._streaming:
             self._errand.hand_over()
             self.task = self._loop.create_task(self._answer(self._turn))
 
@@ -281,8 +321,7 @@ class Connection(asyncio.Protocol):
             else:
                 if reply is not None:
                     self._write(request, reply, cast("bytes", reply.body))
-                if self._writable is not None:
-                    await self._until_read()
+                await self._out.until_read()
         except BaseException as error:
             self._transport.abort()  # a stream that breaks off must not look like one that ended
             if isinstance(error, Exception):
@@ -329,49 +368,14 @@ class Connection(asyncio.Protocol):
     async def _stream(self, request: Incoming, reply: Reply, chunks: AsyncIterator[bytes]) -> None:
         """Write chunks as they come; a client of HTTP/1.0 knows none, and takes the connection's end for the body's."""
         chunked = request.version == "1.1"
-        write = self._write_chunk if chunked else self._transport.write
-        if reply.outlet is not None:
-            reply.outlet.write = functools.partial(self._write_at_once, write)
         self._finishing = self._finishing or not chunked
-        async with aclosing(cast("Any", chunks)):
-            # Nothing is awaited before the iterator has begun: one that never began would not clean up when closed.
-            self._transport.write(self._head(request, reply, "Transfer-Encoding: chunked" if chunked else ""))
-            async for chunk in chunks:
-                write(chunk)
-                if self._writable is not None:
-                    await self._until_read()
-        if chunked:
-            self._transport.write(b"0\r\n\r\n")
-
-    def _write_chunk(self, chunk: bytes) -> None:
-        if chunk:  # an empty one would be the last
-            self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-
-    def _write_at_once(self, write: Callable[[bytes], object], piece: bytes) -> bool:
-        """Write a piece of a stream whose task waits for one, unless the client has to read first."""
-        if self._writable is not None:
-            return False
-        write(piece)
-        return True
-
-    async def _until_read(self) -> None:
-        """Wait until the client has read: who does not holds its own share only, and not for ever."""
-        async with asyncio.timeout(WRITE_DEADLINE_S):
-            await cast("asyncio.Future[None]", self._writable)
+        head = functools.partial(self._head, request, reply, "Transfer-Encoding: chunked" if chunked else "")
+        await self._out.stream(head, chunks, reply.outlet, chunked=chunked)
 
     def _head(self, request: Incoming, reply: Reply, framing: str) -> bytes:
         self._interim = b""
-        lines = [
-            preamble(reply.status, int(time.time())),
-            *[f"{name}: {value}" for name, value in reply.headers.items()],
-        ]
-        if framing:
-            lines.append(framing)
-        if not request.keep_alive or self._finishing:
-            lines.append("Connection: close")
-        elif request.version == "1.0":
-            lines.append("Connection: keep-alive")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+        lasts = request.keep_alive and not self._finishing
+        head = head_of(reply, framing, named=not lasts or request.version == "1.0", lasts=lasts)
         if self._started:
             self._started = False
             return head[len(_START) :]

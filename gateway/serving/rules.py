@@ -19,6 +19,10 @@ def anybody(_headers: Mapping[str, str], _peer: str | None) -> None:
 class Errand(Protocol):
     """A call that is being answered without a task."""
 
+    def told(self) -> None:
+        """Go on with a streamed reply, after the client had to read."""
+        ...
+
     def hand_over(self) -> None:
         """Do not give the reply: somebody is about to wait for the `rest`."""
         ...

@@ -90,7 +90,7 @@ class Server:
 
     async def _idle(self, deadline_s: float) -> None:
         """Wait for the calls in progress, until the deadline."""
-        if calls := [connection.task for connection in self._connections if connection.task is not None]:
+        if calls := [call for connection in self._connections if (call := connection.under_way()) is not None]:
             await asyncio.wait(calls, timeout=deadline_s)
 
     def _enter(self) -> Door | TurnedAway:
