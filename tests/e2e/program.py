@@ -243,7 +243,8 @@ def started(
             yield gateway, family
     finally:
         for process in marked(family.mark):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it may have ended since
+                process.kill()
 
 
 @contextmanager
