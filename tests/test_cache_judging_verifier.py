@@ -79,3 +79,38 @@ async def test_what_who_asks_does_not_take_gives_way_to_the_next(taken: bytes, e
         assert expected is None
         assert found.best is not None
         assert (found.reason, found.best.entry.key) == ("request", b"1")
+
+
+class Sure(Unsure):
+    """A verifier that is told of what it judges, and sure of what its text says."""
+
+    async def verify(self, asked: Meaning, stored: list[Meaning]) -> list[float]:
+        """Note what is asked."""
+        await super().verify(asked, stored)
+        return [float("sure" in each.text) for each in stored]
+
+
+@pytest.mark.parametrize(
+    ("stored", "judged", "served"),
+    [
+        (["sure apple", "sure pear"], ["sure apple"], "sure apple"),  # the rest is not looked at
+        (["apple", "sure pear", "plum"], ["apple", "sure pear", "plum"], "sure pear"),
+        (["apple 5", "pear", "sure plum"], ["pear", "sure plum"], "sure plum"),  # a guard vetoes a number
+        (["apple", "pear"], ["apple", "pear"], None),
+        (["apple 5", "pear 6"], [], None),
+    ],
+)
+async def test_the_nearest_is_judged_alone_and_the_others_where_it_is_not_served(stored, judged, served):
+    """Most hits cost one pair; of those that are left the most confident is served."""
+    verifier = Sure()
+    judge = Judge(FixedThreshold(0.9), verifier, SemanticCounters())
+    entries = [
+        Entry(text.encode(), b"", 0.0, 1.0, Meaning(b"p", text, struct.pack("<2f", cosine, (1 - cosine**2) ** 0.5)))
+        for cosine, text in zip((0.99, 0.97, 0.95), stored, strict=False)
+    ]
+    asked = Meaning(b"p", "something else", struct.pack("<2f", 1.0, 0.0))
+
+    found = await judge.judge("n", asked, nominate(asked, entries))
+
+    assert verifier.judged == judged
+    assert (found.matched_text if isinstance(found, Match) else None) == served

@@ -1,6 +1,7 @@
 """What a look-up by meaning found and why, as plain values. Knows no index, no store and no model."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
@@ -30,7 +31,8 @@ class Evidence:
     """One stored question that was weighed against the one asked, nearest first.
 
     `margin` is by how much it is nearer than the next. `vetoes` are those of the guards: one at most, unless all were
-    asked for. `confidence` is None where none was told: the candidate was vetoed, or an earlier one was served.
+    asked for, and none where an earlier one was served. `confidence` is None where none was told: the candidate was
+    vetoed, or an earlier one was served.
     """
 
     entry: Entry
@@ -113,9 +115,10 @@ class Miss:
 
 def pair_of(asked: Meaning, stored: Meaning) -> Pair:
     """Name the pair of two questions, as labels and refusals do."""
-    return Pair(_digest(asked), _digest(stored))
+    return Pair(_digest(asked.partition, asked.text), _digest(stored.partition, stored.text))
 
 
-def _digest(meaning: Meaning) -> bytes:
-    text = " ".join(meaning.text.split()).encode("utf-8", "surrogatepass")
-    return blake2b(text, digest_size=_DIGEST_BYTES, key=meaning.partition[:64]).digest()
+@lru_cache(maxsize=4096)
+def _digest(partition: bytes, text: str) -> bytes:
+    words = " ".join(text.split()).encode("utf-8", "surrogatepass")
+    return blake2b(words, digest_size=_DIGEST_BYTES, key=partition[:64]).digest()

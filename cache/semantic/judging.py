@@ -4,7 +4,7 @@ Where a verifier judges, only the sure guards veto; that the strict ones pass a 
 same judgement serves a stored answer and lets a question join one that is in flight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from cache.semantic.contract import Objection, Objects, Verifier, VerifierError
 from cache.semantic.counters import SemanticCounters
 from cache.semantic.evidence import Evidence, Match, Miss, Reason, pair_of
 from cache.semantic.guards import Veto, find_veto, find_vetoes
-from cache.semantic.vectors import similarity
+from cache.semantic.vectors import nearness, read_vector
 from cache.trust.contract import Decision, Pair, Trust
 
 # A candidate less similar than this is another question, whatever a verifier would say: it is not asked.
@@ -52,33 +52,47 @@ class Judge:
     ) -> Match | Miss:
         """Return the candidate to serve, or why there is none; `nominees` are the nearest first.
 
-        `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed. With `preview`
-        trust counts no hit: nothing is served yet. Nor is what the caller `objects` to.
+        The nearest that no guard vetoes is judged alone, and the others, the most confident first, where it is not
+        served. `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed. With
+        `preview` trust counts no hit: nothing is served yet. Nor is what the caller `objects` to.
         """
-        vetoes = [
-            _vetoes(asked, nominee, all_of_them=thoroughly, only_sure=self.verifier is not None) for nominee in nominees
-        ]
-        weighed = [_weigh(asked, nominees, at, vetoes[at]) for at in range(len(nominees))]
-        open_ones = [at for at, each in enumerate(weighed) if not each.vetoes and each.similarity >= LEAST_SIMILARITY]
-        if not open_ones:
+        weighed = [_weigh(asked, nominees, at) for at in range(len(nominees))]
+        opens = self._open_ones(asked, nominees, weighed, thoroughly=thoroughly)
+        first = next(opens, None)
+        if first is None:
             return _miss(weighed)
-        try:
-            confidences = await self._confidences(asked, [nominees[at] for at in open_ones])
-        except VerifierError:
-            return Miss("unverified", weighed[open_ones[0]], tuple(weighed))
         served: Evidence | None = None
         objected: Evidence | None = None
-        for confidence, at in sorted(zip(confidences, open_ones, strict=True), key=lambda each: (-each[0], each[1])):
-            objection = None if objects is None else objects(weighed[at].entry)
-            decision = self._decide(namespace, weighed[at].pair, confidence, objection, preview=preview)
-            weighed[at] = replace(weighed[at], confidence=confidence, decision=decision)
-            if objection is not None and decision.reason == objection:
-                objected = objected or weighed[at]
-            if decision.serve and served is None:
-                served = weighed[at]
-                if not thoroughly:
-                    break
+        try:
+            told = await self._confidences(asked, nominees, [first])
+            if thoroughly or not self.trust.preview(namespace, weighed[first].pair, told[0][0]).serve:
+                told += await self._confidences(asked, nominees, list(opens))
+            while told and served is None:
+                for confidence, at in sorted(told, key=lambda each: (-each[0], each[1])):
+                    objection = None if objects is None else objects(weighed[at].entry)
+                    decision = self._decide(namespace, weighed[at].pair, confidence, objection, preview=preview)
+                    weighed[at] = replace(weighed[at], confidence=confidence, decision=decision)
+                    if objection is not None and decision.reason == objection:
+                        objected = objected or weighed[at]
+                    if decision.serve and served is None:
+                        served = weighed[at]
+                        if not thoroughly:
+                            break
+                told = [] if served else await self._confidences(asked, nominees, list(opens))
+        except VerifierError:
+            return Miss("unverified", weighed[first], tuple(weighed))
         return _told(weighed, served, objected)
+
+    def _open_ones(
+        self, asked: Meaning, nominees: Sequence[Nominee], weighed: list[Evidence], *, thoroughly: bool
+    ) -> Iterator[int]:
+        """Yield the places of those that no guard vetoes; note the vetoes of those before."""
+        for at, nominee in enumerate(nominees):
+            vetoes = _vetoes(asked, nominee, all_of_them=thoroughly, only_sure=self.verifier is not None)
+            if vetoes:
+                weighed[at] = replace(weighed[at], vetoes=vetoes)
+            elif nominee.similarity >= LEAST_SIMILARITY:
+                yield at
 
     def _decide(
         self, namespace: str, pair: Pair, confidence: float, objection: Objection | None, *, preview: bool
@@ -90,17 +104,21 @@ class Judge:
         reason = objection if would.serve else would.reason
         return replace(would, serve=False, reason=reason, audit=False, explore=False)
 
-    async def _confidences(self, asked: Meaning, nominees: Sequence[Nominee]) -> Sequence[float]:
+    async def _confidences(
+        self, asked: Meaning, nominees: Sequence[Nominee], places: Sequence[int]
+    ) -> list[tuple[float, int]]:
+        """Return the confidence in each of these nominees, with its place."""
         if self.verifier is None:
-            return [min(1.0, max(0.0, nominee.similarity)) for nominee in nominees]
-        confidences = [1.0] * len(nominees)
-        at = [place for place, nominee in enumerate(nominees) if not _same_words(asked, nominee.meaning)]
-        if at:
-            told = await self.verifier.verify(asked, [nominees[place].meaning for place in at])
-            self._counters.verified += len(at)
-            for place, confidence in zip(at, told, strict=True):
-                confidences[place] = weigh_with_guards(confidence, nominees[place].meaning.text, asked.text)
-        return confidences
+            return [(min(1.0, max(0.0, nominees[at].similarity)), at) for at in places]
+        same = [at for at in places if _same_words(asked, nominees[at].meaning)]
+        others = [at for at in places if at not in same]
+        told = [(1.0, at) for at in same]
+        if others:
+            confidences = await self.verifier.verify(asked, [nominees[at].meaning for at in others])
+            self._counters.verified += len(others)
+            for at, confidence in zip(others, confidences, strict=True):
+                told.append((weigh_with_guards(confidence, nominees[at].meaning.text, asked.text), at))
+        return told
 
 
 def _same_words(asked: Meaning, stored: Meaning) -> bool:
@@ -120,8 +138,9 @@ def weigh_with_guards(confidence: float, stored: str, asked: str) -> float:
 
 def nominate(asked: Meaning, entries: Sequence[Entry]) -> list[Nominee]:
     """Score entries with the vectors that they carry, the nearest first. Raises `ValueError` where one is of no use."""
+    own = read_vector(asked.vector)
     nominees = [
-        Nominee(entry, entry.meaning, similarity(entry.meaning.vector, asked.vector))
+        Nominee(entry, entry.meaning, nearness(own, entry.meaning.vector))
         for entry in entries
         if entry.meaning is not None
     ]
@@ -137,10 +156,10 @@ def _vetoes(asked: Meaning, nominee: Nominee, *, all_of_them: bool, only_sure: b
     return () if veto is None else (veto,)
 
 
-def _weigh(asked: Meaning, nominees: Sequence[Nominee], at: int, vetoes: tuple[Veto, ...]) -> Evidence:
+def _weigh(asked: Meaning, nominees: Sequence[Nominee], at: int) -> Evidence:
     entry, meaning, score = nominees[at]
     below = nominees[at + 1].similarity if at + 1 < len(nominees) else 0.0
-    return Evidence(entry, meaning.text, pair_of(asked, meaning), score, score - below, vetoes)
+    return Evidence(entry, meaning.text, pair_of(asked, meaning), score, score - below)
 
 
 def _told(weighed: Sequence[Evidence], served: Evidence | None, objected: Evidence | None) -> Match | Miss:

@@ -19,9 +19,14 @@ def read_vector(vector: bytes) -> Row:
 
 def similarity(a: bytes, b: bytes) -> float:
     """Return the cosine of two vectors; raise `ValueError` where they cannot be compared."""
-    first, second = read_vector(a), read_vector(b)
-    require_dims(first, len(second))
-    return float(first @ second)
+    return nearness(read_vector(a), b)
+
+
+def nearness(row: Row, vector: bytes) -> float:
+    """Return the cosine of a vector that was read and another; raise `ValueError` where they cannot be compared."""
+    other = read_vector(vector)
+    require_dims(other, len(row))
+    return float(row @ other)
 
 
 def require_dims(row: Row, dims: int) -> None:
