@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from gateway.errors import InvalidRequest
+from gateway.json_marks import Marks, marks_of
 from gateway.names_once import check_names_once
 
 _SHOWN_CHARS = 80
@@ -24,35 +25,36 @@ _PIECE_BYTES = 2**18
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """Parse a JSON object. Raises `InvalidRequest` with the place of the first error."""
-    check_counts(body)
+    marks = marks_of(body)
+    check_counts(body, marks)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
-    if body.count(b"[") + body.count(b"{") > _WRITABLE_LEVELS:
+    if marks.brackets + marks.braces > _WRITABLE_LEVELS:
         _check_nesting(value)
     if type(value) is not dict:
         raise InvalidRequest(f"the body must be a JSON object, got {shown(value)}")
-    check_names_once(body, value)
+    check_names_once(body, value, marks)
     return value
 
 
-def check_counts(body: bytes) -> None:
+def check_counts(body: bytes, marks: Marks) -> None:
     """Raise `InvalidRequest` for more objects and lists, strings or values than are read; what is text is none."""
     if (
-        body.count(b"[") + body.count(b"{") <= _MOST_CONTAINERS
-        and body.count(b'"') <= 2 * _MOST_STRINGS
-        and body.count(b",") < _MOST_VALUES
+        marks.brackets + marks.braces <= _MOST_CONTAINERS
+        and marks.quotes <= 2 * _MOST_STRINGS
+        and marks.commas < _MOST_VALUES
     ):
         return
     bare = np.frombuffer(body.replace(rb"\\", b"__").replace(rb"\"", b"__"), np.uint8)
     containers, quotes, commas, within = 0, 0, 0, False
     for start in range(0, len(bare), _PIECE_BYTES):
         piece = bare[start : start + _PIECE_BYTES]
-        marks = piece == ord('"')
-        inside = np.logical_xor.accumulate(marks) ^ within
+        is_quote = piece == ord('"')
+        inside = np.logical_xor.accumulate(is_quote) ^ within
         within = bool(inside[-1])
-        quotes += int(np.count_nonzero(marks))
+        quotes += int(np.count_nonzero(is_quote))
         containers += int(np.count_nonzero(((piece == ord("[")) | (piece == ord("{"))) & ~inside))
         commas += int(np.count_nonzero((piece == ord(",")) & ~inside))
         _refuse_more(containers, _MOST_CONTAINERS, "objects and lists")

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from gateway.errors import InvalidRequest
+from gateway.json_marks import Marks
 
 # A quote cannot stand within a string but escaped, so that this ends a name, or begins a text that begins so.
 _COLON = re.compile(rb'"[ \t\r\n]*+:')
@@ -18,13 +19,14 @@ _BACKSLASH_AT_END = rb"\\" + b'"'
 _SHOWN_CHARS = 80
 
 
-def check_names_once(body: bytes, value: dict[str, Any]) -> None:
+def check_names_once(body: bytes, value: dict[str, Any], marks: Marks) -> None:
     """Raise `InvalidRequest` where an object in the body, which was read as `value`, has a name more than once.
 
     What was read has as many names as the body has colons after quotes, but for names that are there twice, for JSON
     within texts, and for texts that begin so. Only where the two differ is it read again, name by name.
     """
-    found, names = len(_COLON.findall(body)), _names(value, body.count(b"{"))
+    found = len(_COLON.findall(body)) if marks.named is None else marks.named
+    names = _names(value, marks.braces)
     if found > names and _BACKSLASH_AT_END not in body:
         found -= len(_ESCAPED_COLON.findall(body))
     if found != names:

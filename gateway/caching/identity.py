@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from gateway.json_marks import has_pair
 from gateway.request import Request
 
 _SEPARATOR = b"\x00"
@@ -30,9 +31,9 @@ def fingerprint(request: Request) -> bytes:
     """
     asked = [request.job.task, request.beside, request.fields]
     written = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
-    if _WHOLE_FLOAT.search(written) is not None:
+    if has_pair(written, b".0") and _WHOLE_FLOAT.search(written) is not None:
         written = orjson.dumps(_with_whole_numbers(asked), option=orjson.OPT_SORT_KEYS)
-    if _EXPONENT in written and request.job.verbatim is not None:
+    if has_pair(written, _EXPONENT) and request.job.verbatim is not None:
         written = _SEPARATOR.join([written, *_DIGITS.findall(request.job.verbatim.body)])
     return hashlib.sha256(written).digest()
 

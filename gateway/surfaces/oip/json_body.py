@@ -7,6 +7,7 @@ import orjson
 
 from gateway.errors import InvalidRequest
 from gateway.fields import check_counts, parse_object, refuse
+from gateway.json_marks import marks_of
 from gateway.names_once import check_names_once
 
 _WORDS = (b"NaN", b"Infinity")
@@ -21,7 +22,8 @@ def parse(body: bytes) -> dict[str, Any]:
     except InvalidRequest:
         if not any(word in body for word in _WORDS):
             raise
-    check_counts(body)
+    marks = marks_of(body)
+    check_counts(body, marks)
     try:
         value = json.loads(body)
         orjson.dumps(value)  # what cannot be written again (too deep, a number beyond 64 bits) is not taken
@@ -29,7 +31,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from error
     if type(value) is not dict:
         raise InvalidRequest("the body must be a JSON object")
-    check_names_once(body, value)
+    check_names_once(body, value, marks)
     return value
 
 
