@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+AHEAD_S = 60.0
+"""How far the clock of who stored an entry may have been ahead. Further, its age would count for too little: once a
+clock was set back an hour, what was stored before would be served for an hour more than its time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
@@ -40,6 +44,10 @@ class Entry:
     def fresh_until(self) -> float:
         """The moment from which it is stale."""
         return self.expires_at - self.stale_s
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether its time is over at `now`, or cannot be told: it was stored under a clock that was ahead."""
+        return self.expires_at <= now or self.stored_at > now + AHEAD_S
 
 
 class Store(Protocol):

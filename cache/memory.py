@@ -109,7 +109,7 @@ class MemoryStore:
         if slot is None:
             return None
         entry = slot.entry
-        if entry.expires_at <= self._clock():
+        if entry.is_over(self._clock()):
             self._drop(key)
             self.counters.expired += 1
             return None
@@ -172,7 +172,7 @@ class MemoryStore:
         slots = [*dict.values(self._main), *dict.values(self._small)]
         now = self._clock()
         for start in range(0, len(slots), _BATCH):
-            yield [slot.entry for slot in slots[start : start + _BATCH] if slot.entry.expires_at > now]
+            yield [slot.entry for slot in slots[start : start + _BATCH] if not slot.entry.is_over(now)]
 
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None."""
@@ -220,7 +220,7 @@ class MemoryStore:
     def _evict_newcomer(self, now: float) -> None:
         key, slot = self._small.popitem(last=False)
         self._small_bytes -= slot.size
-        if slot.entry.expires_at <= now:
+        if slot.entry.is_over(now):
             self._bytes -= slot.size
             self.counters.expired += 1
         elif slot.uses:
@@ -234,13 +234,13 @@ class MemoryStore:
     def _evict_from_main(self, now: float) -> None:
         for _ in range(_MOST_PASSED_OVER):
             slot = next(iter(self._main.values()))
-            if not slot.uses or slot.entry.expires_at <= now:
+            if not slot.uses or slot.entry.is_over(now):
                 break
             slot.uses -= 1
             self._main.move_to_end(slot.entry.key)
         _, slot = self._main.popitem(last=False)
         self._bytes -= slot.size
-        if slot.entry.expires_at <= now:
+        if slot.entry.is_over(now):
             self.counters.expired += 1
         else:
             self.counters.evictions += 1

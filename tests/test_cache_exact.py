@@ -124,3 +124,22 @@ async def test_a_much_smaller_budget_is_reached_while_others_are_served():
 
     assert len(set(sizes)) > 5
     assert 0 < memory.used_bytes <= memory.max_bytes
+
+
+async def test_a_clock_that_is_set_back_prolongs_nothing(tmp_path):
+    """What was stored under a clock far ahead is gone in both tiers: nobody knows its age. A minute is no matter."""
+    clock = VirtualClock(5000.0)
+    disk = DiskStore(tmp_path, 1 << 20, clock)
+    await disk.open()
+    cache = ExactCache(MemoryStore(10_000, clock), disk)
+    cache.keep(Entry(KEY, b"v", 5000.0, 5100.0))
+    await disk.flush()
+
+    clock.now = 4950.0
+    assert cache.peek(KEY) is not None
+    clock.now = 4000.0
+    assert [batch async for batch in cache.entries() if batch] == []
+    assert cache.peek(KEY) is None
+    assert await disk.get(KEY) is None
+    await cache.close()
+    await disk.close()

@@ -45,7 +45,7 @@ def make_entry(
 ) -> Entry:
     """Return an entry of this number that means the text."""
     meaning = Meaning(partition, text, vector)
-    return Entry(number.to_bytes(32), f"answer {number}".encode(), 1000.0 + number, expires_at, meaning)
+    return Entry(number.to_bytes(32), f"answer {number}".encode(), 1000.0 + number / 1000, expires_at, meaning)
 
 
 class Fixture:

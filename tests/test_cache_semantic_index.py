@@ -37,7 +37,7 @@ ROWS = rows_of(400)
 def entry_of(number: int, *, expires_at: float = 2000.0, partition: bytes = PARTITION) -> Entry:
     """Return the entry of a question with a vector of its own."""
     meaning = Meaning(partition, f"question number {number}", ROWS[number].tobytes())
-    return Entry(number.to_bytes(32), f"answer {number}".encode(), 1000.0 + number, expires_at, meaning)
+    return Entry(number.to_bytes(32), f"answer {number}".encode(), 1000.0 + number / 1000, expires_at, meaning)
 
 
 class Disk(MemoryStore):
@@ -328,7 +328,7 @@ def test_no_torn_snapshot_is_read(tmp_path_factory, data):
     saved = [each.save() for each in index.generations()]
     snapshot.write(file, snapshot.Head(snapshot.SNAPSHOT_VERSION, "e", 1, 30, saved[0].stored_until), saved)
     head, read = snapshot.read(file)
-    assert (head.count, head.stored_until, read[0].records) == (30, 1029.0, saved[0].records)
+    assert (head.count, head.stored_until, read[0].records) == (30, 1000.029, saved[0].records)
 
     whole = bytearray(file.read_bytes())
     at = data.draw(st.integers(0, len(whole) - 1))

@@ -91,7 +91,7 @@ class SharedStore:
                 self.counters.corrupt += 1
                 self._link.refused(error)
                 continue
-            if entry.expires_at > now:
+            if not entry.is_over(now):
                 entries.append(entry)
         return entries
 
