@@ -1,7 +1,6 @@
 """The tier that survives a restart: a bounded queue in front of the database. Knows nothing of the other tiers."""
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 
 from cache.contract import Entry
 from cache.disk.database import TROUBLES, Database
-from cache.disk.known import Known
 from cache.purges import Purges
 
 _log = logging.getLogger(__name__)
@@ -20,7 +18,6 @@ _R = TypeVar("_R")
 
 _BATCH_ENTRIES = 64
 _BATCH_BYTES = 1 << 20
-_KEYS_AT_ONCE = 4096
 
 
 def _skip_none(_: bytes) -> bool:
@@ -78,23 +75,19 @@ class DiskStore:
         self._writer: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
         self._saving = asyncio.Lock()
-        self._known: Known | None = None
-        self._learnt: Known | None = None
-        self._learning: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the database and start the writer. A disk that cannot be used is a warning; it is tried again later."""
         await self._attempt("open", self._database.open)
         self._writer = asyncio.create_task(self._write_queue(), name="cache-disk-writer")
-        self._learning = asyncio.create_task(self._learn_keys(), name="cache-disk-keys")
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Write what is queued and close, each within the deadline; what is left then is counted as dropped."""
         await self.flush(deadline_s)
-        for task in filter(None, (self._writer, self._learning)):
-            task.cancel()
-            await asyncio.wait([task])
-        self._writer = self._learning = None
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+            self._writer = None
         self.counters.dropped += len(self._pending)
         self._pending.clear()
         try:
@@ -142,7 +135,7 @@ class DiskStore:
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None; a slow or broken disk is None."""
         entry = self._pending.get(key)
-        if entry is None and (self._known is None or key in self._known):
+        if entry is None:
             entry = await self._read(key)
         if entry is None or entry.is_over(self._clock()):
             self.counters.misses += 1
@@ -159,7 +152,6 @@ class DiskStore:
             self.counters.dropped += 1
             return False
         self._pending[entry.key] = entry
-        self._note_key(entry.key)
         self._pending_bytes += size
         self._idle.clear()
         self._wake.set()
@@ -209,28 +201,6 @@ class DiskStore:
             if removed is None:
                 return
             yield removed
-
-    def _note_key(self, key: bytes) -> None:
-        """Know of a key that is to be written; once there were too many learn anew which of them are still there."""
-        for known in filter(None, (self._known, self._learnt)):
-            known.add(key)
-        if self._known is not None and self._known.added > self._known.capacity and self._learnt is None:
-            self._learning = asyncio.create_task(self._learn_keys(), name="cache-disk-keys")
-
-    async def _learn_keys(self) -> None:
-        """Find out which keys are on disk; until that is known, and where it cannot be, each is looked for there."""
-        volume, keys = await self.volume(), await self._attempt("scan", self._database.keys)
-        if volume is None or keys is None:
-            return
-        known = self._learnt = Known(2 * volume[0])
-        try:
-            while batch := await self._attempt("scan", lambda: list(itertools.islice(keys, _KEYS_AT_ONCE))):
-                for key in batch:
-                    known.add(key)
-            if batch is not None:
-                self._known = known
-        finally:
-            self._learnt = None
 
     async def _read(self, key: bytes) -> Entry | None:
         try:
