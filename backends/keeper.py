@@ -52,6 +52,8 @@ class Keeper:
         self.contest = Contest()
         self.transient_bytes: Callable[[], int] = int
         """Tells what of the host is held beside replicas, and free again soon."""
+        self.on_wait: Callable[[], None] = lambda: None
+        """Told where somebody waits for room or a retry: what is held beside replicas can go."""
         self._pools: dict[str, Pool] = {}
         self._beside: set[Pool] = set()
         self._quiet: dict[Pool, float | None] = {}
@@ -147,6 +149,8 @@ class Keeper:
         actions = (*self._shrink(now, pools), *self._plan(now, pools, leaving))
         self.ledgers.look(now, pools, {pool.model: pool.demand.met for pool in heard})
         self._next_retry = next_retry(now, pools)
+        if any(isinstance(action, Wait) for action in actions):
+            self.on_wait()
         for action in actions:
             self._act(action)
         for pool in self._beside:

@@ -105,6 +105,16 @@ def ready_frame(
     )
 
 
+def standing_frame(device_s: float) -> bytes:
+    """Encode that a worker stands by, and what making its device ready took."""
+    return encode({"kind": "standing", "device_s": device_s})
+
+
+def order_frame(order: Mapping[str, Any]) -> bytes:
+    """Encode the model that a worker is to serve which stood by."""
+    return encode({"kind": "order", "order": order})
+
+
 def made_frame(outcome: str, why: str) -> bytes:
     """Encode what came of the making of an optimised graph, and why it failed where it did."""
     return encode({"kind": "made", "outcome": outcome, "why": why})

@@ -149,10 +149,13 @@ class OnnxEngine:
             raise
         if self._warmers is not None:
             self._warmers.graphs.started(spec, replica.graph, replica.timings_s["session"])
+            self._warmers.standby.learn(spec.devices, spec.providers, replica.timings_s["device"])
         return replica
 
     async def _fork(self, spec: WorkerSpec) -> tuple[Child, socket.socket, OutputTail]:
-        """Return a new worker, our end of its socket, and what it prints."""
+        """Return a new worker, our end of its socket, and what it prints; one that stands by, where there is one."""
+        if self._warmers is not None and (standing := await self._warmers.standby.take(spec)) is not None:
+            return standing.child, standing.connection, standing.output
         output = await OutputTail.open()
         ours, theirs = socket.socketpair()
         try:

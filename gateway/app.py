@@ -66,6 +66,7 @@ class Gateway:
         )
         self._warmers = Warmers.of(self._lasting.keeper.room_bytes)
         self._lasting.keeper.transient_bytes = self._warmers.transient_bytes
+        self._lasting.keeper.on_wait = self._warmers.standby.give_way
         self._lasting.telemetry.read_from(self._readings)
         self._lasting.telemetry.read_from(config.readings)
         self.access_log = self._lasting.telemetry.access
@@ -149,7 +150,7 @@ class Gateway:
         gpus = [device.name for device in self._lasting.keeper.devices.seen]
         directory = None if settings.cache is None else settings.cache.directory / "graphs"
         limit = 0 if settings.cache is None else settings.cache.graphs_bytes
-        await self._warmers.graphs.use(directory, limit, forks, gpus)
+        await self._warmers.use(directory, limit, forks, gpus)
 
     async def _use_gpus(self, settings: Settings, undo: AsyncExitStack) -> None:
         """Have the keeper look after the GPUs of these settings."""
@@ -293,6 +294,7 @@ class Gateway:
         yield from readings.of_ledgers(self._lasting.keeper.ledgers, generation.parts.pools)
         yield from readings.of_contest(self._lasting.keeper.contest)
         yield from readings.of_graphs(self._warmers.graphs)
+        yield from readings.of_standby(self._warmers.standby)
         yield from readings.of_flights(self._lasting.flights)
         yield from readings.of_access_log(self.access_log)
         if generation.parts.caches is not None:

@@ -53,7 +53,11 @@ def _work(order: Mapping[str, Any], parent_pid: int, connection_fd: int, output_
     # A copy of another child's socket would hide that child's end from the gateway.
     os.closerange(3, connection_fd)
     os.closerange(connection_fd + 1, os.sysconf("SC_OPEN_MAX"))
-    worker_main.run(socket.socket(fileno=connection_fd), read_order(order))
+    connection = socket.socket(fileno=connection_fd)
+    if "standby" in order:
+        worker_main.stand_by(connection, tuple(order["devices"]), tuple(order["providers"]))
+    else:
+        worker_main.run(connection, read_order(order))
 
 
 def _execute(order: Mapping[str, Any], parent_pid: int, output_fd: int, failed_fd: int) -> NoReturn:

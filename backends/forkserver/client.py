@@ -52,6 +52,13 @@ class ForkServer:
         order = {"kind": "worker", **spec.to_order()}
         return await (await self._linked()).spawn(order, [connection.fileno(), output_fd], marker=None)
 
+    async def spawn_standby(
+        self, devices: tuple[int, ...], providers: tuple[str, ...], connection: socket.socket, output_fd: int
+    ) -> Child:
+        """Fork a worker that makes these devices ready and waits on `connection` for its model; else as for others."""
+        order = {"kind": "worker", "standby": True, "devices": devices, "providers": providers}
+        return await (await self._linked()).spawn(order, [connection.fileno(), output_fd], marker=None)
+
     async def spawn_command(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output_fd: int) -> Child:
         """Run `argv` (searched on env's PATH) with `env`, stdin empty, stdout and stderr to `output_fd`.
 

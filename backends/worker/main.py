@@ -5,34 +5,55 @@ import ctypes
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
 from backends import messages
 from backends.contract import Task
-from backends.devices.gpus import environment_for
-from backends.worker import graphs, loop, model
+from backends.frames import Frame
+from backends.worker import device, graphs, loop, model
 from backends.worker.generate import GenerationRunner
 from backends.worker.rows import RowRunner
 from backends.worker.shapes import Shape
-from backends.worker.spec import WorkerSpec
+from backends.worker.spec import WorkerSpec, read_order
 from backends.worker.tensors import TensorRunner
 
 Runner = GenerationRunner | RowRunner | TensorRunner
 
 
-def run(connection: socket.socket, spec: WorkerSpec) -> None:
-    """Serve a model on `connection`; a model that cannot be served is told and ends the worker."""
+def stand_by(connection: socket.socket, devices: tuple[int, ...], providers: tuple[str, ...]) -> None:
+    """Make devices ready, say so, and serve the model that is then named on `connection`, if any is."""
     loop.limit_writes(connection)
-    if spec.devices:  # read by the driver when the session first touches a device
-        os.environ.update(environment_for(spec.devices))
+    device.see(devices)
+    session, device_s = device.touch(providers)
+    connection.sendall(messages.standing_frame(device_s))
+    inbox, orders = loop.Inbox(connection), list[Frame]()
+    while not orders:
+        if (received := inbox.receive(wait=True)) is None:
+            return
+        orders += received
+    header: Mapping[str, Any] = orders[0].header
+    run(connection, read_order(header["order"]), device_s)
+    del session  # it held the device open until now
+
+
+def run(connection: socket.socket, spec: WorkerSpec, device_s: float | None = None) -> None:
+    """Serve a model on `connection`; a model that cannot be served is told and ends the worker.
+
+    `device_s`: its device is ready, and took so long.
+    """
+    loop.limit_writes(connection)
+    device.see(spec.devices)
     if spec.makes_graph:
         _make_graph(connection, spec)
         return
     began = time.perf_counter()
     try:
+        if device_s is None:
+            device_s = device.touch(spec.providers)[1] if spec.devices else 0.0
         loaded = model.load(spec)
         runner = _runner(loaded)
         loaded_at, shared_bytes = time.perf_counter(), _shared_bytes()
@@ -42,7 +63,7 @@ def run(connection: socket.socket, spec: WorkerSpec) -> None:
         connection.sendall(messages.failed_frame(f"{spec.directory}: {error}"))
         raise
     ready_at = time.perf_counter()
-    timings_s = {**loaded.timings_s, "warm": ready_at - loaded_at, "all": ready_at - began}
+    timings_s = {**loaded.timings_s, "device": device_s, "warm": ready_at - loaded_at, "all": ready_at - began}
     told = {"graph": loaded.graph, "shared_bytes": shared_bytes, "files": loaded.files}
     connection.sendall(messages.ready_frame(timings_s, loaded.session.get_providers(), doubt, told))
     loop.serve(connection, runner, runner.shapes.due)

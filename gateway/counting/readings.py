@@ -9,6 +9,7 @@ from backends.graphs import Graphs
 from backends.ledger import Ledgers
 from backends.pool import Pool
 from backends.snapshot import PoolSnapshot, ReplicaState
+from backends.standby import Standby
 from cache.exact import ExactCache
 from cache.flight import SingleFlight
 from cache.semantic.lookup import SemanticCache
@@ -80,6 +81,14 @@ def of_graphs(graphs: Graphs) -> Iterable[Reading]:
         what = "Optimised graphs, by what became of them at a start or when one was made."
         yield Reading("warmgate_graphs", what, ("outcome",), (outcome.replace(" ", "_"),), count, counter=True)
     yield Reading("warmgate_graph_bytes", "Bytes of the optimised graphs on disk.", (), (), graphs.held_bytes)
+
+
+def of_standby(standby: Standby) -> Iterable[Reading]:
+    """Read what became of the workers that stand by on devices."""
+    for outcome, count in standby.outcomes.items():
+        what = "Workers that stood by on a device, by why they do no more."
+        yield Reading("warmgate_standby_workers", what, ("outcome",), (outcome,), count, counter=True)
+    yield Reading("warmgate_standby_bytes", "Host memory of who stands by.", (), (), standby.held_bytes())
 
 
 def of_access_log(log: AccessLog) -> Iterable[Reading]:
