@@ -1,9 +1,10 @@
 """The tier that survives a restart: a bounded queue in front of the database. Knows nothing of the other tiers."""
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from cache.contract import Entry
 from cache.disk.database import TROUBLES, Database
+from cache.disk.known import Known
 from cache.purges import Purges
 
 _log = logging.getLogger(__name__)
@@ -18,10 +20,15 @@ _R = TypeVar("_R")
 
 _BATCH_ENTRIES = 64
 _BATCH_BYTES = 1 << 20
+_KEYS_AT_ONCE = 4096
 
 
 def _skip_none(_: bytes) -> bool:
     return False
+
+
+def _take(keys: Iterator[bytes]) -> list[bytes]:
+    return list(itertools.islice(keys, _KEYS_AT_ONCE))
 
 
 @dataclass(slots=True)
@@ -75,19 +82,23 @@ class DiskStore:
         self._writer: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
         self._saving = asyncio.Lock()
+        self._known: Known | None = None
+        self._learnt: Known | None = None
+        self._learning: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the database and start the writer. A disk that cannot be used is a warning; it is tried again later."""
         await self._attempt("open", self._database.open)
         self._writer = asyncio.create_task(self._write_queue(), name="cache-disk-writer")
+        self._learning = asyncio.create_task(self._learn_keys(), name="cache-disk-keys")
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Write what is queued and close, each within the deadline; what is left then is counted as dropped."""
         await self.flush(deadline_s)
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
-            self._writer = None
+        for task in filter(None, (self._writer, self._learning)):
+            task.cancel()
+            await asyncio.wait([task])
+        self._writer = self._learning = None
         self.counters.dropped += len(self._pending)
         self._pending.clear()
         try:
@@ -135,7 +146,7 @@ class DiskStore:
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None; a slow or broken disk is None."""
         entry = self._pending.get(key)
-        if entry is None:
+        if entry is None and (self._known is None or key in self._known):
             entry = await self._read(key)
         if entry is None or entry.is_over(self._clock()):
             self.counters.misses += 1
@@ -152,6 +163,7 @@ class DiskStore:
             self.counters.dropped += 1
             return False
         self._pending[entry.key] = entry
+        self._note_key(entry.key)
         self._pending_bytes += size
         self._idle.clear()
         self._wake.set()
@@ -201,6 +213,34 @@ class DiskStore:
             if removed is None:
                 return
             yield removed
+
+    def _note_key(self, key: bytes) -> None:
+        """Know of a key that is to be written; once there were too many learn anew which of them are still there."""
+        for known in filter(None, (self._known, self._learnt)):
+            known.add(key)
+        is_learning = self._learning is not None and not self._learning.done()
+        if self._known is not None and self._known.added > self._known.capacity and not is_learning:
+            self._learning = asyncio.create_task(self._learn_keys(), name="cache-disk-keys")
+
+    async def _learn_keys(self) -> None:
+        """Find out which keys are on disk; until that is known, and where it cannot be, each is looked for there."""
+        loop = asyncio.get_running_loop()
+        try:
+            rows, _ = await loop.run_in_executor(self._thread, self._database.volume)
+            known = self._learnt = Known(2 * rows)
+            # What is being written now comes before the reading of keys, in the one thread.
+            for key in self._pending:
+                known.add(key)
+            keys = await loop.run_in_executor(self._thread, self._database.keys)
+            while batch := await loop.run_in_executor(self._thread, _take, keys):
+                for key in batch:
+                    known.add(key)
+        except TROUBLES as error:
+            _log.debug("cache on disk: its keys are not known: %s", error)
+        else:
+            self._known = known
+        finally:
+            self._learnt = None
 
     async def _read(self, key: bytes) -> Entry | None:
         try:
