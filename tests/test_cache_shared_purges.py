@@ -1,6 +1,7 @@
 """Purges on one gateway end the answers on all, whenever they hear of each other."""
 
 import asyncio
+import time
 
 from cache.contract import Entry
 from cache.disk import DiskStore
@@ -86,6 +87,24 @@ async def test_purges_while_the_server_is_away_are_sent_when_it_is_back(redis_se
         assert mark not in there.marks()
         redis_server.resume()
         await until(lambda: mark in there.marks(), "the other has heard of it")
+
+
+async def test_purges_go_on_while_requests_do_without_the_server(redis_server):
+    """A gateway that does not ask a server for half a minute, since that failed again and again, hears of them all."""
+    here, there = Purges(), Purges()
+    async with opened(redis_server, here) as one, opened(redis_server, there) as other:
+        breaker = other._link.breaker
+        while breaker.closed or breaker.probe_at < time.monotonic() + 10:
+            breaker.failed(time.monotonic())
+        entry, heard = of_model_entry(there), other.stats()["purges_received"]
+        here.purge(MODEL)
+        assert await one.tell()
+        await until(lambda: there.is_dead(entry), "the other has heard of it")
+        assert (other.stats()["up"], other.stats()["purges_received"]) == (0, heard + 1)
+        there.purge(of_tag("t"))
+        assert await other.tell()
+        await until(lambda: len(here.marks()) == 2, "the one has heard of the other's")
+        assert not other.stats()["up"]
 
 
 async def test_a_server_that_lost_everything_is_told_all_purges_again(redis_server):

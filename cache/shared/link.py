@@ -46,11 +46,14 @@ class Link:
         """Whether the server answered lately, or has not failed yet."""
         return self.breaker.closed
 
-    async def run(self, commands: Sequence[Command], within_s: float | None = None) -> list[Any]:
+    async def run(
+        self, commands: Sequence[Command], within_s: float | None = None, *, quietly: bool = False
+    ) -> list[Any]:
         """Return the replies in order; a command that the server refused has its `ResponseError` in its place.
 
-        With `within_s` nobody waits for it, and its success says nothing of those who do. Raises `UnreachableError`;
-        then any of the commands may have been carried out, or none.
+        With `within_s` nobody waits for it, and its success says nothing of those who do; `quietly` nor does its
+        failure, and the breaker learns of neither. Raises `UnreachableError`; then any of the commands may have been
+        carried out, or none.
         """
         task = asyncio.current_task()
         cancelled = task.cancelling() if task else 0
@@ -61,10 +64,10 @@ class Link:
                     pipeline.execute_command(*command)
                 replies = await pipeline.execute(raise_on_error=False)
         except TimeoutError:
-            self._failed(TimeoutError(_too_late(self.deadline_s, within_s)))
+            self._failed(TimeoutError(_too_late(self.deadline_s, within_s)), quietly=quietly)
             raise UnreachableError(TimeoutError.__name__) from None
         except Exception as error:  # noqa: BLE001 - a transport that closes raises more than the client's own errors
-            self._failed(error)
+            self._failed(error, quietly=quietly)
             raise UnreachableError(type(error).__name__) from None
         finally:
             # The client ends as if nothing had been when it is cancelled while it gives its connection back.
@@ -72,9 +75,9 @@ class Link:
                 raise asyncio.CancelledError
         refusals = [reply for reply in replies if isinstance(reply, Exception)]
         if len(refusals) == len(replies) and not isinstance(refusals[0], ResponseError):
-            self._failed(refusals[0])
+            self._failed(refusals[0], quietly=quietly)
             raise UnreachableError(type(refusals[0]).__name__)
-        if within_s is None or not self.up:
+        if not quietly and (within_s is None or not self.up):
             self._succeeded()
         for refusal in refusals:
             self.refused(refusal)
@@ -97,10 +100,11 @@ class Link:
         except _TROUBLES as error:
             self._warn(error)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, *, quietly: bool) -> None:
         self.errors += 1
         was_up = self.breaker.closed
-        self.breaker.failed(self._clock())
+        if not quietly:
+            self.breaker.failed(self._clock())
         if was_up and not self.breaker.closed:
             _log.warning("shared cache: not asked for a while: %s", _told(error))
         self._warn(error)

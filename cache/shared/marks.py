@@ -44,13 +44,16 @@ class SharedMarks:
         """Whether there are purges that the others do not know of."""
         return self._purges.newest > self._sent_to
 
-    async def exchange(self, within_s: float) -> None:
-        """Read what is new in the log, then write what is new here. Raises `UnreachableError`."""
-        async with self._exchanging:
-            await self._read(within_s)
-            await self._write(within_s)
+    async def exchange(self, within_s: float, *, quietly: bool = False) -> None:
+        """Read what is new in the log, then write what is new here; `quietly` as the link has it.
 
-    async def _read(self, within_s: float) -> None:
+        Raises `UnreachableError`.
+        """
+        async with self._exchanging:
+            await self._read(within_s, quietly=quietly)
+            await self._write(within_s, quietly=quietly)
+
+    async def _read(self, within_s: float, *, quietly: bool) -> None:
         while True:
             stamp = self._purges.stamp()
             exists, found, clock = await self._link.run(
@@ -60,6 +63,7 @@ class SharedMarks:
                     ("EVAL", _OBSERVE, 1, self._clock_name, stamp),
                 ],
                 within_s,
+                quietly=quietly,
             )
             if isinstance(clock, bytes) and clock.isdigit() and len(clock) <= _MOST_DIGITS:
                 self._purges.observe(int(clock))
@@ -76,7 +80,7 @@ class SharedMarks:
             if len(rows) < _READ_AT_ONCE:
                 return
 
-    async def _write(self, within_s: float) -> None:
+    async def _write(self, within_s: float, *, quietly: bool) -> None:
         newest = self._purges.newest
         if newest <= self._sent_to:
             self._from_others.clear()
@@ -88,7 +92,7 @@ class SharedMarks:
         ]
         for begin in range(0, len(news), _READ_AT_ONCE):
             part = news[begin : begin + _READ_AT_ONCE]
-            await self._link.run([self._append(mark) for mark in part], within_s)
+            await self._link.run([self._append(mark) for mark in part], within_s, quietly=quietly)
             self.sent += len(part)
         self._sent_to = newest
         self._from_others.clear()

@@ -112,13 +112,7 @@ class SharedTier:
 
     async def tell(self) -> bool:
         """Tell the others of purges at once; where the server does not take them now, they are told when it is back."""
-        if not self._link.up:
-            return False
-        try:
-            await self._marks.exchange(_BEAT_DEADLINE_S)
-        except UnreachableError:
-            return False
-        return True
+        return await self._exchange()
 
     async def flush(self, deadline_s: float = 5.0) -> bool:
         """Wait until what was put is on the server or lost; return whether that came within the deadline."""
@@ -163,6 +157,19 @@ class SharedTier:
             await asyncio.sleep(BEAT_S)
             if self._link.probe_due():
                 await self._beat()
+            else:
+                await self._exchange()
+
+    async def _exchange(self) -> bool:
+        """Exchange purges; tell whether that was done.
+
+        While requests do without a server that fails now and then, purges go on: nobody's answer waits for them.
+        """
+        try:
+            await self._marks.exchange(_BEAT_DEADLINE_S, quietly=not self._link.up)
+        except UnreachableError:
+            return False
+        return True
 
     async def _beat(self) -> None:
         """Exchange purges, which also tells whether the server is back; then do what had to wait for it."""
