@@ -19,13 +19,22 @@ from cache.semantic.lexicon import (
     CASED_WORDS,
     FUNCTION_WORDS,
     JOINING_WORDS,
-    OPPOSITES,
     QUESTION_WORDS,
     STRONG_JOINING_WORDS,
 )
 from cache.semantic.order import order
 from cache.semantic.reading import Reading, read
-from cache.semantic.sure import entities, exchanged, is_prefixed, marks, polarity, sure_numbers, units
+from cache.semantic.sure import (
+    entities,
+    exchanged,
+    is_prefixed,
+    marks,
+    pairs_among,
+    polarity,
+    sure_numbers,
+    units,
+    words_of,
+)
 from cache.semantic.tokens import Token
 from cache.semantic.wording import find_wording, is_same_wording
 
@@ -142,7 +151,7 @@ def opposites(a: Reading, b: Reading) -> str | None:
     if a.persons and b.persons and a.persons.isdisjoint(b.persons):
         return f"about the {min(a.persons)} person against the {min(b.persons)}"
     only_a, only_b = _only(a, b)
-    for x, y in OPPOSITES:
+    for x, y in pairs_among(only_a | only_b):
         if (x in only_a and y in only_b) or (y in only_a and x in only_b):
             return f"{x} against {y}"
     for x in only_a:
@@ -155,14 +164,14 @@ def opposites(a: Reading, b: Reading) -> str | None:
 def names(a: Reading, b: Reading) -> str | None:
     """Veto unless every name and every quotation of each text occurs in the other, in whatever case."""
     for one, other in ((a, b), (b, a)):
-        words = frozenset(token.word for token in other.tokens)
-        missing = without_near(one.names, words)
+        missing = without_near(one.names, words_of(other)) if one.names else []
         if missing:
             return f"{', '.join(missing)} is in one text only"
-        plain = " ".join(token.word for token in other.tokens)
-        absent = sorted(q for q in one.quoted - other.quoted if " ".join(t.word for t in read(q).tokens) not in plain)
-        if absent:
-            return f"{absent[0]!r} is quoted in one text only"
+        if quoted := one.quoted - other.quoted:
+            plain = " ".join(token.word for token in other.tokens)
+            absent = sorted(q for q in quoted if " ".join(t.word for t in read(q).tokens) not in plain)
+            if absent:
+                return f"{absent[0]!r} is quoted in one text only"
     return None
 
 
@@ -257,8 +266,8 @@ def _quantities(counts: Counter[tuple[str, str | None]]) -> str:
     return ", ".join(sorted(f"{value} {unit}" if unit else value for value, unit in counts.elements())) or "nothing"
 
 
-def _only(a: Reading, b: Reading) -> tuple[set[str], set[str]]:
-    words_a, words_b = {token.word for token in a.tokens}, {token.word for token in b.tokens}
+def _only(a: Reading, b: Reading) -> tuple[frozenset[str], frozenset[str]]:
+    words_a, words_b = words_of(a), words_of(b)
     return words_a - words_b, words_b - words_a
 
 

@@ -188,14 +188,23 @@ def _opposites(only_a: frozenset[str], only_b: frozenset[str]) -> list[tuple[str
     """Return the words of one text alone that stand against words of the other alone."""
     found = []
     differing = only_a | only_b
-    for place in sorted({place for word in differing for place in _PAIRS_OF_WORD.get(word, ())}):
-        x, y = OPPOSITES[place]
+    for x, y in pairs_among(differing):
         if x in _CHANCE_OPPOSITES and len(differing) > 2:  # noqa: PLR2004 - then much else differs
             continue
         if (x in only_a and y in only_b) or (y in only_a and x in only_b):
             found.append((x, y))
     found += [(x, y) for x in sorted(only_a) for y in sorted(only_b) if is_prefixed(x, y) or is_prefixed(y, x)]
     return found
+
+
+def pairs_among(words: frozenset[str]) -> list[tuple[str, ...]]:
+    """Return the pairs of opposites that one of the words is in, in the order of the lexicon."""
+    return [OPPOSITES[place] for place in sorted({place for word in words for place in _PAIRS_OF_WORD.get(word, ())})]
+
+
+def words_of(reading: Reading) -> frozenset[str]:
+    """Return the words of a text."""
+    return _traits(reading.text).words
 
 
 def is_prefixed(x: str, y: str) -> bool:

@@ -1,6 +1,7 @@
 """Tells whether a text is about words, texts or code rather than about what they stand for. Knows no other guard."""
 
 import re
+from functools import lru_cache
 
 from cache.semantic.lexicon import FUNCTION_WORDS, QUESTION_WORDS, WORDING_WORDS
 
@@ -10,6 +11,7 @@ _GIVEN = re.compile(r":\s+\S|`|[{}=;]|\w\(\)|(?i:which is right)|\"[^\"]+\"|“[
 _OUTER = " \t\r\n.,?!¿¡…"
 
 
+@lru_cache(maxsize=4096)
 def find_wording(text: str) -> str | None:
     """Return what shows that the exact words of the text count; None where only their meaning does."""
     words: list[str] = _WORD.findall(text.lower())
