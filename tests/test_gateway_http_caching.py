@@ -288,6 +288,12 @@ async def test_a_shorter_time_holds_for_what_is_found_by_meaning():
         built.wall.advance(9)
         assert (await built.get(ask(ALIKE, model="r"))).status.ttl_s == 1
         built.wall.advance(2)
+        pipeline, catalog = built.pipeline, Catalog(built.pools, {}, {}, cached=True)
+        explainer = Explainer(
+            Routes(built.routes), pipeline, pipeline._recall, catalog, deadline_s=60.0, clock=lambda: 0.0
+        )
+        (told,) = (await explainer.explain(ask(ALIKE, model="r"), Directives()))["cache"]["semantic"].values()
+        assert (told["hit"], told["reason"]) == (False, "gone")
         late = await built.get(ask(ALIKE, model="r"))
         assert late.sought is not None
         assert (late.status.hit, late.sought.found.reason) == (False, "gone")

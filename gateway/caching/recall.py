@@ -236,6 +236,17 @@ class Recall:
     async def alike(self, meanings: Meanings, directives: Directives) -> Hit | None:
         """Return the answer to a request that means the same."""
         taken: dict[bytes, Hit] = {}
+        objects = self.objections(meanings, directives, taken)
+        for meaning in meanings.values():
+            found = await self.search(meanings.namespace, meaning, meanings.left_s, objects)
+            meanings.sought = found
+            self._telemetry.semantic("hit" if isinstance(found, Match) else found.reason)
+            if isinstance(found, Match):
+                return taken[found.entry.key]
+        return None
+
+    def objections(self, meanings: Meanings, directives: Directives, taken: dict[bytes, Hit]) -> Objects:
+        """Return what tells why an entry that means the same is not to be served now; what may be is put in `taken`."""
 
         def objects(entry: Entry) -> Objection | None:
             assert entry.meaning is not None, "it was found by it"
@@ -246,13 +257,7 @@ class Recall:
                 return None
             return judged
 
-        for meaning in meanings.values():
-            found = await self.search(meanings.namespace, meaning, meanings.left_s, objects)
-            meanings.sought = found
-            self._telemetry.semantic("hit" if isinstance(found, Match) else found.reason)
-            if isinstance(found, Match):
-                return taken[found.entry.key]
-        return None
+        return objects
 
     async def search(
         self,

@@ -70,13 +70,14 @@ class Explainer:
             return {"keys": {}, "exact": None, "semantic": {}}
         same = (await self._recall.same(features, directives, versions)).hit
         meanings = await self._recall.meanings(request, features, versions)
+        objects = self._recall.objections(meanings, directives, {})
         return {
             "keys": {version: self._recall.key(features, version).hex() for version in versions},
             "exact": same and dataclasses.asdict(same.status),
             "semantic": {
                 version: _found(
                     meaning.text,
-                    await self._recall.search(meanings.namespace, meaning, _PATIENCE_S, thoroughly=True),
+                    await self._recall.search(meanings.namespace, meaning, _PATIENCE_S, objects, thoroughly=True),
                 )
                 for version, meaning in meanings.items()
             },
