@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cache.semantic.units import (
     CARDINALS,
@@ -31,8 +31,7 @@ _RUN_TOGETHER = {"whats": "what is", "whos": "who is", "wheres": "where is", "ho
 _ORDINAL_SUFFIXES = frozenset({"st", "nd", "rd", "th"})
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A piece of text. `word` is in lower case; `initial` says that it opens a sentence.
 
     A quantity has a `value`, a canonical decimal, and maybe a canonical `unit`; then `word` is the value.
@@ -55,8 +54,7 @@ def _spell_out(text: str) -> str:
     # Digits of every script become the ones that numbers are compared in.
     if not text.isascii():
         text = "".join(str(unicodedata.digit(c)) if c.isdecimal() and not c.isascii() else c for c in text)
-    text = _IS_AFTER.sub(r"\1 is", text)
-    return _NOT.sub(_split_not, text)
+    return _NOT.sub(_split_not, _IS_AFTER.sub(r"\1 is", text)) if "'" in text else text
 
 
 def _split_not(match: re.Match[str]) -> str:
@@ -119,7 +117,7 @@ def _join_quantities(tokens: list[Token]) -> list[Token]:
         value, used = _read_number(tokens, at)
         if value is None:
             token = tokens[at]
-            joined.append(Token(token.text, token.word, token.initial))
+            joined.append(token if token.unit is None else token._replace(unit=None))
             at += 1
             continue
         initial, spelled = tokens[at].initial, tokens[at].text
@@ -146,7 +144,7 @@ def _read_number(tokens: list[Token], at: int) -> tuple[str | None, int]:
         return WORD_NUMBERS[token.word], 1
     if token.word in ORDINALS:
         return f"{ORDINALS[token.word]}th", 1
-    return _read_cardinal(tokens, at)
+    return _read_cardinal(tokens, at) if token.word in CARDINALS else (None, 0)
 
 
 def _read_cardinal(tokens: list[Token], at: int) -> tuple[str | None, int]:
