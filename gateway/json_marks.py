@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LONG_BYTES = 2**16
+_LONG_BYTES = 2**13  # below, what calls of numpy cost by themselves is more
 _PIECE_BYTES = 2**17  # what is looked at several times stays near the processor
 _BRACKET, _BRACE, _QUOTE, _COMMA, _COLON, _SPACE = b'[{",: '
 
