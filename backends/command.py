@@ -158,6 +158,7 @@ class CommandBackend:
         self._upstream = upstream
         self._name = name
         self._memory_bytes = 0
+        self._pids: tuple[int, ...] = ()
         self._measuring = asyncio.create_task(self._measure(), name=f"memory of {name}")
 
     async def stream(self, job: Job) -> AsyncGenerator[Made, None]:
@@ -218,6 +219,10 @@ class CommandBackend:
         """Return the resident bytes of the process and its descendants, as measured a few seconds ago at most."""
         return self._memory_bytes
 
+    def pids(self) -> Sequence[int]:
+        """Return the process and its descendants, as they were a few seconds ago at most."""
+        return self._pids
+
     async def _ask_after_the_process(self, error: UpstreamFailed) -> None:
         """Raise `WorkerDied` where a connection that broke is the process ending."""
         if error.status is None and await self._died():
@@ -233,7 +238,7 @@ class CommandBackend:
 
     async def _measure(self) -> None:
         while self._child.returncode is None:
-            self._memory_bytes = await asyncio.to_thread(resident_bytes, self._child.pid)
+            self._memory_bytes, self._pids = await asyncio.to_thread(resident_of, self._child.pid)
             await asyncio.sleep(MEMORY_EVERY_S)
 
 
@@ -274,18 +279,23 @@ def free_port() -> int:
 
 def resident_bytes(pid: int) -> int:
     """Return the resident bytes of a process and all its descendants; 0 once it is gone."""
+    return resident_of(pid)[0]
+
+
+def resident_of(pid: int) -> tuple[int, tuple[int, ...]]:
+    """Return the resident bytes of a process and all its descendants, and who these are."""
     try:
         family = psutil.Process(pid)
         members = [family, *family.children(recursive=True)]
     except psutil.Error:
-        return 0
+        return 0, ()
     total = 0
     for member in members:
         try:
             total += member.memory_info().rss
         except psutil.Error:
             continue
-    return total
+    return total, tuple(member.pid for member in members)
 
 
 def _environment() -> dict[str, str]:

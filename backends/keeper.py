@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from backends.contest import Contest
 from backends.contract import StartFailed
+from backends.device_costs import DeviceCosts
 from backends.devices.books import DeviceBooks
 from backends.devices.placing import Placement
 from backends.devices.room import DeviceRoom, held_by
@@ -46,6 +47,7 @@ class Keeper:
         self._budget_bytes = budget_bytes
         self._clock = clock
         self.devices = DeviceBooks()
+        self._device_costs = DeviceCosts()
         self.habits = Habits()
         """What idle times all models have in common."""
         self.ledgers = Ledgers()
@@ -193,7 +195,9 @@ class Keeper:
     async def _run(self) -> None:
         while True:
             self._woken.clear()
+            read_at = self._clock()
             await self.devices.refresh()
+            self._device_costs.look(self._pools.values(), self.devices.seen, self.devices.held, read_at)
             try:
                 self.step(self._clock())
             except Exception:
@@ -233,13 +237,16 @@ class Keeper:
         return plan(now, pools, self._budget_bytes, leaving_bytes=leaving_bytes, devices=seen, returning=returning)
 
     def _begin(self, pool: Pool, devices: tuple[int, ...] = ()) -> None:
-        task = asyncio.create_task(self._live(pool, pool.start_replica(devices)), name=f"replica of {pool.model}")
+        replica = pool.start_replica(devices)
+        self._device_costs.began(replica, self.devices.seen)
+        task = asyncio.create_task(self._live(pool, replica), name=f"replica of {pool.model}")
         self._lives.add(task)
         task.add_done_callback(self._ended)
 
     async def _live(self, pool: Pool, replica: Replica) -> None:
         """Carry a replica to its end, and count its devices' memory until that has come back."""
         await pool.live(replica)
+        self._device_costs.ended(replica)
         if replica.devices:
             each = pool.costs.device_bytes // len(replica.devices)
             await self.devices.until_returned(replica.name, replica.devices, each)

@@ -5,7 +5,7 @@ which puts nobody to sleep for nothing.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from backends.contract import Event, Job, WorkerDied
@@ -81,6 +81,10 @@ class SleepingOnnx:
         if self.worker is not None:
             return self.worker.memory_bytes()
         return self._held.bytes if self._held is not None else 0
+
+    def pids(self) -> Sequence[int]:
+        """Return the worker's; none while it sleeps."""
+        return self.worker.pids() if self.worker is not None else ()
 
     def peak_bytes(self) -> int:
         """Return the most that the worker held."""

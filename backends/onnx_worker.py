@@ -6,7 +6,7 @@ import itertools
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -129,6 +129,10 @@ class OnnxReplica(asyncio.BufferedProtocol):
         except psutil.NoSuchProcess:
             return 0
         return int(memory.rss - self._shared(memory))
+
+    def pids(self) -> Sequence[int]:
+        """Return the worker's."""
+        return (self._child.pid,)
 
     def peak_bytes(self) -> int:
         """Return the most that `memory_bytes` has been, where the system tells: loading takes more than it leaves."""

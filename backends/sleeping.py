@@ -1,6 +1,6 @@
 """What engines and backends may offer between absent and warm: notes on a climb, its peak, sleep. Knows no pool."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from backends.contract import Backend, Engine
@@ -49,6 +49,15 @@ class PeakingBackend(Backend, Protocol):
 
     def peak_bytes(self) -> int:
         """Return the most host memory that it has held since its start; 0 where that is not known."""
+        ...
+
+
+@runtime_checkable
+class ProcessBackend(Backend, Protocol):
+    """A backend that knows its processes."""
+
+    def pids(self) -> Sequence[int]:
+        """Return their numbers, as known of late."""
         ...
 
 

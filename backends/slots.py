@@ -7,7 +7,7 @@ what is done in a slot.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from backends.climbing import bring_up, doze, rouse, watch
 from backends.contract import Backend, DeadlineExceeded, Engine, Job, QueueFull, StartFailed, Task
@@ -79,6 +79,11 @@ class Slots:
     async def warm_up(self, deadline: float) -> None:
         """Return when a replica is up; ask for one as a job would. Raises what `stream` raises before an event."""
         self._release(await self._bind(_NO_JOB, self._clock(), deadline, again=False))
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        """The replicas that are here, whatever their state."""
+        return self._replicas
 
     def start_replica(self, devices: tuple[int, ...] = ()) -> Replica:
         """Add a replica that is starting on these GPUs; a task must run `live` with it."""

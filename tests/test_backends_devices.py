@@ -30,6 +30,14 @@ class Memory:
 
 
 @dataclass
+class Process:
+    """What one process holds of one GPU; None where the driver does not tell."""
+
+    pid: int
+    usedGpuMemory: int | None  # noqa: N815 - NVML's name
+
+
+@dataclass
 class FakeNvml:
     """A driver with GPUs of plain values; `broken` ones cannot be read, and without `driver` nothing can."""
 
@@ -38,6 +46,7 @@ class FakeNvml:
     broken: set[int] = field(default_factory=set)
     NVMLError: type[Exception] = NoDriverError
     reads: int = 0
+    processes: dict[int, list[Process]] = field(default_factory=dict)
 
     def nvmlInit(self) -> None:
         if not self.driver:
@@ -51,6 +60,11 @@ class FakeNvml:
 
     def nvmlDeviceGetName(self, handle: int) -> str:
         return f"Fake {handle}"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Process]:
+        if handle in self.broken:
+            raise NoDriverError("GPU is lost")
+        return self.processes.get(handle, [])
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> Memory:
         self.reads += 1

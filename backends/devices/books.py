@@ -15,6 +15,8 @@ class DeviceBooks:
 
     def __init__(self) -> None:
         self.seen: tuple[Device, ...] = ()
+        self.held: dict[int, int] = {}
+        """What each process holds of them."""
         self._gpus: Gpus | None = None
         self._returning: dict[str, Held] = {}
 
@@ -36,9 +38,9 @@ class DeviceBooks:
     async def refresh(self) -> None:
         """Read them again."""
         if (gpus := self._gpus) is not None:
-            seen = await asyncio.to_thread(gpus.read)
+            seen, held = await asyncio.to_thread(lambda: (gpus.read(), gpus.held()))
             if gpus is self._gpus:
-                self.seen = seen
+                self.seen, self.held = seen, held
 
     async def until_returned(self, replica: str, devices: tuple[int, ...], bytes_each: int) -> None:
         """Count what a replica held that has just ended, until it is free; not for ever."""

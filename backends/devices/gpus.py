@@ -32,6 +32,7 @@ class Nvml(Protocol):
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Any: ...  # noqa: D102, N802
     def nvmlDeviceGetName(self, handle: Any) -> str: ...  # noqa: D102, N802
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: D102, N802
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: Any) -> list[Any]: ...  # noqa: D102, N802
 
 
 def load_nvml() -> Nvml:
@@ -77,6 +78,18 @@ class Gpus:
                 continue
             found.append(Device(index, self._names[index], self.budget_of(int(memory.total)), int(memory.free)))
         return tuple(found)
+
+    def held(self) -> dict[int, int]:
+        """Return what each process holds of these GPUs together, as far as the driver tells. Blocks shortly."""
+        found: dict[int, int] = {}
+        for handle in self._handles.values():
+            try:
+                processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            except self._nvml.NVMLError:
+                continue  # an old driver, or a GPU that `read` warns of
+            for each in processes:
+                found[each.pid] = found.get(each.pid, 0) + (each.usedGpuMemory or 0)
+        return found
 
     async def until_returned(self, devices: Iterable[int], bytes_each: int, before: Mapping[int, int]) -> bool:
         """Wait until a process that ended has given its memory back; return whether it has within some seconds.
