@@ -1,5 +1,6 @@
 """OpenAI's Responses through the running program, asked by the official client."""
 
+import json
 from collections.abc import Iterator
 
 import openai
@@ -95,6 +96,10 @@ def test_an_answer_that_was_cut_is_incomplete(responder: openai.OpenAI) -> None:
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"
 
+    *_, last = responder.responses.create(model="echo", input="one two three", max_output_tokens=2, stream=True)
+    assert last.type == "response.incomplete"
+    assert (last.response.status, last.response.output_text) == ("incomplete", "echo: one")
+
 
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation", "background"])
 def test_nothing_is_kept(responder: openai.OpenAI, field: str) -> None:
@@ -112,6 +117,19 @@ def test_errors(responder: openai.OpenAI) -> None:
         responder.responses.create(model="echo", input="status-422")
     with pytest.raises(openai.APIError, match="told to break"):
         list(responder.responses.create(model="echo", input="then break off", stream=True))
+
+
+def test_a_stream_that_breaks_tells_the_response_that_failed(responder: openai.OpenAI) -> None:
+    """What came before the error is in it, for clients that go by the response's own events; the numbers go on."""
+    raw = responder.responses.with_streaming_response
+    with raw.create(model="echo", input="then break apart", stream=True) as stream:
+        told = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
+
+    error, failed = told[-2:]
+    assert (error["type"], failed["type"]) == ("error", "response.failed")
+    assert "told to break" in failed["response"]["error"]["message"]
+    assert failed["response"]["output"][0]["content"][0]["text"] == "echo:"
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
 
 
 async def test_async_client() -> None:
