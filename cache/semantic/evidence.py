@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cache.contract import Entry, Meaning
 from cache.semantic.guards import Veto
@@ -26,13 +26,11 @@ Reason = Literal[
 _DIGEST_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """One stored question that was weighed against the one asked, nearest first.
 
     `margin` is by how much it is nearer than the next. `vetoes` are those of the guards: one at most, unless all were
-    asked for, and none where an earlier one was served. `confidence` is None where none was told: the candidate was
-    vetoed, or an earlier one was served.
+    asked for. `confidence` is None where none was told: the candidate was vetoed, or an earlier one was served.
     """
 
     entry: Entry
@@ -47,7 +45,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A live entry whose answer serves the question, and all that was weighed, the nearest first."""
+    """A live entry whose answer serves the question, and all that was weighed, the nearest first.
+
+    What is further than one that was served at once was not weighed.
+    """
 
     best: Evidence
     candidates: tuple[Evidence, ...]

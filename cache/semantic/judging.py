@@ -56,7 +56,7 @@ class Judge:
         served. `thoroughly` asks all guards about each candidate, and trust about each that no guard vetoed. With
         `preview` trust counts no hit: nothing is served yet. Nor is what the caller `objects` to.
         """
-        weighed = [_weigh(asked, nominees, at) for at in range(len(nominees))]
+        weighed: list[Evidence] = []
         opens = self._open_ones(asked, nominees, weighed, thoroughly=thoroughly)
         first = next(opens, None)
         if first is None:
@@ -71,7 +71,7 @@ class Judge:
                 for confidence, at in sorted(told, key=lambda each: (-each[0], each[1])):
                     objection = None if objects is None else objects(weighed[at].entry)
                     decision = self._decide(namespace, weighed[at].pair, confidence, objection, preview=preview)
-                    weighed[at] = replace(weighed[at], confidence=confidence, decision=decision)
+                    weighed[at] = weighed[at]._replace(confidence=confidence, decision=decision)
                     if objection is not None and decision.reason == objection:
                         objected = objected or weighed[at]
                     if decision.serve and served is None:
@@ -86,12 +86,11 @@ class Judge:
     def _open_ones(
         self, asked: Meaning, nominees: Sequence[Nominee], weighed: list[Evidence], *, thoroughly: bool
     ) -> Iterator[int]:
-        """Yield the places of those that no guard vetoes; note the vetoes of those before."""
+        """Weigh one after the other, and yield the places of those that no guard vetoes."""
         for at, nominee in enumerate(nominees):
             vetoes = _vetoes(asked, nominee, all_of_them=thoroughly, only_sure=self.verifier is not None)
-            if vetoes:
-                weighed[at] = replace(weighed[at], vetoes=vetoes)
-            elif nominee.similarity >= LEAST_SIMILARITY:
+            weighed.append(_weigh(asked, nominees, at, vetoes))
+            if not vetoes and nominee.similarity >= LEAST_SIMILARITY:
                 yield at
 
     def _decide(
@@ -156,10 +155,10 @@ def _vetoes(asked: Meaning, nominee: Nominee, *, all_of_them: bool, only_sure: b
     return () if veto is None else (veto,)
 
 
-def _weigh(asked: Meaning, nominees: Sequence[Nominee], at: int) -> Evidence:
+def _weigh(asked: Meaning, nominees: Sequence[Nominee], at: int, vetoes: tuple[Veto, ...]) -> Evidence:
     entry, meaning, score = nominees[at]
     below = nominees[at + 1].similarity if at + 1 < len(nominees) else 0.0
-    return Evidence(entry, meaning.text, pair_of(asked, meaning), score, score - below)
+    return Evidence(entry, meaning.text, pair_of(asked, meaning), score, score - below, vetoes)
 
 
 def _told(weighed: Sequence[Evidence], served: Evidence | None, objected: Evidence | None) -> Match | Miss:

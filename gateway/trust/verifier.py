@@ -1,7 +1,8 @@
 """Judges pairs of questions with a model of token vectors, in a worker. Knows tensors, not how pairs differ.
 
 What is stored of a question is its token ids (uint16) and then their vectors (int8), as the embedder's worker packs
-them. Pairs that are asked for at one moment share a run: each costs a worker more of its time apart than together.
+them. Pairs that are asked for at one moment share a run, as each costs a worker more of its time apart than together;
+who was alone of late waits for nobody.
 """
 
 import asyncio
@@ -50,6 +51,8 @@ class PairVerifier:
         self._version = version
         self._infer = infer
         self._deadline_s = deadline_s
+        self._under_way = 0
+        self._crowded = False
         self._waiting: list[_Asked] = []
         self._runs: set[asyncio.Task[None]] = set()
 
@@ -66,17 +69,27 @@ class PairVerifier:
         able = [can_compare(asked, meaning) for meaning in stored]
         if not any(able):
             return [0.0] * len(stored)
+        chosen = list(itertools.compress(stored, able))
+        if self._crowded or self._under_way:
+            self._crowded = True
+            told = iter(await self._share(asked, chosen))
+        else:
+            told = iter(await self._confidences([(asked, meaning) for meaning in chosen]))
+        return [next(told) if each else 0.0 for each in able]
+
+    async def _share(self, asked: Meaning, stored: Sequence[Meaning]) -> list[float]:
+        """Have pairs judged beside those of others who ask in this turn of the loop."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._begin)
         told: asyncio.Future[list[float]] = loop.create_future()
-        self._waiting.append(_Asked(asked, list(itertools.compress(stored, able)), told))
-        confidences = iter(await told)
-        return [next(confidences) if each else 0.0 for each in able]
+        self._waiting.append(_Asked(asked, stored, told))
+        return await told
 
     def _begin(self) -> None:
         """Have all that was asked for in this turn of the loop judged, texts of about one length together."""
         waiting, self._waiting = self._waiting, []
+        self._crowded = len(waiting) > 1
         for run in share([(each.longest // _TOKEN_BYTES, len(each.stored)) for each in waiting]):
             task = asyncio.create_task(self._judge([waiting[place] for place in run]), name="verifier")
             self._runs.add(task)
@@ -84,19 +97,27 @@ class PairVerifier:
 
     async def _judge(self, run: Sequence[_Asked]) -> None:
         """Judge pairs together, and tell who waits for them; who has left is not told."""
-        pairs = [(each.asked, meaning) for each in run for meaning in each.stored]
         try:
-            async with asyncio.timeout(self._deadline_s):
-                found = iter(read_confidences(await self._infer(tensors(pairs)), len(pairs)))
-        except (BackendError, TimeoutError, ValueError) as error:
+            found = iter(await self._confidences([(each.asked, meaning) for each in run for meaning in each.stored]))
+        except VerifierError as error:
             for each in run:
                 if not each.told.done():
-                    each.told.set_exception(VerifierError(f"{type(error).__name__}: {error}"))
+                    each.told.set_exception(VerifierError(*error.args))
             return
         for each in run:
             confidences = list(itertools.islice(found, len(each.stored)))
             if not each.told.done():
                 each.told.set_result(confidences)
+
+    async def _confidences(self, pairs: Sequence[tuple[Meaning, Meaning]]) -> list[float]:
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return read_confidences(await self._infer(tensors(pairs)), len(pairs))
+        except (BackendError, TimeoutError, ValueError) as error:
+            raise VerifierError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._under_way -= 1
 
 
 def share(waiting: Sequence[tuple[int, int]]) -> list[list[int]]:
