@@ -34,6 +34,11 @@ class SleepingOnnx:
         """What took how long when its last worker came up."""
         return self._last.timings_s
 
+    @property
+    def graph(self) -> str:
+        """What became of the optimised graph then."""
+        return self._last.graph
+
     def stream(self, job: Job) -> AsyncGenerator[Event]:
         """Run a job; one that sleeps has none."""
         if self.worker is None:

@@ -1,10 +1,11 @@
 """Models that sleep with their files in the host's memory: what is kept, how they wake, and when it is not worth it."""
 
+import asyncio
 import ctypes
 import mmap
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,16 @@ import pytest
 from backends import pages
 from backends.contract import Job, StartFailed, Task, WorkerDied
 from backends.costs import CostSeed, ModelCosts
+from backends.demand import Demand
 from backends.forkserver.client import ForkServer
 from backends.graphs import Graphs
+from backends.keeper import Keeper
 from backends.onnx import OnnxEngine
 from backends.onnx_sleep import SleepingOnnx
+from backends.pool import Pool
+from backends.pool_limits import PoolLimits
 from backends.sleeping import PeakingBackend, SleepFailed, SleepingBackend
+from backends.snapshot import ReplicaState
 from backends.warmers import Warmers
 from backends.warmth.ladder import Level
 from tests import toys
@@ -169,3 +175,47 @@ def test_nobody_sleeps_who_wakes_no_sooner_than_another_starts(start_s, wake_s, 
 
     assert (Level.ASLEEP in costs.ladder.levels) is sleeps
     assert (Level.ASLEEP in [each.level for each in costs.levels]) is sleeps
+
+
+async def until(what: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    while not what():  # noqa: ASYNC110 - real processes raise no event
+        await asyncio.sleep(0.01)
+
+
+async def test_the_keeper_puts_it_to_sleep_while_that_is_believed_to_pay(server, tmp_path):
+    """Believed to wake in no time it sleeps once and wakes for who asks; then it is measured that this is no gain.
+
+    From then on an idle one ends, and nobody sleeps.
+    """
+    clock = asyncio.get_running_loop().time
+    engine = await OnnxEngine.open(
+        toys.embedder(tmp_path / "m"), server, threads=1, warmers=Warmers(Graphs(lambda: 1e12))
+    )
+    keeper = Keeper(None, clock)
+    pool = Pool(
+        "m",
+        engine,
+        PoolLimits(keep_warm_s=0.0),
+        costs=ModelCosts(CostSeed(start_s=60.0, wake_s=1e-4, asleep_bytes=1)),
+        demand=Demand(clock()),
+        clock=clock,
+        wake_keeper=keeper.wake,
+    )
+    keeper.add(pool)
+    keeper.start()
+    try:
+        async with asyncio.timeout(60.0):
+            answered = await pool.answer(JOB, clock() + 30.0)
+            await until(lambda: [each.state for each in pool.replicas] == [ReplicaState.ASLEEP])
+            assert 0 < pool.snapshot(clock()).replicas[0].memory_bytes < 2**20
+            again = await pool.answer(JOB, clock() + 30.0)
+            assert again.events == answered.events
+            for _ in range(5):
+                pool.costs.learn_wake(pool.costs.start_s(0.9))
+            pool.price()
+            await until(lambda: not pool.replicas)
+        kinds = [type(each.action).__name__ for each in keeper.decisions]
+        assert kinds == ["Start", "Demote", "Wake", "Stop"]
+    finally:
+        await keeper.close()

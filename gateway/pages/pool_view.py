@@ -8,6 +8,8 @@ from backends.contest import Contest
 from backends.demand import FORECASTS
 from backends.keeper import Decision
 from backends.ledger import ColdStart, Ledger, Ledgers
+from backends.onnx import OnnxEngine
+from backends.onnx_sleep import SleepingOnnx
 from backends.pool import Pool
 from backends.warmth.ladder import Level
 
@@ -36,6 +38,7 @@ def _of_pool(pool: Pool, ledger: Ledger, now: float) -> dict[str, Any]:
         "unloaded": pool.resting,
         **_state(pool, now),
         "ladder": _ladder(pool),
+        **_starts(pool),
         "forecast": _forecast(pool, now),
         "accounts": _accounts(ledger, now),
     }
@@ -54,6 +57,14 @@ def _ladder(pool: Pool) -> dict[str, Any]:
     ladder = pool.demand.keeping.ladder
     rungs = [{"level": _name(rung.level), "price": rung.hold, "reach_s": rung.reach_s} for rung in ladder.rungs]
     return {"wait_price": ladder.wait, "rungs": rungs}
+
+
+def _starts(pool: Pool) -> dict[str, Any]:
+    """Return for workers of ours what became of the optimised graph at their starts, and which shapes are run there."""
+    if not isinstance(pool.engine, OnnxEngine):
+        return {}
+    graphs = {each.name: each.backend.graph for each in pool.replicas if isinstance(each.backend, SleepingOnnx)}
+    return {"starts": {"graphs": graphs, "shapes": pool.engine.shapes.worth()}}
 
 
 def _forecast(pool: Pool, now: float) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def test_a_graph_is_used_over_a_restart_and_a_broken_one_is_no_failed_start() ->
             first = ask(house)
             assert metric(house.url, "warmgate_graphs_total", outcome="used") == 1
             assert metric(house.url, "warmgate_graph_bytes") > 0
+            assert pool(house.url, "heavy")["starts"] == {"graphs": {"heavy-1": "used"}, "shapes": []}
             until(lambda: not pool(house.url, "heavy")["replicas"], "it is gone")
 
             (place,) = kept.iterdir()
