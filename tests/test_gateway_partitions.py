@@ -121,7 +121,7 @@ async def test_an_embedder_whose_window_nobody_knows_is_asked_short_texts_alone(
             built.exact, built.semantic, Embedder("e", embed, 20), built.telemetry, clock=lambda: 1000.0,
             exact_ttl_s=60, semantic_ttl_s=60, budget_s=5.0,
         )  # fmt: skip
-        built.pipeline._recall = recall
+        built.pipeline._recall = built.pipeline._search._recall = recall
         for length in (21, 20):
             await built.get(ask("x" * length))
 
