@@ -26,6 +26,7 @@ KnownReplies = dict[bytes, tuple[int, dict[bytes, bytes], int]]
 
 _FIRST_FINAL = 200
 _WITHOUT_BODY = (204, 304)
+_KEEPING = b"cache-control"
 
 
 class ExchangeFailed(Exception):
@@ -354,9 +355,15 @@ class Connection(asyncio.Protocol):
             self._overrun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what comes after the body is a trailer, and none of the head's."""
+        """Take a header; what comes after the body is a trailer, and none of the head's.
+
+        Of a header that comes again the last line counts, but for what may not be kept: any of them may forbid it.
+        """
         if not self._head_done:
-            self._headers[name.lower()] = value
+            name = name.lower()
+            if name == _KEEPING and name in self._headers:
+                value = self._headers[name] + b", " + value
+            self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         """Take the head, unless it only announces another."""

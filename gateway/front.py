@@ -17,7 +17,7 @@ from gateway.callers.auth import Gatekeeper
 from gateway.callers.preferences import Preferences
 from gateway.callers.preferences import read as read_preferences
 from gateway.counting.telemetry import Telemetry
-from gateway.errors import RequestRefused, UnknownPath, WrongMethod
+from gateway.errors import NotCached, RequestRefused, UnknownPath, WrongMethod
 from gateway.fields import cut
 from gateway.paths import Paths
 from gateway.pipeline import Pipeline
@@ -134,8 +134,9 @@ class Front:
             model, label = outcome.head.model, outcome.status.label()
         except Exception as error:  # noqa: BLE001 - the last line: whatever went wrong becomes one clear answer
             surface = surface or self._like(call.path)
-            status = self._forwarded(asked) if asked and isinstance(error, BackendError) else None
+            status = self._forwarded(asked) if asked and isinstance(error, BackendError | NotCached) else None
             reply = self.failed(error, surface, reply_id, caller, status)
+            label = cache_control.label_of(status if outcome is None else outcome.status)
             if found is not None and outcome is None:  # one that had an outcome is settled, and noted there
                 self._note_failed(asked, error, reply.status, time.perf_counter() - started, status)
         name = self._default_surface.name if surface is None else surface.name
@@ -176,8 +177,8 @@ class Front:
 
         def failed(error: Exception) -> bytes:
             trouble = fault_of(error, reply_id)
-            self._count(asked, "", trouble.status, "none")
-            went_on = self._forwarded(asked) if isinstance(error, BackendError) else None
+            went_on = self._forwarded(asked) if isinstance(error, BackendError | NotCached) else None
+            self._count(asked, "", trouble.status, cache_control.label_of(went_on))
             self._note_failed(asked, error, trouble.status, time.perf_counter() - asked.started, went_on)
             return asked.surface.failure_frame(trouble)
 

@@ -2,6 +2,8 @@
 
 import orjson
 import pytest
+from aiohttp import web
+from multidict import CIMultiDict
 
 from backends.contract import Dispatched, Finish, Frame, Job, Task, Text, UpstreamFailed, Verbatim
 from tests.upstream_house import chat, collect, serving, upstream
@@ -49,3 +51,17 @@ async def test_a_relay_passes_on_all_but_parts() -> None:
     async with upstream(serving(b"s", "text/plain", 206)) as backend:
         with pytest.raises(UpstreamFailed, match="status 206"):
             await collect(backend, job)
+
+
+async def test_no_store_is_heard_from_any_line() -> None:
+    """What an upstream says of keeping may be in several lines, its own and those of a proxy on the way."""
+
+    async def handler(_: web.Request) -> web.Response:
+        words = CIMultiDict([("Cache-Control", "no-store"), ("Cache-Control", "private")])
+        return web.Response(body=WHOLE, content_type="application/json", headers=words)
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    async with upstream(app) as backend:
+        first, *_ = await collect(backend, chat("x"))
+        assert first == Dispatched("", queue_s=0.0, start_s=0.0, unkept="no-store")

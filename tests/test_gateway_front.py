@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from backends.contract import UpstreamFailed
 from gateway.callers.auth import Gatekeeper, Key
 from gateway.counting.telemetry import Telemetry
 from gateway.front import Front
@@ -129,3 +130,23 @@ async def test_unexpected_error_says_nothing_of_the_inside(caplog):
     assert reply.status == 500
     assert b"secret" not in reply.body
     assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ({}, "miss"),
+        ({"cache-control": "no-cache"}, "request"),
+        ({"cache-control": "no-store"}, "bypass"),
+        ({"cache-control": "only-if-cached"}, "miss"),
+        ({"cache-control": "max-age=soon"}, "none"),
+    ],
+)
+async def test_a_failed_request_is_counted_by_what_the_caches_did(words, label):
+    """Only where nothing was asked of them nothing is said."""
+    async with house({"a": FakeEngine((UpstreamFailed("down"),))}) as built:
+        served = front(built.pipeline)
+        body = b'{"model": "a", "messages": [{"role": "user", "content": "x"}]}'
+        reply = await served.serve(Call("POST", "/v1/chat/completions", words, body, "127.0.0.1"))
+
+    assert f'cache="{label}",model="",status="{reply.status}"'.encode() in served.telemetry.exposition()

@@ -139,3 +139,8 @@ class CacheStatus:
         if self.hit:
             return str(self.detail)
         return "collapsed" if self.collapsed else str(self.forward)
+
+
+def label_of(status: CacheStatus | None) -> str:
+    """Name in one word for a metric what the caches did; `none` where nothing was asked of them."""
+    return "none" if status is None else status.label()

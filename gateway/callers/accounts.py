@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from backends.contract import BackendError, Job, QueueFull, StartFailed
 from gateway.analyze import Features
-from gateway.caching.cache_control import CacheStatus
+from gateway.caching.cache_control import CacheStatus, label_of
 from gateway.callers.limits import Limiter, Permit
 from gateway.counting.access_log import BROKEN_OFF, CLIENT_LEFT, AccessLog
 from gateway.counting.model_statistics import ModelStatistics
@@ -62,7 +62,7 @@ class Accounts:
         self.access.note(
             model,
             total_s=total_s,
-            cache="none" if went_on is None or not isinstance(error, BackendError) else went_on.label(),
+            cache=label_of(went_on),
             status=status,
             away_s=total_s if isinstance(error, RequestRefused) else waited_s,
             wait_s=waited_s,

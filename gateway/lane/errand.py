@@ -64,13 +64,13 @@ class Errand:
         self._is_awaited = True
         desk, front, target = self._desk, self._desk.front, self._target
         reply_id = next(desk.ids).decode()
-        model, label = "", "none"
+        model, label = "", target.status.label()
         call = Call("POST", PATH, {}, self._body, self._client.peer)
         try:
             request, encoder = desk.surface.decode(call, reply_id)
             outcome = await self._go_on(request.job)
             reply, outcome = await front.reply(desk.surface, encoder, outcome, reply_id)
-            model, label = target.pool.model, target.status.label()
+            model = target.pool.model
         except Exception as error:  # noqa: BLE001 - as in the front: whatever went wrong becomes one clear answer
             reply = front.failed(error, desk.surface, reply_id, self._group.caller, target.status)
             front.pipeline.accounts.note_failed(
