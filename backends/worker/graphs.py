@@ -19,9 +19,9 @@ from backends.worker.spec import WorkerSpec
 Options = Callable[[], ort.SessionOptions]
 
 _STATE = ort.capi.onnxruntime_pybind11_state
-LOAD_ERRORS = (
-    *(_STATE.Fail, _STATE.InvalidArgument, _STATE.InvalidGraph, _STATE.InvalidProtobuf, _STATE.NoSuchFile),
-    *(_STATE.NotImplemented, _STATE.RuntimeException, _STATE.EPFail, RuntimeError, OSError),
+LOAD_ERRORS: tuple[type[Exception], ...] = (
+    *(each for each in vars(_STATE).values() if isinstance(each, type) and issubclass(each, Exception)),
+    *(RuntimeError, ValueError, OSError),
 )
 """What the runtime raises for a file that is not what it should be, or cannot be written."""
 
@@ -39,7 +39,7 @@ def place(spec: WorkerSpec) -> Path | None:
     """Return where this worker's graph is or would be; None where none is kept."""
     if spec.graphs is None:
         return None
-    identity = (spec.graphs.identity, ort.__version__, *spec.providers, ",".join(map(str, spec.devices)))
+    identity = (spec.graphs.identity, ort.__version__, *spec.providers, f"{len(spec.devices)} devices")
     return graph_files.place_of(spec.graphs.directory, identity)
 
 

@@ -73,6 +73,7 @@ def _warm(runner: Runner, shapes: Sequence[Shape]) -> str:
     """Run a real inference, and one of each shape that is asked for; one that cannot be run any more is left out."""
     runner.shapes.is_warming = True
     doubt = runner.warm()
+    runner.shapes.forget()  # the first run of all makes more ready than its shape
     for shape in shapes:
         with contextlib.suppress(*graphs.LOAD_ERRORS, ValueError):
             runner.warm_shape(shape)

@@ -65,6 +65,11 @@ class Shapes:
             if seen.second_s and seen.real & (seen.real - 1) == 0:
                 self._due.append(shape)
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self._seen.clear()
+        self._due.clear()
+
     def due(self) -> Sequence[Buffer]:
         """Return the frame that tells what is new: each shape once its second run is known, then ever more seldom."""
         if not self._due:

@@ -47,6 +47,7 @@ def config(
         f"server: {{listen: 127.0.0.1:0, shutdown_timeout: 10s{server and ', '}{server}}}",
         "cache:",
         f"  directory: {cache or directory / 'cache'}",
+        "  graphs: 0",  # no process makes any beside those that a test counts
         "  exact: {memory: 16MiB, disk: 64MiB, ttl: 1h}",
         "  semantic: {embedder: minilm, ttl: 1h, budget: 2s}" if semantic else "",
         "models:",

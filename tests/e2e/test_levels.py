@@ -9,7 +9,7 @@ from scripts.running_gateway import ROOT, RunningGateway
 from tests.e2e.program import call, chat, metric, pool, serving, text_of, until, workers
 
 RUN = f"{sys.executable} -P {ROOT / 'tests/sleeping_server.py'} --port {{port}} --early 1 --hold-mib 32"
-SLEEPER = f'  sleeper: {{task: chat, command: {{run: "{RUN}"}}, pool: {{keep_warm: 1s}}}}'
+SLEEPER = f'  sleeper: {{task: chat, command: {{run: "{RUN}"}}, pool: {{keep_warm: 1s, wake_time: 50ms}}}}'
 
 
 @pytest.fixture(scope="module")
