@@ -55,6 +55,8 @@ def seen_as_read(body: bytes) -> bool:
 
 @given(REQUEST, st.booleans())
 @example({**PLAIN, "messages": [{"role": ["user"], "content": "hi"}]}, False)
+@example({**PLAIN, "stream_options": {"include_usage": True}}, False)
+@example({**PLAIN, "stream_options": {}, "stream": False}, False)
 def test_a_request_is_seen_as_it_is_read(fields: dict[str, Any], ascii_only: bool) -> None:
     """What a surface would refuse is never seen as something."""
     seen_as_read(json.dumps(fields, ensure_ascii=ascii_only).encode())

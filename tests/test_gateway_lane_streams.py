@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -287,6 +288,25 @@ async def test_a_server_that_drains_waits_for_it():
         tick(upstream, *SAID[1:], DONE, end=LAST)
         assert (await stream_of(streams, beginning=head)).endswith(DONE)
         assert await asyncio.wait_for(streams[0].read(), 90) == b""
+        await drain
+
+
+async def test_a_server_that_drains_waits_for_who_reads_slowly():
+    """An answer that has come whole, and that its client has not read, is not cut off while there is time."""
+    long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**16)
+    async with ticking() as (upstream, built, streams, _):
+        (connection,) = built.server._connections
+        for transport, size in ((connection._transport, socket.SO_SNDBUF), (streams[1].transport, socket.SO_RCVBUF)):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, size, 2**14)
+        while connection.is_reading():
+            tick(upstream, long)
+            await asyncio.sleep(0.001)
+        tick(upstream, long, long, *SAID[1:], DONE, end=LAST)
+        drain = asyncio.ensure_future(built.server.drain(60))
+        while connection._errand is not None:
+            await asyncio.wait_for(streams[0].read(2**12), 90)
+        assert connection.has_unsent()
+        assert (await asyncio.wait_for(streams[0].read(), 90)).endswith(DONE + b"\r\n" + LAST)
         await drain
 
 

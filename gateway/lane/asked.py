@@ -87,6 +87,8 @@ def _is_plain(options: object) -> bool:
 def _with_drawing(fields: dict[str, Any], asked: Asked) -> Asked | None:
     temperature, top_p, seed = fields.get("temperature"), fields.get("top_p"), fields.get("seed")
     most, stream = fields.get("max_tokens"), fields.get("stream")
+    if fields.get("stream_options") is not None and not stream:  # the surface refuses it
+        return None
     if "max_completion_tokens" in fields:
         if most is not None:
             return None

@@ -298,11 +298,17 @@ class Connection(asyncio.Protocol):
         """Return what is done once the call in progress has ended, if there is one."""
         if self._streaming and self._over is None:
             self._over = self._loop.create_future()
-        return self.task or self._over
+        call = self.task or self._over
+        return None if call is None or call.done() else call
+
+    def has_unsent(self) -> bool:
+        """Tell whether something that was written has not gone out yet."""
+        return self._transport.get_write_buffer_size() > 0
 
     def _tell_over(self) -> None:
-        if self._over is not None and not self._over.done():
+        if self._over is not None:
             self._over.set_result(None)
+            self._over = None
 
     def _answering(self) -> bool:
         return self.task is not None or self._errand is not None

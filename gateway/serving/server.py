@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from gateway.lane.door import Door
 from gateway.lane.lane import Lane
@@ -14,6 +15,8 @@ from gateway.surfaces.wire import Call, Reply
 
 _LOOK_S = 1.0
 _END_DEADLINE_S = 1.0
+# How often it is looked whether slow clients have got all at the end.
+_UNSENT_LOOK_S = 0.02
 
 
 class Server:
@@ -89,9 +92,14 @@ class Server:
             client.abort()
 
     async def _idle(self, deadline_s: float) -> None:
-        """Wait for the calls in progress, until the deadline."""
-        if calls := [call for connection in self._connections if (call := connection.under_way()) is not None]:
-            await asyncio.wait(calls, timeout=deadline_s)
+        """Wait for the calls in progress, and until what was written for them has gone out, until the deadline."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                # A stream that has ended may leave a task behind, which waits for its client to read.
+                while calls := [call for each in self._connections if (call := each.under_way()) is not None]:
+                    await asyncio.wait(calls)
+                while any(each.has_unsent() for each in self._connections):  # noqa: ASYNC110 - nothing tells of that
+                    await asyncio.sleep(_UNSENT_LOOK_S)
 
     def _enter(self) -> Door | TurnedAway:
         if len(self._connections) >= self._rules.max_connections:
