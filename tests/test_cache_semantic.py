@@ -129,6 +129,19 @@ async def test_a_vetoed_candidate_gives_way_to_the_next(semantic):
     assert match.entry == make_entry(2, "What is the capital of France?", NEAR_NORTH)
 
 
+async def test_the_same_question_is_found_behind_many_of_other_numbers(semantic):
+    """Questions that differ in a number stand close together: those nearest may all be vetoed."""
+    for number in range(1, 13):
+        semantic.remember(make_entry(number, f"How many metres are {number} km?", make_vector(1.0, number / 100)))
+
+    match = await semantic.find("How many metres are 10 km?")
+    miss = await semantic.find("How many metres are 20 km?")
+
+    assert match.entry.key == make_entry(10).key
+    assert len(match.candidates) == 10
+    assert (miss.reason, miss.veto.guard, len(miss.candidates)) == ("vetoed", "numbers", 12)
+
+
 @pytest.mark.parametrize("loss", ["removed", "expired"])
 async def test_a_candidate_whose_entry_is_gone_gives_way_to_the_next(semantic, loss):
     """An entry evicted or expired in the store is passed over, and forgotten by the index."""

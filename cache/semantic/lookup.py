@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from cache.contract import Entry, Meaning, Store
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 # that are served here would be lost.
 DEFAULT_THRESHOLD = 0.75
 _CANDIDATES = 4
+# So many where guards veto all of these.
+_FURTHER = 16
 # Where that many rows are compared, it takes less time than the way to another thread and back.
 _ROWS_AT_ONCE = 1024
 # How often it is looked again where some that were found are gone: a purge may have ended the nearest thousand.
@@ -180,7 +183,30 @@ class SemanticCache:
         return self.airborne.question(next(each for each in nominees if each.entry is match.entry))
 
     async def _find(self, namespace: str, asked: Meaning, objects: Objects | None, *, thoroughly: bool) -> Match | Miss:
-        count, dead = _CANDIDATES, 0
+        entries, dead = await self._living(asked, _CANDIDATES)
+        if not entries:
+            return Miss("gone" if dead else "empty")
+        nominees = nominate(asked, entries)
+        found = await self.judge.judge(
+            namespace, asked, nominees, objects=objects, thoroughly=thoroughly, preview=thoroughly
+        )
+        if len(nominees) < _CANDIDATES or not isinstance(found, Miss) or found.reason != "vetoed":
+            return found
+        # Questions that differ in a number or a name stand close together: behind those may be the same one.
+        seen = {nominee.entry.key for nominee in nominees}
+        further = [entry for entry in (await self._living(asked, _FURTHER))[0] if entry.key not in seen]
+        if not further:
+            return found
+        behind = await self.judge.judge(
+            namespace, asked, nominate(asked, further), objects=objects, thoroughly=thoroughly, preview=thoroughly
+        )
+        is_decided = behind.best is not None and behind.best.decision is not None
+        return replace(behind if is_decided else found, candidates=(*found.candidates, *behind.candidates))
+
+    async def _living(self, asked: Meaning, count: int) -> tuple[list[Entry], int]:
+        """Return the entries of the nearest vectors, and how many of those were gone."""
+        dead = 0
+        entries: list[Entry] = []
         for _ in range(_ROUNDS):
             keys = await self._nearest(asked, count)
             entries = [entry for key in keys if (entry := await self._alive(key, asked)) is not None]
@@ -189,12 +215,7 @@ class SemanticCache:
             # What was gone hid others that are as near: it is out of the index now.
             dead += len(keys) - len(entries)
             count *= 1 if entries else 4
-        if not entries:
-            return Miss("gone" if dead else "empty")
-        nominees = nominate(asked, entries)
-        return await self.judge.judge(
-            namespace, asked, nominees, objects=objects, thoroughly=thoroughly, preview=thoroughly
-        )
+        return entries, dead
 
     async def _nearest(self, asked: Meaning, count: int) -> list[bytes]:
         row = read_vector(asked.vector)

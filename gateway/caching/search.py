@@ -84,8 +84,10 @@ class Search:
         assert neighbours is not None, "there are caches"
         neighbours.board(meanings)
         hit = await recall.alike(meanings, directives)
+        if hit is not None:
+            return hit
         own, within_s = self.shared(query, background=False), (query.features.deadline_s - self._clock()) / 2
-        if hit is None and await neighbours.waited(meanings, own, within_s):
+        if await neighbours.waited(meanings, own, within_s):
             meanings.look_again()
             hit = collapsed(await recall.alike(meanings, directives))
         return hit
