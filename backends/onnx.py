@@ -13,8 +13,8 @@ from backends.contract import StartFailed, Task, TensorSpec
 from backends.forkserver.client import Child, ForkServer
 from backends.manifest import ManifestError, read_manifest
 from backends.model_files import ModelFiles, examine, missing_file, stamps_of, tasks_served
-from backends.onnx_sleep import SleepingOnnx
-from backends.onnx_worker import OnnxReplica
+from backends.onnx_sleep import AnsweringSleeper, SleepingOnnx
+from backends.onnx_worker import AnsweringReplica, OnnxReplica
 from backends.shapes import LearnedShapes
 from backends.tail import OutputTail
 from backends.warmers import Warmers
@@ -130,7 +130,10 @@ class OnnxEngine:
     async def start(self) -> OnnxReplica | SleepingOnnx:
         """Fork a worker and wait until a real inference has run. Raises StartFailed. Cancelling ends the worker."""
         worker = await self._start_worker()
-        return worker if self._warmers is None else SleepingOnnx(worker, self._start_worker)
+        if self._warmers is None:
+            return worker
+        sleeper = AnsweringSleeper if isinstance(worker, AnsweringReplica) else SleepingOnnx
+        return sleeper(worker, self._start_worker)
 
     async def _start_worker(self) -> OnnxReplica:
         await self._check_unchanged()
@@ -141,7 +144,8 @@ class OnnxEngine:
             child, ours, output = await self._fork(spec)
         except OSError as error:
             raise StartFailed(f"no worker can be started: {error}") from error
-        replica = OnnxReplica(self._spec.manifest, child, output, self._silence_s, self.shapes)
+        kind = OnnxReplica if self._spec.manifest.task is Task.CHAT else AnsweringReplica
+        replica = kind(self._spec.manifest, child, output, self._silence_s, self.shapes)
         try:
             await replica.connect(ours)
         except BaseException:

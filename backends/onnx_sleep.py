@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from pathlib import Path
 
 from backends.contract import Event, Job, WorkerDied
-from backends.onnx_worker import OnnxReplica
+from backends.onnx_worker import AnsweringReplica, OnnxReplica
 from backends.pages import HeldPages, hold
 from backends.sleeping import SleepFailed
 
@@ -99,3 +99,14 @@ class SleepingOnnx:
         held, self._held = self._held, None
         if held is not None:
             await held.release()
+
+
+class AnsweringSleeper(SleepingOnnx):
+    """One whose worker answers whatever it is asked in one piece."""
+
+    async def answer(self, job: Job) -> Sequence[Event]:
+        """Run a job and return its events; one that sleeps has none."""
+        if self.worker is None:
+            raise WorkerDied("it sleeps")
+        assert isinstance(self.worker, AnsweringReplica)
+        return await self.worker.answer(job)

@@ -88,14 +88,7 @@ class OnnxReplica(asyncio.BufferedProtocol):
 
     async def stream(self, job: Job) -> AsyncGenerator[Event]:
         """Run a job. A worker makes at most `limits.max_tokens` pieces for a choice, which bounds what waits here."""
-        if job.task not in self._tasks:
-            able = ", ".join(sorted(self._tasks))
-            raise BadJob(f"the model does not do {job.task}; it does {able}", "model")
-        extra = honoured(job)
-        if job.task is Task.INFER:
-            check(job, self._manifest.takes, self._manifest.gives, self._manifest.max_batch)
-        number = next(self._numbers)
-        frames = self._submit(number, job, extra)
+        number, frames = self._begin(job)
         over = False
         try:
             while not over:
@@ -108,6 +101,17 @@ class OnnxReplica(asyncio.BufferedProtocol):
         finally:
             if self._jobs.pop(number, None) is not None and not over:
                 self._write([messages.cancel_frame(number)])
+
+    def _begin(self, job: Job) -> "tuple[int, asyncio.Queue[Frame | BackendError]]":
+        """Send a job; return its number, and where what comes of it is put. Raises `BadJob` and `WorkerDied`."""
+        if job.task not in self._tasks:
+            able = ", ".join(sorted(self._tasks))
+            raise BadJob(f"the model does not do {job.task}; it does {able}", "model")
+        extra = honoured(job)
+        if job.task is Task.INFER:
+            check(job, self._manifest.takes, self._manifest.gives, self._manifest.max_batch)
+        number = next(self._numbers)
+        return number, self._submit(number, job, extra)
 
     async def wait_exit(self) -> str:
         """Return when the worker has ended, with its status and last lines."""
@@ -232,3 +236,21 @@ class OnnxReplica(asyncio.BufferedProtocol):
         return f"{self._fault}the worker ended with status {self._child.returncode}" + (
             f"\nits last output:\n{said}" if said else ""
         )
+
+
+class AnsweringReplica(OnnxReplica):
+    """A worker of a model that makes no text: whatever it is asked it answers in one frame."""
+
+    async def answer(self, job: Job) -> Sequence[Event]:
+        """Run a job and return its events."""
+        number, frames = self._begin(job)
+        over = False
+        try:
+            frame = await frames.get()
+            over = True
+        finally:
+            if self._jobs.pop(number, None) is not None and not over:
+                self._write([messages.cancel_frame(number)])
+        if isinstance(frame, BackendError):
+            raise frame
+        return list(messages.read_events(frame, self._manifest.labels))

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from backends import messages
 from backends.contract import (
+    AnsweringBackend,
     BackendError,
     BadJob,
     Finish,
@@ -86,6 +87,26 @@ async def test_predict(server, tmp_path):
     assert isinstance(scores, Scores)
     assert (scores.shape, scores.labels) == ((2, 3), ("even", "odd", "none"))
     assert np.allclose(np.frombuffer(scores.data, "<f4").reshape(2, 3).sum(axis=1), 1, atol=1e-5)
+
+
+async def test_what_makes_no_text_answers_in_one_piece(server, tmp_path):
+    """An answer is what a stream of the same job tells, and what is wrong with a job is raised."""
+    job = Job(Task.PREDICT, inputs=("w1", "w2"))
+    async with started(server, toys.classifier(tmp_path)) as replica:
+        assert list(await replica.answer(job)) == [event async for event in replica.stream(job)]
+        with pytest.raises(BadJob):
+            await replica.answer(Job(Task.PREDICT, inputs=("w1 " * 10_000,)))
+        answering = asyncio.create_task(replica.answer(job))
+        await asyncio.sleep(0)
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+        assert len(await replica.answer(job)) == 3
+
+
+async def test_a_model_that_makes_text_is_streamed(chat):
+    """When its first piece comes is learned, which a whole answer would not tell."""
+    assert not isinstance(chat, AnsweringBackend)
 
 
 async def test_chat_streams_tokens(chat):

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -268,9 +267,8 @@ async def _open_disk(settings: CacheSettings, purges: Purges) -> DiskStore | Non
 def _judge(pool: Pool, deadline_s: float) -> RememberedPairs:
     async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         job = Job(Task.INFER, tensors=given, outputs=(CONFIDENCE,))
-        async with aclosing(pool.stream(job)) as events:
-            found = [event.outputs async for event in events if type(event) is Tensors]
-        return found[0] if found else ()
+        answered = await pool.answer(job)
+        return next((event.outputs for event in answered.events if type(event) is Tensors), ())
 
     return RememberedPairs(PairVerifier(pool.engine.version, infer, deadline_s=deadline_s))
 
@@ -278,9 +276,9 @@ def _judge(pool: Pool, deadline_s: float) -> RememberedPairs:
 def _embedder(pool: Pool, *, token_vectors: bool) -> Embedder:
     async def embed(text: str) -> Embedded:
         job = Job(Task.EMBED, inputs=(text,), token_vectors=token_vectors)
-        async with aclosing(pool.stream(job)) as events:
-            found = [event async for event in events if type(event) is Vectors]
-        return Embedded(found[0].data, found[0].tokens[0] if found[0].tokens else b"")
+        answered = await pool.answer(job)
+        vectors = next(event for event in answered.events if type(event) is Vectors)
+        return Embedded(vectors.data, vectors.tokens[0] if vectors.tokens else b"")
 
     # Our own worker refuses a text beyond its model's window; of others nobody knows.
     max_chars = None if isinstance(pool.engine, OnnxEngine) else _UNKNOWN_WINDOW_CHARS
