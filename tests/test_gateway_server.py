@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from gateway.serving.server import Server
 from gateway.surfaces.wire import Call, Reply
 
 LIMIT = 1000
+LONG = b"x" * 60_000  # less than a transport takes before it says that its client has to read
 
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -35,6 +37,8 @@ class Kitchen:
             return Reply(200, {"Content-Type": "text/plain"}, self._chunks())
         if call.path == "/hold":
             await self._hold()
+        if call.path == "/long":
+            return Reply(200, {"Content-Type": "text/plain"}, LONG)
         return Reply(200, {"Content-Type": "text/plain"}, b"done:" + call.body)
 
     def refuse(self, error: Exception) -> Reply:
@@ -198,6 +202,32 @@ async def test_drain_lets_calls_in_progress_end(path, end):
 
         await draining
         assert (await call).endswith(end)
+
+
+@LOOPS
+def test_drain_waits_until_what_was_answered_has_gone_out(loop):
+    """Who reads slowly gets the whole of a reply that was written before."""
+
+    async def run() -> None:
+        async with serving(Kitchen()) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**10)
+            writer.write(post("/x").replace(b"Connection: close\r\n", b""))
+            await reader.readuntil(b"done:")
+            (connection,) = server._connections
+            for transport, size in ((connection._transport, socket.SO_SNDBUF), (writer.transport, socket.SO_RCVBUF)):
+                transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, size, 2**12)
+            writer.write(post("/long"))
+            async with asyncio.timeout(90):
+                await reader.readuntil(b"\r\n\r\n")
+                draining = asyncio.create_task(server.drain(60.0))
+                await asyncio.sleep(0.01)
+                assert connection.has_unsent()
+                assert await reader.read(-1) == LONG
+                await draining
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(run())
 
 
 async def test_drain_cancels_what_outlives_its_deadline():
