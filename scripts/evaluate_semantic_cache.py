@@ -2,58 +2,108 @@
 """Measures the semantic cache on a set of question pairs: paraphrases kept against near-misses served.
 
     .venv/bin/python scripts/evaluate_semantic_cache.py --pairs FILE [--half report] [--json FILE] [--png FILE]
+        [--verdicts FILE]
 
-It compares a plain cosine threshold, cosine behind the guards as they judge without a verifier, and what the gateway
-ships: the sure guards' vetoes and the verifier's confidence, raised where the strict guards too pass a pair. Sets are
-JSON lines with a, b and label, JSON lists, or a CSV of texts with categories. What is trained or tuned on is the half
-`tune`; figures are told of the half `report`.
+It compares a plain cosine threshold (`cosine`), cosine behind the guards as they judge without a verifier (`guards`),
+and what the gateway ships (`shipped`): the sure guards' vetoes and the verifier's confidence, raised where the strict
+guards too pass a pair. What is trained or tuned on is the half `tune`; figures are told of the half `report`.
 """
 
 import argparse
 import json
 import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache.semantic import DEFAULT_THRESHOLD
-from cache.semantic.guards import find_veto
+from cache.semantic.guards import find_vetoes
 from cache.semantic.judging import LEAST_SIMILARITY, weigh_with_guards
 from cache.semantic.vectors import similarity
 from gateway.trust.verifier import START_CONFIDENCE
 from scripts.pairs.curves import ALLOWED, Floats, summary
 from scripts.pairs.latency import measure
 from scripts.pairs.models import Verifier
-from scripts.pairs.sets import Pair, read_pairs
+from scripts.pairs.sets import SHAPES, BadSetError, Pair, read_pairs
 from scripts.running_gateway import ROOT
 
+_BAD_SET = 2
+_LEGEND = f"""
+cosine, guards, shipped  the settings: a cosine threshold; cosine behind the strict guards; what the gateway does
+keeps K [L, H]           the share of the paraphrases that the cache answers, with its 95 % limits (Wilson)
+where {ALLOWED:.0%} are served      at the threshold that serves at most {ALLOWED:.0%} of the near-misses, which is wrong
+starts at T              what is kept and served at T, the threshold that a gateway begins with
+wrong per hit            which share of the hits is wrong: as this set is mixed (mix own), and where 5 %, 20 % or 50 %
+                         of the candidates are near-misses; '-' where there was no hit. At T, or as above
+in flight                decisions under way at a time; the embedding's part and the judging's are told apart
+"""
 
-def scores_of(pairs: list[Pair], models: Path) -> dict[str, tuple[Floats, float | None]]:
-    """Return each setting's scores, and the threshold that it starts with in a gateway."""
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found of a pair. `confidence` is None where the verifier was not asked: far apart, or surely vetoed."""
+
+    pair: Pair
+    cosine: float
+    sure: tuple[str, ...]
+    strict: tuple[str, ...]
+    confidence: float | None
+
+    @property
+    def served(self) -> bool:
+        """Whether a gateway serves one's answer to the other at the threshold that it starts with."""
+        return self.confidence is not None and self.confidence >= START_CONFIDENCE
+
+    def told(self) -> dict[str, Any]:
+        """Return it as `--verdicts` writes it."""
+        return {
+            "a": self.pair.a,
+            "b": self.pair.b,
+            "label": int(self.pair.same),
+            "cosine": round(self.cosine, 4),
+            "vetoes": {"sure": self.sure, "strict": self.strict},
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "served": self.served,
+        }
+
+
+def judge(pairs: Sequence[Pair], models: Path) -> list[Verdict]:
+    """Judge every pair as the gateway does: what is far, or what a sure guard vetoes, the verifier is not asked."""
     verifier = Verifier(models)
     meanings = verifier.meanings(text for pair in pairs for text in (pair.a, pair.b))
-    cosine = np.array([similarity(meanings[pair.a].vector, meanings[pair.b].vector) for pair in pairs])
-    guarded = np.array([-math.inf if find_veto(p.a, p.b) else c for p, c in zip(pairs, cosine, strict=True)])
-    shipped = np.full(len(pairs), -math.inf)
-    for at, pair in enumerate(pairs):
-        # As the gateway judges: what is far, or what a sure guard vetoes, the verifier is not asked about.
-        if cosine[at] >= LEAST_SIMILARITY and find_veto(pair.a, pair.b, only_sure=True) is None:
-            confidence = verifier.confidences(meanings[pair.a], [meanings[pair.b]])[0]
-            shipped[at] = weigh_with_guards(confidence, pair.b, pair.a)
+    verdicts = []
+    for pair in pairs:
+        a, b = meanings[pair.a], meanings[pair.b]
+        cosine, confidence = similarity(a.vector, b.vector), None
+        strict = tuple(veto.guard for veto in find_vetoes(pair.a, pair.b))
+        sure = tuple(veto.guard for veto in find_vetoes(pair.a, pair.b, only_sure=True))
+        if cosine >= LEAST_SIMILARITY and not sure:
+            confidence = weigh_with_guards(verifier.confidences(a, [b])[0], pair.b, pair.a)
+        verdicts.append(Verdict(pair, float(cosine), sure, strict, confidence))
+    return verdicts
+
+
+def scores_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[Floats, float | None]]:
+    """Return each setting's scores, and the threshold that it starts with in a gateway."""
+    guarded = [-math.inf if each.strict else each.cosine for each in verdicts]
+    shipped = [-math.inf if each.confidence is None else each.confidence for each in verdicts]
     return {
-        "cosine": (cosine, None),
-        "guards": (guarded, DEFAULT_THRESHOLD),
-        "shipped": (shipped, START_CONFIDENCE),
+        "cosine": (np.array([each.cosine for each in verdicts]), None),
+        "guards": (np.array(guarded), DEFAULT_THRESHOLD),
+        "shipped": (np.array(shipped), START_CONFIDENCE),
     }
 
 
-def evaluate(pairs: list[Pair], models: Path) -> dict[str, Any]:
-    """Judge every pair by every setting."""
-    same = np.array([pair.same for pair in pairs], dtype=bool)
-    settings = {name: summary(scores, same, start) for name, (scores, start) in scores_of(pairs, models).items()}
+def evaluate(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Tell of every setting what it keeps and what it serves."""
+    same = np.array([each.pair.same for each in verdicts], dtype=bool)
+    settings = {name: summary(scores, same, start) for name, (scores, start) in scores_of(verdicts).items()}
     return {
-        "pairs": len(pairs),
+        "pairs": len(verdicts),
         "paraphrases": int(same.sum()),
         "near_misses": int((~same).sum()),
         "settings": settings,
@@ -74,6 +124,7 @@ def show(told: dict[str, Any]) -> None:
                 f"p50 {taken['p50_ms']:.2f} ms, p99 {taken['p99_ms']:.2f} ms, {taken['per_second']:.0f} per second"
             )
             print(f"    {step} at {in_flight} in flight: {figures}")
+    print(_LEGEND, end="")
 
 
 def _show_setting(name: str, setting: dict[str, Any]) -> None:
@@ -97,27 +148,55 @@ def _percent(share: float | None) -> str:
 
 
 def main() -> None:
-    """Read a set, judge it, tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=Path, required=True, help="the set: .jsonl, .json or .csv, also with .gz")
-    parser.add_argument("--half", choices=["all", "tune", "report"], default="all", help="which half of the pairs")
-    parser.add_argument("--sample", type=int, default=0, help="at most so many pairs, drawn by a fixed seed (0: all)")
-    parser.add_argument("--models", type=Path, default=ROOT / "var" / "models", help="where the built models are")
-    parser.add_argument("--json", type=Path, help="write what was found here")
-    parser.add_argument("--png", type=Path, help="draw the curves here")
-    parser.add_argument("--no-latency", action="store_true", help="do not time the decision on workers")
-    options = parser.parse_args()
-    pairs = read_pairs(options.pairs, sample=options.sample, half=options.half)
-    told = {"file": options.pairs.name, "half": options.half, **evaluate(pairs, options.models)}
+    """Read a set, judge it, tell; end with status 2 where the set cannot be read."""
+    options = _options()
+    try:
+        pairs = read_pairs(options.pairs, sample=options.sample, half=options.half)
+    except BadSetError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(_BAD_SET)
+    verdicts = judge(pairs, options.models)
+    told = {"file": options.pairs.name, "half": options.half, **evaluate(verdicts)}
     if not options.no_latency:
         told["latency"] = measure(pairs, options.models)
     show(told)
     if options.png is not None:
-        from scripts.pairs.drawing import draw  # noqa: PLC0415 - only --png needs the tools of development
-
-        draw(f"{told['file']}, half {told['half']}", told["settings"], ALLOWED, options.png)
+        _draw(told, options.png)
     if options.json is not None:
         options.json.write_text(json.dumps(told, indent=1) + "\n")
+    if options.verdicts is not None:
+        lines = (json.dumps(each.told(), ensure_ascii=False) for each in verdicts)
+        options.verdicts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _draw(told: dict[str, Any], path: Path) -> None:
+    if not told["paraphrases"] or not told["near_misses"]:
+        sys.stderr.write(f"{path} is not drawn: a curve needs paraphrases and near-misses\n")
+        return
+    from scripts.pairs.drawing import draw  # noqa: PLC0415 - only --png needs the tools of development
+
+    counts = f"{told['paraphrases']} paraphrases, {told['near_misses']} near-misses"
+    draw(f"{told['file']}, half {told['half']}: {counts}", told, ALLOWED, path)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=SHAPES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=Path, required=True, help="the set; its shapes are told below")
+    parser.add_argument("--half", choices=["all", "tune", "report"], default="all", help="which half of the pairs")
+    parser.add_argument("--sample", type=int, default=0, help="at most so many pairs, drawn by a fixed seed (0: all)")
+    parser.add_argument("--models", type=Path, default=ROOT / "var" / "models", help="where the built models are")
+    parser.add_argument("--json", type=Path, help="write what was found here, without the pairs")
+    parser.add_argument(
+        "--verdicts",
+        type=Path,
+        help="write a JSON line for each pair: a, b, label, cosine, vetoes by the sure guards and by the strict ones, "
+        "confidence (null where the verifier is not asked), and whether it is served at the start threshold",
+    )
+    parser.add_argument("--png", type=Path, help="draw the curves here")
+    parser.add_argument("--no-latency", action="store_true", help="do not time the decision on workers")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
