@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from backends.actions import Demote, Stop
 from backends.snapshot import LevelCost, PoolSnapshot, ReplicaSnapshot, ReplicaState
 from backends.warmth.ladder import Level
+from backends.warmth.residency import least_stay_s
 from backends.worth import Policy, expected, keep_words
 
 
@@ -139,7 +140,7 @@ def _slept_out(now: float, pool: PoolSnapshot, policy: Policy) -> Sequence[Stop]
         return []
     asleep.sort(key=lambda r: r.idle_since or 0.0)
     missing = max(pool.min_replicas, expected(now, pool, policy)) - len(pool.alive)
-    least_s = max(policy.idle_floor_s, pool.start_s)
+    least_s = least_stay_s(pool.start_s, floor_s=policy.idle_floor_s)
     return [
         Stop(pool.model, r.name, f"asleep for {now - r.since:.0f} s, {keep_words(now, pool)}")
         for r in asleep[: len(asleep) - max(0, missing)]
@@ -160,8 +161,7 @@ def _level_for(now: float, pool: PoolSnapshot, replica: ReplicaSnapshot) -> Leve
 
 
 def _residency_s(pool: PoolSnapshot, policy: Policy, level: Level) -> float:
-    """Return how long a replica idles at least: as long as coming back takes, else it never paid for its climb."""
-    if pool.keep_warm_s is not None:
-        return pool.keep_warm_s
+    """Return how long a replica idles at least before it goes to a level."""
     below = pool.cost_at(level)
-    return max(policy.idle_floor_s, pool.start_s if below is None else below.reach_s)
+    climb_s = pool.start_s if below is None else below.reach_s
+    return least_stay_s(climb_s, pool.keep_warm_s, policy.idle_floor_s)

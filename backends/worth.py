@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from backends.snapshot import PoolSnapshot
 from backends.warmth.ladder import WAIT_VALUE
 from backends.warmth.replicas import replicas_for
+from backends.warmth.residency import IDLE_FLOOR_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Policy:
     load is worth. An extra one is stopped only when a load `stop_margin` times as high would not be worth it.
     """
 
-    idle_floor_s: float = 60.0
+    idle_floor_s: float = IDLE_FLOOR_S
     load_lasts_s: float = 4 * 3600.0
     stop_margin: float = 2.0
     wait_price: float = WAIT_VALUE
