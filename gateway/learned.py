@@ -53,6 +53,7 @@ def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
             continue
         try:
             now = time.monotonic()
+            pool.demand.keeping.habits.tell_time(now, time.time())
             pool.demand.keeping.restore(record["keeping"], now)
             if record["version"] == pool.engine.version:
                 pool.costs.load(record["costs"])
@@ -66,6 +67,8 @@ def _load(known: Mapping[str, Any], pools: Mapping[str, Pool]) -> None:
 
 async def _save_often(learning: Callable[[], Learned]) -> None:
     while True:
+        for pool in learning().pools.values():
+            pool.demand.keeping.habits.tell_time(time.monotonic(), time.time())
         await asyncio.sleep(_EVERY_S)
         await _save(learning())
 

@@ -117,9 +117,9 @@ def test_the_hybrid_histogram_meets_a_timer():
     policy = HybridHistogram(on_sleeper)
     for _ in range(50):
         policy.ended("a", 3600.0, 0.0)
-    assert policy.course("a").place_at(3600.0) == 0
-    assert policy.course("a").place_at(1000.0) == 2
-    assert policy.course("unknown").place_at(4 * 3600.0 - 1) == 0
+    assert policy.course("a", 0.0).place_at(3600.0) == 0
+    assert policy.course("a", 0.0).place_at(1000.0) == 2
+    assert policy.course("unknown", 0.0).place_at(4 * 3600.0 - 1) == 0
 
 
 requests = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=60).map(

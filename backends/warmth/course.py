@@ -4,6 +4,7 @@ import bisect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import sub
 
 from backends.warmth.idle_times import EDGES_S, WIDTHS_S
 from backends.warmth.ladder import Ladder
@@ -75,9 +76,10 @@ def kept_for(ladder: Ladder, keep_s: float) -> Course:
     return Course(tuple(times), tuple(places))
 
 
-def cheapest(ladder: Ladder, shares: Sequence[float]) -> Course:
-    """Return the course of least expected cost where idle times fall into the bins of `IdleTimes` by these shares.
+def cheapest(ladder: Ladder, shares: Sequence[float], edges_s: Sequence[float] = EDGES_S) -> Course:
+    """Return the course of least expected cost where idle times fall into bins by these shares.
 
+    `edges_s` is where each bin begins, those of `IdleTimes` unless told otherwise; the last has no end.
     Dynamic programming from the last bin to the first: what is still to come, given the rung that a bin is entered on.
     A climb costs the warmer rung for as long as it takes. So it keeps, lets go and comes back before the request.
     """
@@ -88,19 +90,20 @@ def cheapest(ladder: Ladder, shares: Sequence[float]) -> Course:
     ahead = [0.0 for _ in steps]
     choices: list[list[int]] = []
     alive = max(0.0, 1.0 - sum(shares))
-    for share, width_s in zip(reversed(shares), reversed(WIDTHS_S), strict=True):
+    widths_s = WIDTHS_S if edges_s is EDGES_S else [*map(sub, edges_s[1:], edges_s), WIDTHS_S[-1]]
+    for share, width_s in zip(reversed(shares), reversed(widths_s), strict=True):
         held_s = (alive + share / 2) * width_s
         alive += share
         stay = [rungs[k].hold * held_s + share * waits[k] + ahead[k] for k in steps]
         entered = [min(steps, key=lambda k, climb=climbs[place]: stay[k] + alive * climb[k]) for place in steps]  # type: ignore[misc]
         ahead = [stay[k] + alive * climbs[place][k] for place, k in enumerate(entered)]
         choices.append(entered)
-    return _walk(choices[::-1])
+    return _walk(choices[::-1], edges_s)
 
 
-def _walk(choices: Sequence[Sequence[int]]) -> Course:
+def _walk(choices: Sequence[Sequence[int]], edges_s: Sequence[float]) -> Course:
     times, places = [0.0], [choices[0][0]]
-    for start_s, entered in zip(EDGES_S[1:], choices[1:], strict=True):
+    for start_s, entered in zip(edges_s[1:], choices[1:], strict=True):
         place = entered[places[-1]]
         if place != places[-1]:
             times.append(start_s)

@@ -50,7 +50,7 @@ def costs_by_day(
     ours = Ours(ladders)
     learned = {model: np.zeros(days) for model in trace.idle}
     for model, idle_s, ends_s in in_order(trace):
-        learned[model][_day(ends_s, days)] += ours.course(model).cost(ladders(model), idle_s)
+        learned[model][_day(ends_s, days)] += ours.course(model, ends_s - idle_s).cost(ladders(model), idle_s)
         ours.ended(model, idle_s, ends_s)
         progress()
     return {

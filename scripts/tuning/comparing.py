@@ -53,9 +53,9 @@ class AsSet:
         self._ours = Ours(ladders)
         self._fixed = {model: kept_for(ladders(model), time) for model, time in keep_s.items() if time is not None}
 
-    def course(self, model: str) -> Course:
-        """Return the course for the model's next idle time."""
-        return self._fixed[model] if model in self._fixed else self._ours.course(model)
+    def course(self, model: str, began_s: float) -> Course:
+        """Return the course for the model's idle time that begins now."""
+        return self._fixed[model] if model in self._fixed else self._ours.course(model, began_s)
 
     def ended(self, model: str, idle_s: float, now: float) -> None:
         """Learn from an idle time that ends now."""

@@ -17,8 +17,8 @@ Ladders = Callable[[str], Ladder]
 class Policy(Protocol):
     """Chooses before an idle time begins, and learns from it when it has ended."""
 
-    def course(self, model: str) -> Course:
-        """Return the course for the model's next idle time."""
+    def course(self, model: str, began_s: float) -> Course:
+        """Return the course for the model's idle time that begins now."""
         ...
 
     def ended(self, model: str, idle_s: float, now: float) -> None:
@@ -34,8 +34,9 @@ class Unlearned:
         self._course_on = course_on
         self._courses: dict[str, Course] = {}
 
-    def course(self, model: str) -> Course:
+    def course(self, model: str, began_s: float) -> Course:
         """Return the model's only course."""
+        del began_s
         if model not in self._courses:
             self._courses[model] = self._course_on(self._ladders(model))
         return self._courses[model]
@@ -55,16 +56,19 @@ def by_break_even(ladders: Ladders) -> Unlearned:
 
 
 class Ours:
-    """What the gateway does."""
+    """What the gateway does; without `by_hour` what it would do if it knew no hours of the week."""
 
-    def __init__(self, ladders: Ladders) -> None:
+    def __init__(self, ladders: Ladders, *, by_hour: bool = True) -> None:
         self._ladders = ladders
+        self._by_hour = by_hour
         self._habits = Habits()
         self._keepings: dict[str, Keeping] = {}
 
-    def course(self, model: str) -> Course:
+    def course(self, model: str, began_s: float) -> Course:
         """Return the course of the model's keeping."""
-        return self._keeping(model).course
+        keeping = self._keeping(model)
+        keeping.began = began_s
+        return keeping.course if self._by_hour else keeping.course_by_length
 
     def ended(self, model: str, idle_s: float, now: float) -> None:
         """Let the keeping learn."""
@@ -96,8 +100,9 @@ class HybridHistogram:
         self._beyond: dict[str, list[float]] = defaultdict(list)
         self._courses: dict[str, Course] = {}
 
-    def course(self, model: str) -> Course:
+    def course(self, model: str, began_s: float) -> Course:
         """Return the window of the model's histogram."""
+        del began_s
         if model not in self._courses:
             self._courses[model] = self._window(model)
         return self._courses[model]

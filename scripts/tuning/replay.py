@@ -99,7 +99,7 @@ def replay(
     """Replay the trace. What ends before `origin_s` is only learned from; no course is chosen with what follows it."""
     tally = Tally(trace, ladders, origin_s, sizes)
     for model, idle_s, ends_s in in_order(trace):
-        course = policy.course(model)
+        course = policy.course(model, ends_s - idle_s)
         tally.add(model, ends_s, course.held(idle_s), course.wait_s(ladders(model), idle_s))
         policy.ended(model, idle_s, ends_s)
         progress()

@@ -7,7 +7,10 @@ import numpy as np
 from scripts.tuning.traces import Array, Trace, trace_of
 
 DAY_S = 86_400.0
+HOUR_S = 3600.0
 _MODELS = 40
+_WORKDAYS, _OPENS_S, _WORKS_S = 5, 8 * HOUR_S, 10 * HOUR_S
+_SHARE_OF_JOBS = 0.4
 
 Maker = Callable[[np.random.Generator, float], Array]
 
@@ -58,8 +61,26 @@ def adversarial(
     return np.array(at)
 
 
+def weekly(rng: np.random.Generator, span_s: float) -> Array:
+    """Return the requests of a house that works from 8 to 18 on weekdays: people, or a job at the same minute."""
+    days = np.arange(0.0, span_s, DAY_S)
+    is_workday = days // DAY_S % 7 < _WORKDAYS
+    opens_s = _OPENS_S + 60.0 * rng.integers(0, 60)
+    late_s = 10 ** rng.uniform(0, 2)
+    starts = days[is_workday] + opens_s + rng.exponential(late_s, int(is_workday.sum()))
+    if rng.random() < _SHARE_OF_JOBS:
+        every_s = HOUR_S * rng.choice([1, 2, 4, 24])
+        at = np.arange(0.0, _WORKS_S, every_s)
+        return np.sort((starts[:, None] + at + rng.exponential(late_s, (len(starts), len(at)))).ravel())
+    busy = _poisson(rng, 10 ** rng.uniform(-3.5, -2), span_s)
+    at_s = busy % DAY_S
+    is_open = is_workday[(busy // DAY_S).astype(int)] & (at_s >= opens_s) & (at_s < _OPENS_S + _WORKS_S)
+    nights = _poisson(rng, 10 ** rng.uniform(-7, -5.5), span_s)
+    return np.sort(np.concatenate([starts, busy[is_open], nights]))
+
+
 KINDS: dict[str, Maker] = {
-    maker.__name__: maker for maker in (stationary, diurnal, bursty, drifting, periodic, adversarial)
+    maker.__name__: maker for maker in (stationary, diurnal, bursty, drifting, periodic, adversarial, weekly)
 }
 
 
