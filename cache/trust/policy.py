@@ -5,7 +5,8 @@ is certified once the labels exclude, at every look and with probability 1 - δ,
 such hits are wrong. What is below opens level by level, each by labels of its own from candidates that were not served,
 so that a change of the mix between levels breaks nothing (fixed-sequence testing: Angelopoulos et al., "Learn then
 Test", 2021). Two things close a namespace: audits found more wrong hits than its hits allow, or bets against the target
-have won too much of late (an e-detector: Shin, Ramdas and Rinaldo, 2023). It opens again by fresh evidence alone.
+have won too much of late, by what audits found and feedback told (an e-detector: Shin, Ramdas and Rinaldo, 2023). It
+opens again by fresh evidence alone.
 """
 
 import math
@@ -118,7 +119,9 @@ def learn(state: State, policy: Policy, label: Label) -> State:
     old, young = (sample.add(level, same=label.same) for sample in state.samples)
     state = replace(state, samples=(old, young))
     if label.served:
-        state = replace(state, wealth=_bet(state.wealth, policy.target, same=label.same))
+        state = replace(
+            state, wealth=_bet(state.wealth, policy.target, same=label.same), wrong_of_late=_blame(state, label)
+        )
     return settle(_roll(state, policy, label.at), policy, label.at)
 
 
@@ -129,7 +132,9 @@ def settle(state: State, policy: Policy, now: float) -> State:
     if state.status == "exact-only":
         return _recovered(state, policy, now)
     if sum(state.wealth) / len(state.wealth) >= _ALARM:
-        return _close(state, policy, now, "drift: audits found too many wrong hits of late")
+        audited, told = state.wrong_of_late
+        why = f"drift: too many wrong hits of late: {audited} found by audits, {told} told by feedback"
+        return _close(state, policy, now, why)
     ledger = state.ledgers[0]
     # The first one found at the start is forgiven: one tells little, and without it nothing would ever begin.
     if ledger.found - 1 / policy.start_share > policy.target * ledger.hits:
@@ -224,6 +229,12 @@ def _bet(wealth: tuple[float, ...], target: float, *, same: bool) -> tuple[float
         max(1.0, won) * (1 + _stake(target, drift) * (outcome - target))
         for won, drift in zip(wealth, _DRIFTS, strict=True)
     )
+
+
+def _blame(state: State, label: Label) -> tuple[int, int]:
+    """Return how many wrong hits audits and feedback have told of since the bets last had won nothing."""
+    audited, told = state.wrong_of_late if max(state.wealth) > 1 else (0, 0)
+    return audited + (label.source == "audit" and not label.same), told + (label.source == "feedback")
 
 
 def _stake(target: float, drift: float) -> float:

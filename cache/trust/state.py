@@ -39,8 +39,9 @@ class State:
 
     `start` is the level of the policy's start threshold; `base` the one that is served down to without evidence of its
     own for what is below: the start, or a stricter one; `place` the one that is served down to now. `wealth` has what
-    bets against the target have won of late; `lost` is how many audits in a row came to no label, `attempt` how often
-    evidence was begun anew. Samples and ledgers: older, younger.
+    bets against the target have won of late, and `wrong_of_late` the wrong hits that they won by, of audits and of
+    feedback; `lost` is how many audits in a row came to no label, `attempt` how often evidence was begun anew. Samples
+    and ledgers: older, younger.
     """
 
     status: Status
@@ -56,6 +57,7 @@ class State:
     labelled_at: float | None = None
     lost: int = 0
     attempt: int = 0
+    wrong_of_late: tuple[int, int] = (0, 0)
 
     @property
     def threshold(self) -> float:
@@ -82,6 +84,7 @@ def load(text: str) -> State:
                 "ledgers": tuple(_ledger(each) for each in raw["ledgers"]),
                 "wealth": tuple(raw["wealth"]),
                 "labels": tuple(raw["labels"]),
+                "wrong_of_late": tuple(raw.get("wrong_of_late", (0, 0))),  # earlier versions did not count them
             }
         )
     except (KeyError, TypeError, AttributeError) as error:

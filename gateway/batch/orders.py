@@ -12,7 +12,7 @@ import orjson
 from backends.contract import Task
 from gateway.batch.contract import Operation
 from gateway.errors import InvalidRequest
-from gateway.fields import mapping, parse_object, refuse, said, text
+from gateway.fields import cut, mapping, parse_object, refuse, said, text
 from gateway.request import Request
 from gateway.surfaces import native
 from gateway.surfaces.wire import Encoder
@@ -53,10 +53,15 @@ def read(body: bytes) -> Order:
 
 
 def operation_of(order: Order, task: Task) -> Operation:
-    """Return what is to be done with the inputs. Raises `InvalidRequest` where that cannot be told, or is not done."""
-    operation = order.operation or _OF_TASK.get(task)
+    """Return what is to be done with the inputs. Raises `InvalidRequest` where the model does not do it in batches."""
+    operation = _OF_TASK.get(task)
     if operation is None:
-        raise InvalidRequest(f"'{order.model}' has the task {task}, which is not done in batches", "model")
+        raise InvalidRequest(f"'{cut(order.model)}' has the task {task}, which is not done in batches", "model")
+    if order.operation not in (None, operation):
+        raise InvalidRequest(
+            f"'task' is {order.operation}, but '{cut(order.model)}' is there to {operation}: say that, or leave it out",
+            "task",
+        )
     if order.parameters and operation != "generate":
         raise InvalidRequest(
             f"'parameters' belong to the task 'generate', and this batch is to {operation}", "parameters"

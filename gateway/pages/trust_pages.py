@@ -23,6 +23,10 @@ from gateway.trust.recent import Decided, Recent, ServedHit
 CERTIFICATE_PATH = "/admin/cache/certificate"
 FEEDBACK_PATH = "/admin/cache/feedback"
 EXPLAIN_PATH = "/admin/explain/{request}"
+_WHICH_BOUND = (
+    "a namespace is certified where its 'upper_bound' is at most 'target'; 'served.upper_bound' is of the hits that"
+    " were served, by their audits alone: it is wide while these are few, and decides nothing"
+)
 # Of those that there are an error names so many.
 _MOST_NAMED = 50
 
@@ -67,6 +71,7 @@ class TrustPages:
             "judged_by": trust.version,
             "refused_pairs": trust.refused,
             "date": now,
+            "note": _WHICH_BOUND,
             "namespaces": [
                 {
                     **dataclasses.asdict(certificate(namespace, state, policy, now)),
