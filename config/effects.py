@@ -51,6 +51,7 @@ _UPSTREAM = "sends new requests for {name} to the changed upstream; those in fli
 # The first that fits counts.
 _RULES = (
     _Rule("server.listen", Effect.LISTEN, "listens there, and at the old address no more; open connections stay"),
+    _Rule("server.hosts", Effect.NOW, _AT_ONCE),
     _Rule("server.grpc", Effect.GRPC, "moves the listener of gRPC", "listens for gRPC", "listens for gRPC no more"),
     _Rule("server.tls", Effect.TLS, "", "new connections must be HTTPS", "new connections are not encrypted"),
     _Rule("server.tls.**", Effect.TLS, "counts for new connections"),

@@ -165,6 +165,7 @@ Digest = Annotated[
     PlainSerializer(hidden),
     _schema(type="string", pattern="^[0-9A-Fa-f]{64}$"),
 ]
+HostName = Annotated[str, PlainValidator(parsing.parse_host), _schema(type="string", pattern=f"^{parsing.HOST_NAME}$")]
 FilePath = Annotated[Path, PlainValidator(parsing.parse_path), PlainSerializer(str), _TEXT]
 Name = Annotated[str, PlainValidator(parsing.parse_name), _schema(type="string", pattern=_NAME_PATTERN)]
 NameOrAny = Annotated[

@@ -19,7 +19,8 @@ HIDDEN = "hidden_value"
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+HOST_NAME = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){HOST_NAME}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,6 +48,13 @@ def parse_listen(value: object) -> ListenAddress:
     if not _HOST_NAME.fullmatch(host):
         raise ValueError("does not begin with a host name, an IPv4 address, or an IPv6 address in brackets")
     return ListenAddress(host, int(port))
+
+
+def parse_host(value: object) -> str:
+    """Return `gateway.example.org`, a name without port. Raises `ValueError`."""
+    if not isinstance(value, str) or not _HOST_NAME.fullmatch(value):
+        raise ValueError("is not a host's name such as gateway.example.org, without a port")
+    return value.lower()
 
 
 def parse_gpus(value: object) -> Literal["none", "all"] | tuple[int, ...]:

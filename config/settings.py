@@ -19,6 +19,7 @@ from config.fields import (
     Duration,
     FilePath,
     Gpus,
+    HostName,
     Hours,
     KeepWarm,
     Listen,
@@ -81,6 +82,11 @@ class ServerSettings(Section):
     listen: Listen = Field(
         default=ListenAddress("127.0.0.1", 8080),
         description="Address and port; port 0 takes any free one. IPv6 in brackets: `[::1]:8080`.",
+    )
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        description="Names, without port, that clients on this machine reach it by, besides `localhost`, that of"
+        " `listen`, and addresses: with any other in `Host`, `/admin` refuses them, and without `keys` all does.",
     )
     grpc: Listen | None = Field(
         default=None, description="Address and port of the Open Inference Protocol over gRPC. Left out: off."

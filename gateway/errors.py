@@ -37,7 +37,11 @@ class Unauthorized(RequestRefused):
 
 
 class Forbidden(RequestRefused):
-    """A known caller that may not do this."""
+    """A known caller that may not do this, or one that is served nothing."""
+
+
+class ModelNotAllowed(Forbidden):
+    """The caller's key does not open this model."""
 
 
 class UnknownModel(RequestRefused):
@@ -182,7 +186,8 @@ _TABLE: dict[type[Exception], tuple[int, str, str | None, bool]] = {
     InvalidRequest: (400, "invalid_request_error", None, False),
     BadJob: (400, "invalid_request_error", None, False),
     Unauthorized: (401, "invalid_request_error", "invalid_api_key", False),
-    Forbidden: (403, "invalid_request_error", "model_not_allowed", False),
+    Forbidden: (403, "invalid_request_error", "forbidden", False),
+    ModelNotAllowed: (403, "invalid_request_error", "model_not_allowed", False),
     UnknownModel: (404, "invalid_request_error", "model_not_found", False),
     UnknownPath: (404, "invalid_request_error", "unknown_url", False),
     UnknownBatch: (404, "invalid_request_error", "batch_not_found", False),

@@ -42,6 +42,7 @@ from gateway.surfaces.wire import Call, Encoder, Frames, Outlet, Reply, Surface
 _log = logging.getLogger(__name__)
 
 _TELLING = 3  # segments of a path that tell whose it is
+_OPERATORS = "/admin"
 
 Page = Callable[[Call], Awaitable[Reply]]
 
@@ -115,6 +116,7 @@ class Front:
             if names:
                 call = replace(call, names=names)
             caller = self.gatekeeper.identify(call.headers, call.peer)
+            self.gatekeeper.check_origin(call.headers)
             request, encoder = surface.decode(call, reply_id)
             directives = cache_control.read(call.headers)
             timeout_s = deadline.parse(call.headers.get("x-request-timeout"))
@@ -241,6 +243,8 @@ class Front:
         return next((self._by_start[start] for start in _starts(path) if start in self._by_start), None)
 
     async def _page(self, call: Call) -> Reply:
+        if not self.gatekeeper.keyed or call.path.startswith(_OPERATORS):
+            self.gatekeeper.check_host(call.headers, call.peer)
         found = self._pages.find(call.path)
         allowed = set() if found is None else set(found[0])
         method = "GET" if call.method == "HEAD" else call.method  # whoever writes the reply leaves its body out

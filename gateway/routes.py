@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from gateway.analyze import CachePolicy
 from gateway.callers.preferences import Preferred
-from gateway.errors import Forbidden, UnknownModel
+from gateway.errors import ModelNotAllowed, UnknownModel
 from gateway.fields import cut
 from gateway.request import Caller
 
@@ -74,11 +74,13 @@ class Routes:
         return self._routes[name]
 
     def resolve(self, name: str, caller: Caller) -> Route:
-        """Return the route of a name. Raises `UnknownModel` or `Forbidden`."""
+        """Return the route of a name. Raises `UnknownModel` or `ModelNotAllowed`."""
         route = self._routes.get(name)
         if route is None:
             open_to_it = ", ".join(known for known in self.names if caller.may_call(known))
             raise UnknownModel(f"the model '{cut(name)}' does not exist; there are: {open_to_it}", "model")
         if not caller.may_call(name):
-            raise Forbidden(f"this key may not call '{cut(name)}'; it may call: {', '.join(caller.models)}", "model")
+            raise ModelNotAllowed(
+                f"this key may not call '{cut(name)}'; it may call: {', '.join(caller.models)}", "model"
+            )
         return route

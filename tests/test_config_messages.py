@@ -74,6 +74,10 @@ BAD = {
         MODELS + "server: {request_timeout: soon}\n",
         "f.yaml:2: server.request_timeout: 'soon' is not a time such as 90s (units: ms, s, m, h, d)",
     ),
+    "a host with a port": (
+        MODELS + "server: {hosts: [a.example, 'b.example:80']}\n",
+        "f.yaml:2: server.hosts[1]: 'b.example:80' is not a host's name such as gateway.example.org, without a port",
+    ),
     "a port that is too large": (
         MODELS + "server: {listen: 'localhost:70000'}\n",
         (

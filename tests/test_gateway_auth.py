@@ -75,6 +75,45 @@ def test_without_keys_only_this_machine_may_call(peer: str | None, own: bool) ->
             Gatekeeper([]).identify({}, peer)
 
 
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        (None, True),
+        ("127.0.0.1:8080", True),
+        ("192.0.2.7", True),
+        ("[::1]:8080", True),
+        ("[fe80::1%eth0]:80", True),
+        ("LocalHost:8080", True),
+        ("localhost.", True),
+        ("box:8080", True),
+        ("gateway.example.org", True),
+        ("evil.example", False),
+        ("evil.example:8080", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("evil.example@127.0.0.1", False),
+        ("[evil.example]:8080", False),
+        ("1.2.3", False),
+    ],
+)
+def test_who_is_on_this_machine_must_call_it_by_a_name_of_its_own(host: str | None, known: bool) -> None:
+    """A page whose name became this address is refused; so are other machines, whatever they say."""
+    keeper, headers = Gatekeeper([], hosts=("Box", "gateway.example.org")), {} if host is None else {"host": host}
+    keeper.check_host(headers, "192.0.2.1")
+    if known:
+        assert keeper.identify(headers, "127.0.0.1").scope == ""
+        keeper.check_host(headers, None)
+    else:
+        for check in (keeper.identify, keeper.check_host):
+            with pytest.raises(Forbidden, match="no name of this gateway"):
+                check(headers, "127.0.0.1")
+
+
+def test_with_keys_any_host_is_served() -> None:
+    """Gateways stand behind proxies with names; a key is proof enough."""
+    assert gatekeeper().identify({"x-api-key": SECRET, "host": "evil.example"}, "127.0.0.1").scope == "key:team-a"
+
+
 def test_with_keys_loopback_needs_one_too() -> None:
     """Once there are keys, being on the same machine opens nothing."""
     with pytest.raises(Unauthorized, match="no API key"):

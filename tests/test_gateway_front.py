@@ -98,6 +98,47 @@ async def test_pages_of_other_sites_change_nothing(origin, host, with_keys, stat
 
 
 @pytest.mark.parametrize(
+    ("headers", "with_keys", "status"),
+    [
+        ({"host": "localhost:8080", "origin": "http://evil.example"}, False, 403),
+        ({"host": "localhost:8080", "origin": "null"}, False, 403),
+        ({"host": "evil.example", "origin": "http://evil.example"}, False, 403),
+        ({"host": "evil.example"}, False, 403),
+        ({"host": "localhost:8080", "origin": "http://localhost:8080"}, False, 200),
+        ({"host": "localhost:8080", "origin": "app://notes", "authorization": "Bearer any"}, False, 200),
+        ({"host": "evil.example", "origin": "http://evil.example", "authorization": "Bearer any"}, False, 403),
+        ({"host": "gateway.example", "origin": "http://app.example", "authorization": "Bearer abc"}, True, 200),
+    ],
+)
+async def test_pages_of_other_sites_ask_no_model(headers, with_keys, status):
+    """A browser asks nothing for a page of another site, nor for one whose name leads here, without a key's header."""
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    body = b'{"model": "a", "messages": [{"role": "user", "content": "hi"}]}'
+    async with house({"a": FakeEngine()}) as built:
+        served = front(built.pipeline, [Key("k", digest)] if with_keys else None)
+        text = {"content-type": "text/plain", **headers}
+        reply = await served.serve(Call("POST", "/v1/chat/completions", text, body, "127.0.0.1"))
+
+    assert reply.status == status
+    if status != 200:
+        assert json.loads(reply.body)["error"]["code"] == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("path", "with_keys", "status"),
+    [("/admin/x", False, 403), ("/admin/x", True, 403), ("/ping", False, 403), ("/ping", True, 200)],
+)
+async def test_a_name_that_leads_here_opens_no_page(path, with_keys, status):
+    """A page of the operator's is not for who calls us by a name of their own, and none is where there are no keys."""
+    async with house({"a": FakeEngine()}) as built:
+        keeper = Gatekeeper([Key("k", "00" * 32)] if with_keys else [], hosts=("gateway.example",))
+        table = {("GET", "/ping"): ping, ("GET", "/admin/x"): ping}
+        served = Front((OpenAISurface(),), table, built.pipeline, keeper, Telemetry())
+        for host, expected in (("evil.example:8080", status), ("gateway.example", 200), ("127.0.0.1:8080", 200)):
+            assert (await served.serve(Call("GET", path, {"host": host}, b"", "127.0.0.1"))).status == expected
+
+
+@pytest.mark.parametrize(
     ("path", "told"),
     [
         ("/v1/nothing", {"message", "type", "code", "param"}),

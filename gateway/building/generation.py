@@ -11,7 +11,7 @@ from backends.hints import Credits
 from backends.keeper import Keeper
 from backends.pool import Pool
 from cache.flight import SingleFlight
-from config.settings import KeySettings, RouteSettings, Settings
+from config.settings import RouteSettings, ServerSettings, Settings
 from gateway.analyze import CachePolicy
 from gateway.batch.service import Batches
 from gateway.building.batches import batch_table
@@ -104,7 +104,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         deadline_s=deadline_s,
         auditor=_auditor(settings, parts, lasting),
     )
-    gatekeeper = _gatekeeper(settings.server.keys)
+    gatekeeper = _gatekeeper(settings.server)
     openai, anthropic, oip = OpenAISurface(), AnthropicSurface(), OipSurface(catalog.find)
     surfaces: Sequence[Surface] = (openai, ResponsesSurface(), anthropic, oip, RelaySurface(), NativeSurface())
     pages = Pages(
@@ -196,7 +196,7 @@ def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
     return None if cache is None or cache.semantic is None else pools[cache.semantic.embedder]
 
 
-def _gatekeeper(keys: Sequence[KeySettings]) -> Gatekeeper:
+def _gatekeeper(server: ServerSettings) -> Gatekeeper:
     return Gatekeeper(
         [
             Key(
@@ -205,8 +205,9 @@ def _gatekeeper(keys: Sequence[KeySettings]) -> Gatekeeper:
                 key.models,
                 Limits(key.requests_per_minute, key.tokens_per_minute, key.concurrency),
             )
-            for key in keys
-        ]
+            for key in server.keys
+        ],
+        hosts=(server.listen.host, *server.hosts),
     )
 
 

@@ -1,9 +1,11 @@
 """Who calls: API keys, or the loopback interface where the operator set none. Knows no wire's error shape."""
 
+import functools
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ from gateway.fields import cut
 from gateway.request import UNLIMITED, Caller, Limits
 
 _LOOPBACK = Caller(scope="")
+_HOST = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +28,13 @@ class Key:
 
 
 class Gatekeeper:
-    """Tells callers apart. Keys are kept as SHA-256 digests; the key itself is neither stored nor written anywhere."""
+    """Tells callers apart. Keys are kept as SHA-256 digests; the key itself is neither stored nor written anywhere.
 
-    def __init__(self, keys: Sequence[Key]) -> None:
+    `hosts` are the names that clients on this machine may reach it by, besides `localhost` and addresses.
+    """
+
+    def __init__(self, keys: Sequence[Key], hosts: Iterable[str] = ()) -> None:
+        self._hosts = frozenset({"localhost", *(host.lower() for host in hosts)})
         self._callers: Mapping[bytes, tuple[bytes, Caller]] = {
             digest: (digest, Caller(f"key:{key.name}", key.models, _limits(key.limits)))
             for key in keys
@@ -44,6 +51,7 @@ class Gatekeeper:
         """Return the caller. Raises `Unauthorized` or `Forbidden`."""
         if not self._callers:
             if is_loopback(peer):
+                self.check_host(headers, peer)
                 return _LOOPBACK
             raise Forbidden(f"no keys are configured, so only loopback may call; this call came from {peer}")
         key = _presented(headers)
@@ -56,12 +64,22 @@ class Gatekeeper:
             raise Unauthorized("the API key is not known here")
         return found[1]
 
+    def check_host(self, headers: Mapping[str, str], peer: str | None) -> None:
+        """Refuse a client on this machine that calls us by a name which is none of ours.
+
+        It may be a browser whose page had its own name lead here (DNS rebinding), and which takes us for its site.
+        Raises `Forbidden`.
+        """
+        host = headers.get("host")
+        if host and is_loopback(peer) and (name := _name_in(host)) is not None and name not in self._hosts:
+            raise Forbidden(f"'{cut(host)}' is no name of this gateway; 'server.hosts' may list more of them")
+
     def check_origin(self, headers: Mapping[str, str]) -> None:
         """Refuse what a page of another site has a browser do here, where no key shows that somebody wants it.
 
-        Raises `Forbidden`.
+        A browser sends no header of a key for another site before that has agreed. Raises `Forbidden`.
         """
-        if not self._callers:
+        if not self._callers and _presented(headers) is None:
             check_same_site(headers)
 
     @property
@@ -90,6 +108,18 @@ def check_same_site(headers: Mapping[str, str]) -> None:
         raise Forbidden(
             f"without a key nothing is changed for pages of other sites; this call came from '{cut(origin)}'"
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _name_in(host: str) -> str | None:
+    """Return the name that a `Host` header has, in small letters; None where that is an address."""
+    found = _HOST.fullmatch(host)
+    name = host if found is None else found[1] or found[2]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower().removesuffix(".")
+    return None
 
 
 def _host_of(origin: str) -> str | None:

@@ -13,7 +13,7 @@ from backends.contract import BackendError
 from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog, ModelInfo
 from gateway.counting.model_statistics import ModelStatistics
-from gateway.errors import Forbidden, RequestRefused, Unsupported, fault
+from gateway.errors import ModelNotAllowed, RequestRefused, Unsupported, fault
 from gateway.front import Page
 from gateway.request import Caller
 from gateway.surfaces.oip import control, descriptions
@@ -150,7 +150,7 @@ class OipPages:
     def _known(self, call: Call, caller: Caller) -> ModelInfo:
         info = known(self._catalog.find, call.names["model"], call.names.get("version", ""))
         if not caller.may_call(info.name):
-            raise Forbidden(f"this key may not call '{info.name}'", "model")
+            raise ModelNotAllowed(f"this key may not call '{info.name}'", "model")
         return info
 
 

@@ -115,11 +115,11 @@ def test_body_just_below_the_limit_is_served(gateway: RunningGateway) -> None:
     ("sent", "status"),
     [
         (b"no http at all\r\n\r\n", 400),
-        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
-        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
-        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 2**20 + b"\r\n\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 2**20 + b"\r\n\r\n", 431),
     ],
     ids=["no-http", "bad-length", "bad-chunk", "http-2", "no-host", "long-header"],
 )
@@ -277,7 +277,7 @@ def test_memory_stays_bounded(gateway: RunningGateway) -> None:
     for _ in range(3):
         call(gateway.url, "POST", "/v1/chat/completions", bomb, **{"Content-Encoding": "gzip"})
     before = process.memory_info().rss
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
     with contextlib.ExitStack() as open_clients:
         for _ in range(100):
             client = open_clients.enter_context(socket.create_connection((where.hostname, where.port), timeout=90))

@@ -82,7 +82,7 @@ def request(method: str, path: str) -> bytes:
     for name, value in (("model", "echo"), ("version", "1"), ("region", "r"), ("id", "x")):
         path = path.replace(f"{{{name}}}", value)
     body = json.dumps(BODIES.get(path, BODIES.get(path.rpartition("/")[2], {}))).encode() if method == "post" else b""
-    head = f"{method.upper()} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"{method.upper()} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 

@@ -196,7 +196,7 @@ def test_ways_to_leave(house: House, how: str, stage: str, text: str) -> None:
         exchange = house.arrived(text)
         if stage == "partly":
             client.until_begun()
-        ahead = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        ahead = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         if how == "reset":
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         else:

@@ -29,7 +29,7 @@ def test_official_client_over_https(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert gateway.url.startswith("https://127.0.0.1:")
         where = urlsplit(gateway.url)
         with socket.create_connection((where.hostname, where.port), timeout=DEADLINE_S) as plain:
-            plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200" not in plain.recv(1000)
 
         trusting = openai.DefaultHttpxClient(verify=ssl.create_default_context())

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from gateway.catalog import ModelInfo
 from gateway.counting.model_statistics import ModelStatistics
 from gateway.counting.telemetry import Telemetry
-from gateway.errors import Forbidden, Unsupported
+from gateway.errors import ModelNotAllowed, Unsupported
 from gateway.request import Caller
 from gateway.surfaces.oip import control, descriptions
 from gateway.surfaces.oip.calls import Context, code, metadata, peer, told
@@ -129,7 +129,7 @@ class InferenceService:
     ) -> ModelInfo:
         info = known(self._serving().catalog.find, request.name, request.version)
         if not caller.may_call(info.name):
-            raise Forbidden(f"this key may not call '{info.name}'", "model")
+            raise ModelNotAllowed(f"this key may not call '{info.name}'", "model")
         return info
 
 
