@@ -1,12 +1,13 @@
 #!/usr/bin/env python
 """Weighs how the gateway keeps models warm against other policies, on traces that it was not tuned on.
 
-    .venv/bin/python scripts/evaluate_warm_pools.py [--servegen FILE] [--json FILE] [--png FILE]
+    .venv/bin/python scripts/evaluate_warm_pools.py [--servegen FILE] [--kinds KIND...] [--days N] [--json FILE]
 
 Each trace is one of seeded synthetic kinds, or drawn from ServeGen's windows of rates. Models may sleep: 47 s from
 nothing to an answer, 2.9 s from sleep (vLLM's figures for a 30B model on an A100). A waited second is worth `V` seconds
 of a warm, idle replica, one asleep costs the share `r` of a warm one. The fixed time to live is the best in hindsight
 of the whole trace; nothing of ours is tuned. The optimum knows each idle time in advance and only goes down the ladder.
+What is known of the hours of the week is used from the third week on: `after two weeks` is what it changes then.
 """
 
 import argparse
@@ -37,11 +38,17 @@ SLOTS = (4, 8, 16)
 _TTLS_S = (0, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 28_800, 86_400, 172_800, 1e9)
 # Requests of one model within this time are one to those who only look who is there.
 _GRAIN_S = 60.0
+_LEARNING_DAYS = 14
+_SHARES = ("of best TTL", "of hybrid", "of break-even", "of optimum", "after two weeks")
+_COLUMNS = ("trace", "V", "r", *_SHARES, "cold", "wait p99")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the policies cost on one trace, in warm idle hours; waits are ours, in seconds over all requests."""
+    """What the policies cost on one trace, in warm idle hours; waits are ours, in seconds over all requests.
+
+    `by_hour` is our cost after two weeks as a share of what it would be if no hours of the week were known.
+    """
 
     trace: str
     wait_value: float
@@ -52,6 +59,7 @@ class Row:
     break_even: float
     ours: float
     optimum: float
+    by_hour: float | None
     cold_share: float
     wait_p99_s: float
     idle_hours: dict[str, float]
@@ -60,7 +68,7 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Weigh, print, and draw where that was asked for."""
     options = _options(arguments)
-    traces = {kind: make(kind, seed=options.seed) for kind in KINDS}
+    traces = {kind: make(kind, seed=options.seed, days=options.days) for kind in options.kinds}
     if options.servegen is not None:
         traces["servegen"] = draw(options.servegen, options.seed)
     work = [(name, trace, *price) for name, trace in traces.items() for price in PRICES]
@@ -70,13 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "slots": slots}, indent=2))
     if options.png is not None:
-        _draw(traces["servegen" if "servegen" in traces else "diurnal"], options.png)
+        drawn = next((name for name in ("servegen", "diurnal") if name in traces), options.kinds[0])
+        _draw(traces[drawn], options.png)
     return 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--servegen", type=Path, help="ServeGen's windows (.csv.gz); each client stands for one model")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS], help="the synthetic kinds")
+    parser.add_argument("--days", type=int, default=14, help="the length of synthetic traces")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path, help="draw cost of waiting against cost of holding")
@@ -103,10 +114,18 @@ def _row(name: str, trace: Trace, wait_value: float, asleep_price: float) -> Row
         replay(trace, ladders, by_break_even(ladders)).cost / 3600,
         ours.cost / 3600,
         least(trace, ladders) / 3600,
+        _by_hour(trace, ladders, ours),
         ours.cold_share,
         ours.wait_s(0.99),
         {level.name.lower(): held / 3600 for level, held in ours.held_s.items() if held},
     )
+
+
+def _by_hour(trace: Trace, ladders: Ladders, ours: Accounts) -> float | None:
+    if len(ours.cost_by_day) <= _LEARNING_DAYS:
+        return None
+    without = replay(trace, ladders, Ours(ladders, by_hour=False))
+    return float(ours.cost_by_day[_LEARNING_DAYS:].sum() / without.cost_by_day[_LEARNING_DAYS:].sum())
 
 
 def _fixed(trace: Trace, ladders: Ladders, ttl_s: float) -> float:
@@ -134,10 +153,11 @@ def _requests(trace: Trace) -> Requests:
 
 def _print(rows: Iterable[Row], slots: dict[str, dict[str, float]]) -> None:
     table = Table(title="Cost as a share of another policy's")
-    for column in ("trace", "V", "r", "of best TTL", "of hybrid", "of break-even", "of optimum", "cold", "wait p99"):
+    for column in _COLUMNS:
         table.add_column(column)
     for row in rows:
         shares = [f"{row.ours / other:.2f}" for other in (row.ttl, row.hybrid, row.break_even, row.optimum)]
+        shares.append("" if row.by_hour is None else f"{row.by_hour:.3f}")
         cells = [row.trace, f"{row.wait_value:g}", f"{row.asleep_price:g}", *shares]
         table.add_row(*cells, f"{100 * row.cold_share:.2g} %", f"{row.wait_p99_s:.1f} s")
     Console().print(table)

@@ -10,8 +10,9 @@ from backends.warmth.expected import OCTAVES, Expected, expect
 from backends.warmth.hours import HOUR_S, LONG_S, WEEK_S, Hours, hour_of, hour_words, within
 from backends.warmth.ladder import Ladder
 
-# How long a model must have been seen for its courses by the hour to be weighed on paper, and to be taken.
-_WEIGHED_S, _TAKEN_S = WEEK_S, 2 * WEEK_S
+# How long a model must have been seen for its courses by the hour to be weighed on paper, and to be taken: two weeks,
+# of which some hours are not between its first idle time and its last.
+_WEIGHED_S, _TAKEN_S = WEEK_S, 2 * WEEK_S - 12 * HOUR_S
 # So many idle times must be known of the hour of the week, and of the same hour of all days.
 _LEAST_IN_HOUR, _LEAST_OF_DAY = 0.75, 3.0
 # How much cheaper than the other course, in starts from nothing, one must have been to be taken, and below what it is
@@ -78,7 +79,7 @@ class ByHour:
     def words(self, began_wall_s: float) -> str:
         """Say by which hour an idle time goes, for people."""
         hour = hour_of(began_wall_s)
-        return f"learned for {hour_words(hour)} from {self.hours.count(hour):.0f} idle times"
+        return f"learned for {hour_words(hour)} from {math.ceil(self.hours.count(hour))} idle times"
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` reads, as JSON values."""

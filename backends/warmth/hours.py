@@ -71,11 +71,10 @@ class Hours:
 
     def add(self, began_wall_s: float, idle_s: float, now: float) -> None:
         """Count an idle time that began at a Unix time, and ends now."""
-        if self._since_s is None or self._last_s is None or now < self._since_s:
-            self._since_s = now
-        else:
-            self.seen_s += max(0.0, now - self._last_s)
+        self.seen_s += idle_s if self._last_s is None else max(0.0, now - self._last_s)
         self._last_s = now
+        if self._since_s is None or now < self._since_s:
+            self._since_s = now
         # As in `IdleTimes`: the newest weigh ever more instead of the older ones less.
         self._weight = 2.0 ** min(_LONG_AGO, (now - self._since_s) / HALF_LIFE_S)
         self._counts[hour_of(began_wall_s) * KINDS + kind_of(idle_s)] += self._weight
