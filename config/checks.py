@@ -4,12 +4,15 @@ import ipaddress
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from config.problems import Path, suggestion
 from config.settings import BatchSettings, ModelSettings, PoolSettings, RouteSettings, ServerSettings, Settings
 
 ENGINES = ("onnx", "command", "http")
 _MOST_WRONG_HITS = 0.5
+# What an upstream's client puts behind the base URL by itself.
+_REQUEST_PATHS = ("/chat/completions", "/completions", "/embeddings", "/messages", "/models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,21 @@ def cautions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
                 ("server", field),
                 f"other machines reach {address}, and are refused: without 'server.keys' only this machine is served",
             )
+    for name, model in settings.models.items():
+        if model.http is not None and (caution := _about_url(model.http.url)) is not None:
+            yield ("models", name, "http", "url"), caution
+
+
+def _about_url(url: str) -> str | None:
+    """Return what is odd about an upstream's base URL, or None."""
+    path = urlsplit(url).path
+    ending = next((ending for ending in _REQUEST_PATHS if path.endswith(ending)), None)
+    if ending is not None:
+        base = url.removesuffix(ending)
+        return f"{url} is the address of one kind of request: those paths are put behind it, so write {base}"
+    if not path:
+        return f"{url} has no path, so that requests go to {url}/…: most upstreams want {url}/v1"
+    return None
 
 
 def _is_loopback(host: str) -> bool:

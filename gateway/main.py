@@ -22,8 +22,13 @@ from config.schema import schema_text
 from config.settings import Settings
 from config.units import parse_duration
 from config.watch import digest_at
+from gateway.building.places import lacks
 from gateway.pages import cache_commands
 from gateway.pages.asking import CannotAsk, in_force
+
+log = logging.getLogger("gateway.main")  # also where it is run as a program
+
+_log = logging.getLogger(__name__)
 
 _BAD_CONFIG = 2
 _CANNOT_START = 1
@@ -72,6 +77,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     for room in ("config", "cache", "backends", "gateway"):
         logging.getLogger(room).setLevel(level)
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells at each start which builds of itself it lacks
+    for key, words in lacks(settings):
+        _log.warning("%s: %s", dotted(key), words)
     return _serve_until_stopped(Path(options.config), settings, seen)
 
 
@@ -103,7 +110,7 @@ def _check(options: argparse.Namespace, settings: Settings) -> int:
     """Tell that the file is sound, and what it would change. Raises `ConfigError` where the other file is not."""
     from gateway.building.directories import doubts  # noqa: PLC0415 - a faulty config should be told of at once
 
-    doubted, warned = tuple(doubts(settings)), tuple(cautions(settings))
+    doubted, warned = tuple(doubts(settings)), (*lacks(settings), *cautions(settings))
     found = f"no faults in itself, but {len(doubted)} that this machine cannot serve" if doubted else "no faults"
     sys.stdout.write(f"{options.config}: {len(settings.models)} models, {len(settings.routes)} routes, {found}\n")
     ending = "cannot be served on this machine"
@@ -178,6 +185,7 @@ def _serve_until_stopped(path: Path, settings: Settings, seen: str | None) -> in
     except CannotServe as error:
         sys.stderr.write(f"warmgate: {error}\n")
         return _CANNOT_START
+    log.info("stopped")
     return 0
 
 
@@ -191,8 +199,13 @@ async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
     file = ConfigFile(path, settings, seen)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop_for(number: signal.Signals) -> None:
+        log.info("stopping: %s; requests under way may end", number.name)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop_for, number)
     # One deadline for the whole stop; the children of a gateway that misses it end with it all the same.
     async with asyncio.timeout(None) as limit, running(settings, file) as gateway:
         gc.freeze()  # what the start made is here to stay: to visit it at each full collection pauses everybody

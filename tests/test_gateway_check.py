@@ -17,7 +17,7 @@ from config.schema import SCHEMA_FILE
 from gateway.main import main
 from gateway.pages.asking import CannotAsk, in_force
 
-FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, command: {run: 'x {port}'}, pool: {max: %d}}}\n"
+FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, command: {run: 'sh {port}'}, pool: {max: %d}}}\n"
 
 
 @contextmanager
@@ -149,6 +149,49 @@ def test_files_that_the_settings_name_are_looked_at(tmp_path: Path, capsys: pyte
     assert told[2] == f"{file}:5: models.a.onnx.path: {tmp_path}/part/tokenizer.json does not exist: {end}"
     assert told[3].startswith(f"{file}:6: models.b.onnx.path: {tmp_path}/empty/model.yaml: ")
     assert len(told) == 4
+
+
+def test_what_is_lacking_here_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program that is not there, places that cannot be written to, and odd URLs are told of, each with its line."""
+    (tmp_path / "taken").touch()
+    lines = [
+        f"server: {{listen: '127.0.0.1:0', access_log: {tmp_path}}}",
+        f"cache: {{directory: {tmp_path}/taken/cache}}",
+        f"batch: {{directory: {tmp_path}/taken}}",
+        "models:",
+        "  a: {task: chat, command: {run: 'no-such-program {port}'}}",
+        f"  b: {{task: chat, command: {{run: '{tmp_path}/taken {{port}}'}}}}",
+        "  c: {task: chat, command: {run: 'own {port}', env: {PATH: /nowhere}}}",
+        "  d: {task: chat, http: {url: 'https://api.example.com'}}",
+        "  e: {task: chat, http: {url: 'https://api.example.com/v1/chat/completions'}}",
+        "  f: {task: chat, command: {run: 'sh {port}'}}",
+        "  g: {task: chat, http: {url: 'https://api.example.com/v1'}}",
+    ]
+    file = tmp_path / "f.yaml"
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+    status, output, errors = said(capsys, "check", str(file))
+
+    assert (status, output.endswith("no faults in itself, but 1 that this machine cannot serve\n")) == (0, True)
+    assert said(capsys, "check", str(file), "--strict") == (2, output, errors)
+    none = "no replica can start"
+    url = "https://api.example.com"
+    assert errors.splitlines() == [
+        f"{file}:3: batch.directory: {tmp_path}/taken is not a directory: cannot be served on this machine",
+        f"{file}:1: server.access_log: {tmp_path} is a directory: requests are not written down",
+        (
+            f"{file}:2: cache.directory: {tmp_path}/taken is not a directory:"
+            " what is cached or learned does not outlive a restart"
+        ),
+        f"{file}:5: models.a.command.run: no program 'no-such-program' is on the PATH: {none}",
+        f"{file}:6: models.b.command.run: no program '{tmp_path}/taken' is at {tmp_path}/taken: {none}",
+        f"{file}:7: models.c.command.run: no program 'own' is on the PATH: {none}",
+        f"{file}:8: models.d.http.url: {url} has no path, so that requests go to {url}/…: most upstreams want {url}/v1",
+        (
+            f"{file}:9: models.e.http.url: {url}/v1/chat/completions is the address of one kind of request:"
+            f" those paths are put behind it, so write {url}/v1"
+        ),
+    ]
 
 
 def test_what_would_be_refused_here_promises_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

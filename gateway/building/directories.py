@@ -7,6 +7,7 @@ from backends.contract import Task
 from backends.manifest import ManifestError, read_manifest
 from backends.onnx import missing_file, tasks_served
 from config.settings import Settings
+from gateway.building.places import unwritable
 from gateway.building.tls import TlsFilesError, load
 
 Doubt = tuple[tuple[str, ...], str]
@@ -20,6 +21,8 @@ def doubts(settings: Settings) -> Iterator[Doubt]:
             load(tls.certificate, tls.key)
         except TlsFilesError as error:
             yield ("server", "tls"), str(error)
+    if settings.batch is not None and (why := unwritable(settings.batch.directory)) is not None:
+        yield ("batch", "directory"), why
     for name, model in settings.models.items():
         if model.onnx is not None and (doubt := _doubt(model.onnx.path, Task(model.task))) is not None:
             yield ("models", name, "onnx", "path"), doubt
