@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from backends.actions import Demote, Start, Stop, Wake
 from backends.planning import plan
 from backends.snapshot import LevelCost, PoolSnapshot, ReplicaSnapshot, ReplicaState
-from backends.warmth.course import Course, break_even, fixed
+from backends.warmth.course import Course, break_even, cheapest, fixed
+from backends.warmth.idle_times import EDGES_S
 from backends.warmth.ladder import Ladder, Level, Rung, two_rungs
 from backends.warmth.residency import IDLE_FLOOR_S, lived
 
@@ -83,6 +84,14 @@ def test_a_lived_course_is_what_the_keepers_plan_makes_of_it(
     assert [life.look(float(now)) for now in range(LONGEST_S)] == [
         replayed.place_at(float(now)) for now in range(LONGEST_S)
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(ladders(), st.lists(st.integers(0, 9), min_size=len(EDGES_S), max_size=len(EDGES_S)))
+def test_nobody_is_started_only_to_sleep(ladder: Ladder, counts: list[int]) -> None:
+    """The keeper never does it, so no learned course may count on it: each climb leads to the warmest level."""
+    places = cheapest(ladder, [count / (1 + sum(counts)) for count in counts]).places
+    assert all(to == 0 or to > place for place, to in zip(places, places[1:], strict=False))
 
 
 def test_who_comes_up_in_an_instant_stays_for_a_minute_all_the_same() -> None:

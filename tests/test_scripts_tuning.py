@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.warmth.course import Course, fixed, kept_for
+from backends.warmth.course import Course, fixed
 from backends.warmth.ladder import Ladder, Level, Rung, two_rungs
 from config.load import load
 from config.parsing import parse_keep_warm
 from scripts.tune_warm_pool import main
 from scripts.tuning.choosing import PREDICT, TooShortError, by_day, choose, costs_by_day, origin_day, written
-from scripts.tuning.policies import HybridHistogram, Ours, by_break_even, time_to_live
+from scripts.tuning.policies import HybridHistogram, Ours, by_break_even, kept_for, time_to_live
 from scripts.tuning.proposal import Change, SharedError, edited
 from scripts.tuning.replay import least, replay
 from scripts.tuning.slots import POLICIES, furthest_in_future, greedy_dual, least_recently_used, ours
@@ -75,6 +75,8 @@ def test_a_time_that_is_set_counts_for_the_warmest_level_alone():
     assert kept_for(SLEEPER, 60.0) == Course((0.0, 60.0, out_s), (0, 1, 2))
     assert kept_for(SLEEPER, asleep_s + 1) == Course((0.0, asleep_s + 1, out_s), (0, 1, 2))
     assert kept_for(SLEEPER, out_s + 1) == Course((0.0, out_s + 1), (0, 2))
+    late_s = out_s - 1
+    assert kept_for(SLEEPER, late_s) == Course((0.0, late_s, late_s + 60.0), (0, 1, 2)), "who falls asleep stays so"
     assert kept_for(two_rungs(5.0), 60.0) == fixed(two_rungs(5.0), 60.0)
 
 

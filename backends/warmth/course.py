@@ -1,7 +1,6 @@
 """A course: on which rung to be after how long an idle time. Pure; knows no model and no clock."""
 
 import bisect
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import sub
@@ -65,27 +64,18 @@ def fixed(ladder: Ladder, keep_s: float) -> Course:
     return Course((0.0, keep_s), (0, len(ladder.rungs) - 1))
 
 
-def kept_for(ladder: Ladder, keep_s: float) -> Course:
-    """Return the course of an operator's time: the warmest rung for so long, then down as break-even says."""
-    below = break_even(ladder)
-    times, places = [0.0], [0]
-    for start_s, end_s, place in zip(below.times_s[1:], (*below.times_s[2:], math.inf), below.places[1:], strict=True):
-        if end_s > keep_s:
-            times.append(max(start_s, keep_s) if places[-1] else keep_s)
-            places.append(place)
-    return Course(tuple(times), tuple(places))
-
-
 def cheapest(ladder: Ladder, shares: Sequence[float], edges_s: Sequence[float] = EDGES_S) -> Course:
     """Return the course of least expected cost where idle times fall into bins by these shares.
 
     `edges_s` is where each bin begins, those of `IdleTimes` unless told otherwise; the last has no end.
     Dynamic programming from the last bin to the first: what is still to come, given the rung that a bin is entered on.
-    A climb costs the warmer rung for as long as it takes. So it keeps, lets go and comes back before the request.
+    A climb costs the warmest rung for as long as it takes, and leads there: nobody is started only to sleep. So it
+    keeps, lets go and comes back before the request.
     """
     rungs = ladder.rungs
     steps = range(len(rungs))
     climbs = [[max(0.0, rungs[a].reach_s - rungs[b].reach_s) * rungs[b].hold for b in steps] for a in steps]
+    ways = [[k for k in steps if k == 0 or k >= place] for place in steps]
     waits = [ladder.wait * rung.reach_s for rung in rungs]
     ahead = [0.0 for _ in steps]
     choices: list[list[int]] = []
@@ -95,7 +85,7 @@ def cheapest(ladder: Ladder, shares: Sequence[float], edges_s: Sequence[float] =
         held_s = (alive + share / 2) * width_s
         alive += share
         stay = [rungs[k].hold * held_s + share * waits[k] + ahead[k] for k in steps]
-        entered = [min(steps, key=lambda k, climb=climbs[place]: stay[k] + alive * climb[k]) for place in steps]  # type: ignore[misc]
+        entered = [min(ways[place], key=lambda k, climb=climbs[place]: stay[k] + alive * climb[k]) for place in steps]  # type: ignore[misc]
         ahead = [stay[k] + alive * climbs[place][k] for place, k in enumerate(entered)]
         choices.append(entered)
     return _walk(choices[::-1], edges_s)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.warmth.course import Course, kept_for
+from backends.warmth.course import Course
 from backends.warmth.ladder import Ladder
-from scripts.tuning.policies import Ladders, Ours
+from scripts.tuning.policies import Ladders, Ours, kept_for
 from scripts.tuning.proposal import Change
 from scripts.tuning.replay import DAY_S
 from scripts.tuning.traces import Array, Idle, Trace, in_order

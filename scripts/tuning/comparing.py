@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.warmth.course import Course, fixed, kept_for
+from backends.warmth.course import Course, fixed
 from backends.warmth.ladder import Level
 from scripts.tuning.choosing import TIMES_S, by_day
 from scripts.tuning.places import Belady, GreedyDual, Recency, replay_places
-from scripts.tuning.policies import HybridHistogram, Ladders, Ours, by_break_even, time_to_live
+from scripts.tuning.policies import HybridHistogram, Ladders, Ours, by_break_even, kept_for, time_to_live
 from scripts.tuning.replay import DAY_S, Accounts, Sizes, foreseen, replay
 from scripts.tuning.traces import Trace
 from scripts.tuning.weighing import Difference, compare
@@ -47,7 +47,7 @@ class Compared:
 
 
 class AsSet:
-    """Each model by its own setting: a fixed time, or None for what the gateway predicts."""
+    """Each model by its own setting: a fixed time (below the warmest level by break-even), or None for `predict`."""
 
     def __init__(self, ladders: Ladders, keep_s: Mapping[str, float | None]) -> None:
         self._ours = Ours(ladders)

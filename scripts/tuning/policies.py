@@ -6,9 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
+from backends.demand import LEAST_IDLE_S
 from backends.warmth.course import Course, break_even, fixed
 from backends.warmth.keeping import Habits, Keeping
 from backends.warmth.ladder import Ladder
+from backends.warmth.residency import lived
 
 Ladders = Callable[[str], Ladder]
 """Gives each model's ladder."""
@@ -51,8 +53,13 @@ def time_to_live(ladders: Ladders, keep_s: float) -> Unlearned:
 
 
 def by_break_even(ladders: Ladders) -> Unlearned:
-    """Go down the ladder at each break-even."""
-    return Unlearned(ladders, break_even)
+    """Go down the ladder at each break-even, as the keeper does where nothing was learned."""
+    return Unlearned(ladders, lambda ladder: lived(break_even(ladder), ladder))
+
+
+def kept_for(ladder: Ladder, keep_s: float) -> Course:
+    """Return the course of an operator's time: the warmest rung for so long, then down as break-even says."""
+    return lived(break_even(ladder), ladder, keep_s)
 
 
 class Ours:
@@ -68,11 +75,12 @@ class Ours:
         """Return the course of the model's keeping."""
         keeping = self._keeping(model)
         keeping.began = began_s
-        return keeping.course if self._by_hour else keeping.course_by_length
+        return lived(keeping.course if self._by_hour else keeping.course_by_length, keeping.ladder)
 
     def ended(self, model: str, idle_s: float, now: float) -> None:
-        """Let the keeping learn."""
-        self._keeping(model).ended(idle_s, now)
+        """Let the keeping learn; what is no pause to the gateway is none here."""
+        if idle_s >= LEAST_IDLE_S:
+            self._keeping(model).ended(idle_s, now)
 
     def _keeping(self, model: str) -> Keeping:
         if model not in self._keepings:
