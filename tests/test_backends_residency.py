@@ -1,6 +1,7 @@
 """What the replay takes for a replica's life is what the keeper makes of it, and the least time of a stay holds."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +92,7 @@ def test_a_lived_course_is_what_the_keepers_plan_makes_of_it(
 def test_nobody_is_started_only_to_sleep(ladder: Ladder, counts: list[int]) -> None:
     """The keeper never does it, so no learned course may count on it: each climb leads to the warmest level."""
     places = cheapest(ladder, [count / (1 + sum(counts)) for count in counts]).places
-    assert all(to == 0 or to > place for place, to in zip(places, places[1:], strict=False))
+    assert all(to == 0 or to > place for place, to in pairwise(places))
 
 
 def test_who_comes_up_in_an_instant_stays_for_a_minute_all_the_same() -> None:
