@@ -61,10 +61,15 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         content = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ManifestError(f"{file}: {error}") from error
+        raise ManifestError(f"{file}: {_why(error)}") from error
     if not isinstance(content, dict):
         raise ManifestError(f"{file}: a map of task, inputs, output and limits is needed")
     return _manifest(file, content)
+
+
+def _why(error: Exception) -> str:
+    """Return why a file cannot be read, without its name."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _manifest(file: Path, content: dict[str, Any]) -> Manifest:
@@ -158,4 +163,4 @@ def _labels(file: Path) -> tuple[str, ...]:
     try:
         return tuple(file.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{file}: {error}") from error
+        raise ManifestError(f"{file}: {_why(error)}") from error

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from config.problems import shown
+
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = "|".join(DAYS)
 DAYS_PATTERN = rf"^({_DAY})(-({_DAY}))?$"
@@ -20,7 +22,8 @@ def parse_days(value: object) -> tuple[int, ...]:
     for part in parts:
         found = re.fullmatch(DAYS_PATTERN, part) if isinstance(part, str) else None
         if found is None:
-            raise ValueError("is not a day or days such as mon-fri, or a list of these (mon, tue, wed, … sun)")
+            lead = f"has {shown(part)}, which is" if isinstance(value, tuple) else "is"
+            raise ValueError(f"{lead} not a day or days such as mon-fri, or a list of these (mon, tue, wed, … sun)")
         first, last = DAYS.index(found[1]), DAYS.index(found[3] or found[1])
         days |= {day % 7 for day in range(first, last + (8 if last < first else 1))}
     if not days:

@@ -106,7 +106,8 @@ class ServerSettings(Section):
     )
     access_log: FilePath | None = Field(
         default=None,
-        description="File that gets one JSON line for each request, with neither its text nor its key. Left out: none.",
+        description="File that gets one JSON line for each request to a model or route, with neither its text nor its"
+        " key. Left out: none.",
     )
     keys: tuple[KeySettings, ...] = Field(
         default=(), description="Keys of the clients. None: only callers on this machine (loopback) are served."

@@ -40,6 +40,7 @@ def test_a_schedule_is_read_and_shown_as_it_is_written() -> None:
         ("{hours: 8:60-9, min: 1}", "is not hours of a day"),
         ("{hours: 8-8, min: 1}", "begins when it ends: write 0-24 for the whole day"),
         ("{days: workdays, hours: 8-9, min: 1}", "days: 'workdays' is not a day or days such as mon-fri"),
+        ("{days: [mon, funday], hours: 8-9, min: 1}", "days: a list has 'funday', which is not a day or days such as"),
         ("{days: [], hours: 8-9, min: 1}", "is an empty list"),
         ("{hours: 8-9, min: 1, time_zone: Middle/Earth}", "is not a time zone such as Europe/Berlin or UTC"),
         ("{hours: 8-9}", "min"),

@@ -82,6 +82,7 @@ async def test_whatever_an_edit_runs_into_the_next_one_is_applied(
     file = tmp_path / "f.yaml"
     model = "models:\n  a: {task: chat, command: {run: 'x {port}'}}\n"
     file.write_text(model, encoding="utf-8")
+    caplog.set_level("INFO")
     troubles: list[Exception | None] = [RuntimeError("a bug"), CannotServe(("models", "a"), "it is not there"), None]
     tried = asyncio.Event()
 
@@ -114,3 +115,4 @@ async def test_whatever_an_edit_runs_into_the_next_one_is_applied(
     ]
     assert config.state()["generation"] == 2
     assert f"{file}:2: models.a: it is not there; what was in force before stays" in caplog.text
+    assert caplog.messages[-1] == f"{file} is sound again: what it says is in force"

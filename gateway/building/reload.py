@@ -108,10 +108,13 @@ class ConfigFile:
             _log.exception("an edit could not be applied")
             self._refuse([Fault(os.fspath(self._path), None, "", f"an internal error: {error!r}")])
         else:
+            mended = bool(self._faults)
             self._settings, self._loaded_at, self._faults = settings, time.time(), ()
             self._generation += 1
             for change in changes:
                 _log.info("%s", change)
+            if mended:
+                _log.info("%s is sound again: what it says is in force", self._path)
 
     def _refuse(self, faults: list[Fault]) -> None:
         hidden = len(faults) - SHOWN_PROBLEMS
