@@ -82,7 +82,8 @@ class Demand:
     def rest(self, now: float) -> None:
         """Note that no job is here any more."""
         if self._last_arrival is not None:
-            self._idle_since = self.keeping.began = now
+            self._idle_since = now
+            self.keeping.begins(now)
 
     def rate_per_s(self, now: float) -> float:
         """Return the arrivals expected per second from now on: the mean of all scales."""

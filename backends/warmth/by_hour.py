@@ -32,11 +32,14 @@ Shares = Callable[[], Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What was made for one hour: its expectations, and the course of an idle time that begins with it."""
+    """What was made for one hour: its expectations, and the course of an idle time that begins with it.
+
+    Neither is there where too little is known of the hour.
+    """
 
     which: int
-    expected: Expected
-    course: Course
+    expected: Expected | None = None
+    course: Course | None = None
 
 
 class ByHour:
@@ -54,6 +57,12 @@ class ByHour:
         self._made: _Made | None = None
         self._courses: tuple[float, Course, tuple[Course, Course]] | None = None
 
+    def begins(self, began_wall_s: float, ladder: Ladder, shares: Shares) -> None:
+        """Make what is needed for an idle time that begins now: neither who comes next nor the keeper waits for it."""
+        which = int(began_wall_s // HOUR_S)
+        if self.hours.seen_s >= _WEIGHED_S and (self._made is None or self._made.which != which):
+            self._made = self._make(which, hour_of(began_wall_s), ladder, shares)
+
     def course(self, began_wall_s: float, other: Course, ladder: Ladder, shares: Shares) -> Course | None:
         """Return the course to take for an idle time that began at a Unix time; None where `other` is to be taken."""
         if self._taken is None or self.hours.seen_s < _TAKEN_S:
@@ -66,8 +75,9 @@ class ByHour:
     ) -> None:
         """Learn from an idle time that began at a Unix time and ends now, for which `other` was the other course."""
         courses = self._both(began_wall_s, other, ladder, shares)
-        if courses is not None and self._made is not None:
+        if courses is not None:
             self._settle(courses, idle_s, other, ladder)
+        if courses is not None and self._made is not None and self._made.expected is not None:
             for octave, by_hour, by_length in self._made.expected.told(began_wall_s % HOUR_S, idle_s):
                 self._beliefs[octave] = _believed(self._beliefs[octave], by_hour, by_length)
         self.hours.add(began_wall_s, idle_s, now)
@@ -98,22 +108,21 @@ class ByHour:
 
     def _both(self, began_wall_s: float, other: Course, ladder: Ladder, shares: Shares) -> tuple[Course, Course] | None:
         """Return both courses, whether they are trusted or not; None where too little is known of the hour."""
-        if self.hours.seen_s < _WEIGHED_S:
-            return None
         if self._courses is not None and self._courses[0] == began_wall_s and self._courses[1] is other:
             return self._courses[2]
-        which = int(began_wall_s // HOUR_S)
-        if self._made is None or self._made.which != which:
-            self._made = None
-            hour = hour_of(began_wall_s)
-            if self.hours.count(hour) < _LEAST_IN_HOUR or sum(self.hours.kinds_of_day(hour)) < _LEAST_OF_DAY:
-                return None
-            expected = expect(self.hours, hour, shares(), ladder.rungs[-1].reach_s - ladder.rungs[0].reach_s)
-            self._made = _Made(which, expected, cheapest(ladder, expected.shares(self._beliefs), expected.edges_s))
+        self.begins(began_wall_s, ladder, shares)
+        if self._made is None or self._made.course is None:
+            return None
         by_hour = _from_hour(self._made.course, began_wall_s % HOUR_S)
         courses = by_hour, _changed_at(_CAUTIOUS_S, other, by_hour)
         self._courses = began_wall_s, other, courses
         return courses
+
+    def _make(self, which: int, hour: int, ladder: Ladder, shares: Shares) -> _Made:
+        if self.hours.count(hour) < _LEAST_IN_HOUR or sum(self.hours.kinds_of_day(hour)) < _LEAST_OF_DAY:
+            return _Made(which)
+        expected = expect(self.hours, hour, shares(), ladder.rungs[-1].reach_s - ladder.rungs[0].reach_s)
+        return _Made(which, expected, cheapest(ladder, expected.shares(self._beliefs), expected.edges_s))
 
     def _settle(self, courses: Sequence[Course], idle_s: float, other: Course, ladder: Ladder) -> None:
         """Count what the idle time cost on each course."""

@@ -58,7 +58,7 @@ def kind_of(idle_s: float) -> int:
 class Hours:
     """Counts idle times by the hour of the week, in 11 KiB: twelve numbers for each hour, and the last long ones."""
 
-    __slots__ = ("_counts", "_last_s", "_long", "_since_s", "_weight", "seen_s")
+    __slots__ = ("_counts", "_last_s", "_long", "_since_s", "_state", "_weight", "seen_s")
 
     def __init__(self) -> None:
         self.seen_s = 0.0
@@ -68,9 +68,11 @@ class Hours:
         self._since_s: float | None = None
         self._last_s: float | None = None
         self._weight = 1.0
+        self._state: dict[str, Any] | None = None
 
     def add(self, began_wall_s: float, idle_s: float, now: float) -> None:
         """Count an idle time that began at a Unix time, and ends now."""
+        self._state = None
         self.seen_s += idle_s if self._last_s is None else max(0.0, now - self._last_s)
         self._last_s = now
         if self._since_s is None or now < self._since_s:
@@ -106,13 +108,15 @@ class Hours:
         return self._ends(hour * HOUR_S % DAY_S, DAY_S)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restored` reads, as JSON values; packed, since hundreds of models are saved at once."""
-        return {
-            "seen_s": self.seen_s,
-            "weight": self._weight,
-            "counts": {str(hour): _packed(self._of(hour)) for hour in range(HOURS) if any(self._of(hour))},
-            "long": _packed(self._long),
-        }
+        """Return what `restored` reads, as JSON values; packed and kept, since hundreds of models are saved at once."""
+        if self._state is None:
+            self._state = {
+                "seen_s": self.seen_s,
+                "weight": self._weight,
+                "counts": {str(hour): _packed(self._of(hour)) for hour in range(HOURS) if any(self._of(hour))},
+                "long": _packed(self._long),
+            }
+        return self._state
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> "Hours":

@@ -69,6 +69,11 @@ class Keeping:
         """The course to take now."""
         return self._course_by_hour() or self.course_by_length
 
+    def begins(self, now: float) -> None:
+        """Note that an idle time begins."""
+        self.began = now
+        self._by_hour.begins(now + self.habits.wall_offset_s, self.ladder, self._shares)
+
     def ended(self, idle_s: float, now: float) -> None:
         """Learn from an idle time that ends now."""
         began_s = now - idle_s + self.habits.wall_offset_s
