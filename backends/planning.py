@@ -92,7 +92,8 @@ def _want(now: float, pool: PoolSnapshot, policy: Policy) -> _Want | None:
     room = pool.max_replicas - alive - dozing
     if alive + dozing < pool.min_replicas:
         count = pool.min_replicas - alive - dozing
-        return _Want(pool, count, True, (0,), f"{alive} of at least {pool.min_replicas} are up")
+        why = f"{alive} of at least {pool.min_replicas} are up"
+        return _Want(pool, count, True, (0,), "its upstream is asked from now on" if pool.is_upstream else why)
     if room > 0 and pool.queued and (count := _for_queue(pool) - dozing) > 0:
         why = f"{pool.queued} queued for up to {pool.oldest_wait_s:.1f} s, {alive} up, {_climb_words(pool)}"
         return _Want(pool, min(room, count), True, (1, -pool.oldest_wait_s), why)

@@ -12,7 +12,7 @@ class PoolLimits:
     `start_wait_s` is how long a job may be expected to wait for a start, `None` as long as it has time; who asks for it
     holds to it. `keep_warm_s` is how long an idle replica above the minimum is kept; `None` leaves that to the
     forecast. `schedule` has the hours in which the minimum is another. `gpus` is how many each replica needs; `None`:
-    one, where there is any.
+    one, where there is any. `is_upstream`: its one replica stands for a server that is not started here.
     """
 
     min_replicas: int = 0
@@ -23,3 +23,4 @@ class PoolLimits:
     keep_warm_s: float | None = None
     schedule: tuple[Shift, ...] = ()
     gpus: int | None = 0
+    is_upstream: bool = False

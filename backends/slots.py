@@ -203,6 +203,7 @@ class Slots:
             promised_since=self.hints.promised_since(now),
             gpus=self.limits.gpus,
             made_room=self._failures.made_room,
+            is_upstream=self.limits.is_upstream,
         )
 
     async def drain(self, deadline: float) -> bool:

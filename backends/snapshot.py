@@ -79,6 +79,7 @@ class PoolSnapshot:
     when somebody is expected back who was sent away until one is up. `retry_at` is when the next start may be tried
     after `failures` failures in a row; `closing` says that it takes no new jobs. `gpus` is how many GPUs each replica
     needs; `None`: one, where there is any. `made_room`: others were sent away since a start ran out of memory.
+    `is_upstream`: the replica stands for a server that is not started here.
     """
 
     model: str
@@ -111,6 +112,7 @@ class PoolSnapshot:
     gpus: int | None = 0
     made_room: bool = False
     promised_since: float | None = None
+    is_upstream: bool = False
 
     @property
     def worth_per_s(self) -> float:

@@ -74,6 +74,13 @@ def test_the_minimum_is_kept_up():
     assert actions == (Start("atlas", "0 of at least 2 are up"),) * 2
 
 
+def test_an_upstream_is_not_told_to_be_down():
+    """It is no replica of ours that would have to come up: it is asked from now on, and that is all."""
+    assert plan(NOW, [pool(min_replicas=1, is_upstream=True)], None) == (
+        Start("atlas", "its upstream is asked from now on"),
+    )
+
+
 def test_a_queue_starts_a_replica():
     """The first job starts one, with the numbers in its reason."""
     (start,) = plan(NOW, [pool(queued=1, oldest_wait_s=0.5)], None)

@@ -136,6 +136,7 @@ def limits_of(name: str, settings: Settings) -> PoolLimits:
         keep_warm_s=pool.keep_warm_s,
         schedule=tuple(Shift(frozenset(each.days), *each.hours, each.min, each.time_zone) for each in pool.schedule),
         gpus=0 if upstream or (pool.gpus is None and settings.devices.gpus == "none") else pool.gpus,
+        is_upstream=upstream,
     )
 
 

@@ -14,6 +14,9 @@ from backends.pool import Pool
 from backends.warmth.ladder import Level
 
 _HOUR_S = 3600.0
+# Times of the gateway's own clock, which nobody else can read: each is told as how long ago it was, too.
+_POOL_TIMES = ("last_arrival", "idle_since", "promised_since")
+_REPLICA_TIMES = ("since", "idle_since")
 
 
 def pools_view(
@@ -49,7 +52,15 @@ def _state(pool: Pool, now: float) -> dict[str, Any]:
     state = dataclasses.asdict(pool.snapshot(now))
     for each in (*state["replicas"], *state["costs"]):
         each["level"] = _name(each["level"])
-    return {**state, "rungs": [_name(level) for level in state["rungs"]]}
+    state["replicas"] = [{**replica, **_ago(replica, _REPLICA_TIMES, now)} for replica in state["replicas"]]
+    told = _ago(state, _POOL_TIMES, now) | {"retry_in_s": round(max(0.0, state["retry_at"] - now), 3)}
+    return {**state, **told, "rungs": [_name(level) for level in state["rungs"]]}
+
+
+def _ago(state: Mapping[str, Any], names: Iterable[str], now: float) -> dict[str, float | None]:
+    """Return how long ago each of these times was; None where it was not."""
+    times = {name: state[name] for name in names}
+    return {f"{name}_ago_s": None if time is None else round(now - time, 3) for name, time in times.items()}
 
 
 def _ladder(pool: Pool) -> dict[str, Any]:

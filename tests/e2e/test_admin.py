@@ -83,8 +83,11 @@ def test_pools_show_replicas_and_decisions(gateway: RunningGateway) -> None:
     replicas = shown["pools"]["atlas"]["replicas"]
     assert {replica["state"] for replica in replicas} == {"ready"}
     assert all(replica["memory_bytes"] > 0 for replica in replicas)
+    assert 0 <= atlas["last_arrival_ago_s"] <= atlas["accounts"]["last_cold_starts"][0]["ago_s"]
     starts = [decision for decision in shown["decisions"] if decision["action"] == "start"]
     assert {decision["model"] for decision in starts} >= {"minilm", "atlas"}
+    (began_ago_s,) = (decision["ago_s"] for decision in starts if decision["model"] == "atlas")
+    assert all(0 <= replica["since_ago_s"] <= began_ago_s for replica in replicas)
     assert all(decision["why"] for decision in starts)
 
 

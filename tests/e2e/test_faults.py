@@ -206,6 +206,7 @@ def test_stop_completes_the_streams(directory: Path) -> None:
         assert "".join(texts) == "echo: " + ("slow " * 50).rstrip()
         assert gateway.process.wait(DEADLINE_S) == 0, gateway.log_text()
         family.wait_gone()
+        assert gateway.log_text().index("stopping: SIGTERM") < gateway.log_text().index("gateway.main: stopped")
 
 
 def answers(gateway: RunningGateway) -> bool:
