@@ -36,7 +36,9 @@ class Aside:
         try:
             if self._calls.qsize() < _MAX_WAITING:
                 self._calls.put_nowait((future, lambda: function(*args, **kwargs)))
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._within_s)
+            # Not `wait_for`: until Python 3.12 that loses a cancellation that comes with the result.
+            async with asyncio.timeout(self._within_s):
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             if future.done() and not future.cancelled():
                 raise  # the function's own

@@ -1,5 +1,6 @@
 """Calls that may hang: their results and errors come, and what hangs holds up neither who asks nor the end."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -72,3 +73,19 @@ async def test_a_closed_one_ends_its_thread() -> None:
     aside.close()
     thread.join(90)
     assert not thread.is_alive()
+
+
+async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
+    """Who is told to end in the moment in which an answer comes ends all the same."""
+    aside, may_end = Aside(), threading.Event()
+    calling = asyncio.ensure_future(aside.call(may_end.wait))
+    await asyncio.sleep(0)
+    may_end.set()
+    aside.close()
+    for thread in threading.enumerate():
+        if thread.name == "aside":
+            thread.join(90)
+    asyncio.get_running_loop().call_soon(calling.cancel)  # behind the result, before who waits for it
+
+    with pytest.raises(asyncio.CancelledError):
+        await calling

@@ -81,6 +81,7 @@ async def test_an_edit_that_fails_at_any_step_leaves_all_as_it_was(engines: Engi
 async def test_an_edit_that_is_cancelled_leaves_all_as_it_was(engines: Engines, tmp_path: Path) -> None:
     """A stop in the midst of a slow edit undoes what it has begun."""
     async with running(settings(tmp_path)) as gateway:
+        await until(lambda: "cache-disk-keys" not in trace()[1])  # which ends by itself
         before, found = gateway.generation, trace()
         slow = asyncio.create_task(gateway.apply(settings(tmp_path, models=CHANGED.replace("changed", "slow"))))
         await until(lambda: len(engines.of("a")) == 2 and engines.of("a")[1].starts)

@@ -58,8 +58,9 @@ def test_a_new_engine_that_cannot_start_is_refused(edited: Edited) -> None:
     fault = edited.refused(edited.text(ECHO.replace("--port", "--fail --port")))
 
     assert fault["key"] == "models.echo"
-    assert fault["line"] == 7
-    assert f"{edited.file}:7: models.echo: echo cannot start" in edited.gateway.log_text()
+    line = edited.text(ECHO).split("\n").index(ECHO) + 1
+    assert fault["line"] == line
+    assert f"{edited.file}:{line}: models.echo: echo cannot start" in edited.gateway.log_text()
     assert replicas(edited.url, "echo") == before
     assert text_of(chat(edited.url, "echo", "as before")) == "echo: as before"
     until(lambda: processes(edited) == family, "nothing is left of the new engine")
@@ -301,7 +302,7 @@ def test_the_cache_is_removed_moved_and_put_back_under_a_stream(edited: Edited) 
     """Streams go on over each of these edits; what is on disk in a directory is found again when it is named again."""
     edited.edit(edited.text(ECHO))
     assert "hit" in hit(edited, "kept on disk")
-    cached = ("cache:", "  directory", "  exact")
+    cached = ("cache:", "  directory", "  graphs", "  exact")
     plain = "\n".join(line for line in edited.text(ECHO).splitlines() if not line.startswith(cached))
     with Stream(edited.url, "echo", LONG + "cache") as stream:
         first = next(stream.texts())
