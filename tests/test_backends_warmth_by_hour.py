@@ -1,6 +1,8 @@
 """Courses by the hour of the week: learned in two weeks, taken where they earn it, and harmed by no clock."""
 
+import base64
 import math
+from array import array
 from datetime import UTC, datetime
 
 import numpy as np
@@ -159,8 +161,19 @@ def test_hours_outlive_a_restart(idle_times):
 )
 def test_a_foreign_state_is_refused(change):
     """Hours that there are not, numbers that cannot be, and what is no number."""
-    with pytest.raises((ValueError, TypeError, AttributeError)):
+    with pytest.raises((ValueError, TypeError)):
         Hours.restored({**filled([(0.0, 5000.0, 0.0)]).state(), **change})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.0, 1e12), max_size=15), st.integers(0, 167))
+def test_whatever_is_restored_gives_shares(numbers, hour):
+    """However far from what a week has, and be it edited by hand."""
+    whole = array("f", numbers[: len(numbers) // 3 * 3]).tobytes()
+    hours = Hours.restored({**Hours().state(), "long": base64.b64encode(whole).decode()})
+    expected = expect(hours, hour, IdleTimes(HALF_LIFE_S).shares(), 47.0)
+    assert min(expected.by_hour) >= 0.0
+    assert sum(expected.shares([0.5] * OCTAVES)) <= 1.0 + 1e-3
 
 
 @pytest.mark.parametrize("change", [{"beliefs": [0.5]}, {"beliefs": [2.0] * OCTAVES}, {"gains": [1.0]}])

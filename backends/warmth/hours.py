@@ -124,6 +124,8 @@ class Hours:
         hours = cls()
         hours.seen_s = within(state["seen_s"], 0.0, math.inf)
         hours._weight = within(state["weight"], 1.0, 2 * _HEAVY)
+        if not isinstance(state["counts"], dict):
+            raise TypeError(f"counts by the hour are {type(state['counts']).__name__}, not by the hour")
         for name, packed in state["counts"].items():
             hour, counts = int(name), _unpacked(packed)
             if not (0 <= hour < HOURS and len(counts) == KINDS):

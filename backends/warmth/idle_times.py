@@ -78,6 +78,8 @@ class IdleTimes:
     def restored(cls, state: Mapping[str, float], half_life_s: float) -> "IdleTimes":
         """Return the histogram of an earlier run. Raises `ValueError` where the state is of another shape."""
         times = cls(half_life_s)
+        if not isinstance(state, Mapping):
+            raise TypeError(f"idle times are {type(state).__name__}, not counts by bin")
         for place, count in state.items():
             at = int(place)
             if not (0 <= at < _BINS and 0.0 < count < _HEAVY):
