@@ -15,11 +15,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -32,6 +34,7 @@ from scripts.tuning.known import Known, known_of
 from scripts.tuning.policies import time_to_live
 from scripts.tuning.proposal import Change, SharedError, diff, edited
 from scripts.tuning.replay import DAY_S, replay
+from scripts.tuning.showing import show, table_of
 from scripts.tuning.traces import Trace, TraceError, read_log, read_trace
 
 
@@ -42,11 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = load(options.config, os.environ)
     try:
         trace = read_log(options.log) if options.trace is None else read_trace(options.trace)
-        trace = _started_here(trace, settings)
+        trace, left_out = _started_here(trace, settings)
         origin = origin_day(trace)
     except (TraceError, TooShortError, OSError) as error:
         console.print(f"[red]{error}")
         return 1
+    for model, requests in left_out.items():
+        words = f"left out: {model} (requests: {requests}), {_why_left_out(model, settings)}"
+        console.print(f"[yellow]{escape(words)}", soft_wrap=True)
     known = known_of(settings, options.start)
     keep_s = {model: settings.models[model].pool.keep_warm_s for model in trace.idle}
     current = {model: PREDICT if time is None else written(time) for model, time in keep_s.items()}
@@ -64,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress=lambda: progress.advance(task),
         )
     changes = [change for model in daily if (change := choose(model, daily[model], current[model], origin))]
-    Console().print(_table_of_policies(policies, known))
-    Console().print(_table(daily, current, origin, changes))
+    show(_table_of_policies(policies, known))
+    show(_table(daily, current, origin, changes))
     try:
         text = edited(options.config, changes)
     except SharedError as error:
@@ -73,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(diff(options.config, text) or "Nothing to change: no other setting would have been cheaper for certain.")
     if options.json is not None:
-        report = _report(daily, current, origin, changes) | {"policies": [each.figures() for each in policies]}
-        options.json.write_text(json.dumps(report, indent=2))
+        weighed = {"left_out": left_out, "policies": [each.figures() for each in policies]}
+        options.json.write_text(json.dumps(_report(daily, current, origin, changes) | weighed, indent=2))
     if options.png is not None:
         _draw(options.png, trace, known, policies, origin * DAY_S)
     if options.write and changes:
@@ -95,8 +101,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _started_here(trace: Trace, settings: Settings) -> Trace:
-    """Return the trace of those models that are kept warm here. Raises `TraceError` where none is."""
+def _started_here(trace: Trace, settings: Settings) -> tuple[Trace, Mapping[str, int]]:
+    """Return the trace of those models that are kept warm here, and how many requests it has of each other one.
+
+    Raises `TraceError` where none is.
+    """
     kept = [model for model in trace.idle if model in settings.models and settings.models[model].http is None]
     if not kept:
         ours = ", ".join(name for name, model in settings.models.items() if model.http is None)
@@ -104,29 +113,36 @@ def _started_here(trace: Trace, settings: Settings) -> Trace:
             f"the trace is of {', '.join(trace.idle)}; none of them is a model that is started here: {ours}"
         )
     idle = {model: trace.idle[model] for model in kept}
-    return Trace(idle, {model: trace.asked_s[model] for model in kept}, trace.span_s)
+    left_out = {model: len(asked_s) for model, asked_s in trace.asked_s.items() if model not in idle}
+    return Trace(idle, {model: trace.asked_s[model] for model in kept}, trace.span_s), left_out
+
+
+def _why_left_out(model: str, settings: Settings) -> str:
+    if model in settings.models:
+        return "which is asked at its upstream and not started here"
+    meant = "".join(f"; is {name} meant?" for name in get_close_matches(model, settings.models, 1))
+    return f"which the config does not have{meant}"
 
 
 def _table_of_policies(policies: Sequence[Compared], known: Known) -> Table:
     sizes = "; what was never measured counts as 1 GiB" if known.unknown_sizes else ""
-    table = Table(title=f"All models together, on the days that were judged{sizes}")
-    for column in ("policy", "cold starts", "wait p50/p95/p99", "idle GiB·h", "cost", "against now (95 %)"):
-        table.add_column(column)
+    waits = ("wait p50", "wait p95", "wait p99")
+    columns = ("policy", "cold starts", *waits, "idle GiB·h", "cost", "against now (95 %)")
+    table = table_of(f"All models together, on the days that were judged{sizes}", columns)
     for policy in policies:
         found, difference = policy.figures(), policy.difference
         idle = ", ".join(f"{level} {held / 3600:.3g}" for level, held in found["idle_gib_s"].items())
-        waits = "/".join(f"{wait_s:.3g}" for wait_s in found["added_wait_s"].values())
+        waits_s = [f"{wait_s:.3g} s" for wait_s in found["added_wait_s"].values()]
         against = f"{100 * difference.share:+.0f} % ({100 * difference.low:+.0f} to {100 * difference.high:+.0f})"
         cost = f"{found['cost_s'] / 3600:.2f}"
-        table.add_row(policy.name, str(found["cold_starts"]), f"{waits} s", idle or "none", cost, against)
+        table.add_row(policy.name, str(found["cold_starts"]), *waits_s, idle or "none", cost, against)
     return table
 
 
 def _table(daily: dict[str, Daily], current: dict[str, str], origin: int, changes: Sequence[Change]) -> Table:
     proposed = {change.model: change for change in changes}
-    table = Table(title="Cost of each model in warm idle hours, on the days that were judged")
-    for column in ("model", "now", "cost", PREDICT, "best fixed time", "proposal"):
-        table.add_column(column)
+    columns = ("model", "now", "cost", PREDICT, "best fixed time", "proposal")
+    table = table_of("Cost of each model in warm idle hours, on the days that were judged", columns)
     for model, days in daily.items():
         cost = {setting: by_day[origin:].sum() / 3600 for setting, by_day in days.by_setting.items()}
         best = min((setting for setting in cost if setting != PREDICT), key=lambda setting: cost[setting])

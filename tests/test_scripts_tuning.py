@@ -200,11 +200,15 @@ cache: {{directory: {tmp_path}}}
 """
     config.write_text(text)
     trace = tmp_path / "trace.csv"
-    rows = "".join(f"{at},chance\n{at},upstream\n" for at in _timer_and_chance().asked_s["chance"].tolist())
+    asked_s = _timer_and_chance().asked_s["chance"].tolist()
+    rows = "".join(f"{at},chance\n{at},upstream\n" for at in asked_s) + "5,chanse\n6,[b]\n"
     trace.write_text("timestamp_s,model\n" + rows)
     arguments = ["--config", str(config), "--trace", str(trace), "--start", "20", "--json", str(tmp_path / "out.json")]
     assert main(arguments) == 0
-    shown = capsys.readouterr().out
+    shown, told = capsys.readouterr()
+    assert f"upstream (requests: {len(asked_s)}), which is asked at its upstream and not started here" in told
+    assert "chanse (requests: 1), which the config does not have; is chance meant?" in told
+    assert "[b] (requests: 1), which the config does not have\n" in told
     (change,) = json.loads((tmp_path / "out.json").read_text())["changes"]
     assert change["model"] == "chance"
     assert f"+    pool: {{max: 2, keep_warm: {change['new']}}} # why not" in shown

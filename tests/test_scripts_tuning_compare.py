@@ -160,4 +160,9 @@ def test_the_tuner_reads_our_own_log_and_draws(tmp_path: Path, capsys: pytest.Ca
     assert by_name["predict"]["cost_s"] < by_name["as set now"]["cost_s"]
     assert by_name["predict"]["added_wait_s"]["p99"] <= 20.0
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
-    assert "Belady" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Belady" in shown
+    assert "…" not in shown
+    for policy in report["policies"]:
+        (row,) = (line for line in shown.splitlines() if f"│ {policy['policy']} " in line)
+        assert [f"{wait_s:.3g} s" in row for wait_s in policy["added_wait_s"].values()] == [True] * 3
