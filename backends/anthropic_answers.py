@@ -72,7 +72,9 @@ class StreamDecoder:
         An answer that is more than events can tell gets no `Finish`: nothing may take it for whole.
         """
         if not self.complete or self._reason is None:
-            raise UpstreamFailed("the upstream's answer ended before it was complete (no message_stop)")
+            raise UpstreamFailed(
+                "the upstream's answer ended before it was complete (no message_stop)", cause="cut off"
+            )
         try:
             usage = _usage_of(self._usage)
             finish = Finish(_REASONS.get(self._reason, self._reason), stop=self._stop)
@@ -169,7 +171,8 @@ def parsed(data: bytes) -> dict[str, Any]:
     if value.get("type") == "error":
         words = error_of(value)
         kind = str(words.get("type"))
-        raise UpstreamFailed(f"the upstream broke off with {kind}: {words.get('message')}", _STATUSES.get(kind))
+        message = f"the upstream broke off with {kind}: {words.get('message')}"
+        raise UpstreamFailed(message, _STATUSES.get(kind), cause="it broke off with an error")
     return value
 
 
@@ -182,7 +185,8 @@ def error_of(value: object) -> Mapping[str, Any]:
 def misshapen(data: bytes, error: Exception) -> UpstreamFailed:
     """Return the error for what is no answer; it shows the beginning."""
     shown = data[:_SHOWN].decode("utf-8", "replace")
-    return UpstreamFailed(f"the upstream sent what is no answer of Anthropic's API ({error}): {shown!r}")
+    cause = "what it sent is no answer of Anthropic's API"
+    return UpstreamFailed(f"the upstream sent what is no answer of Anthropic's API ({error}): {shown!r}", cause=cause)
 
 
 def _usage_of(usage: Mapping[str, Any]) -> Usage:

@@ -81,9 +81,9 @@ class AnthropicWire:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise misshapen(body, error) from error
 
-    def refusal_of(self, status: int, headers: Mapping[str, str], body: bytes, where: str) -> BackendError:
-        """Return the error for an answer with a status other than 2xx; `where` names the upstream."""
-        return refusal(status, headers, body, where, told=_error_object(body), names=("type",))
+    def refusal_of(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError:
+        """Return the error for an answer with a status other than 2xx."""
+        return refusal(status, headers, body, told=_error_object(body), names=("type",))
 
 
 def _error_object(body: bytes) -> Mapping[str, Any]:

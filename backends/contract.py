@@ -316,7 +316,14 @@ class Engine(Protocol):
 
 
 class BackendError(Exception):
-    """Whatever keeps a job from being done. The gateway maps each class to a status in one table."""
+    """Whatever keeps a job from being done. The gateway maps each class to a status in one table.
+
+    The message is for who asked, and names no address. `cause` is for the operator's log: words of our own and the
+    system's, and none of an upstream's or a client's. `model` is the one that failed, once that is known.
+    """
+
+    cause = ""
+    model = ""
 
 
 class BadJob(BackendError):
@@ -368,7 +375,10 @@ class WorkerDied(BackendError):
 class UpstreamFailed(BackendError):
     """An upstream answered with an error; `status` is its HTTP status, or None where no answer came."""
 
-    def __init__(self, message: str, status: int | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, retry_after_s: float | None = None, *, cause: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s
+        self.cause = cause or ("" if status is None else f"status {status}")

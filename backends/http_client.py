@@ -1,6 +1,7 @@
 """Connections to one HTTP/1.1 server, kept for the next request, and their deadlines. Knows no wire's format."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -138,7 +139,7 @@ class HttpClient:
                 raise ExchangeFailed("closed") from None
             raise Silent(f"no connection within {self._connect_timeout_s:g} s") from None
         except (OSError, UnicodeError) as error:
-            raise ExchangeFailed(str(error) or type(error).__name__) from error
+            raise ExchangeFailed(f"it cannot be connected to ({_kind(error)})") from error
         finally:
             self._opening.discard(limit)
         if self._closed:
@@ -182,6 +183,12 @@ def _parsed(url: str) -> SplitResult:
     if parts.scheme not in _PORTS or not parts.hostname:
         raise BadUrl(f"{shown.geturl()!r} is no http or https URL")
     return shown
+
+
+def _kind(error: Exception) -> str:
+    """Name what went wrong without what the system says of it, which names the address."""
+    number = error.errno if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+    return os.strerror(number) if number is not None and number > 0 else type(error).__name__
 
 
 def _head(first: str, host: str, headers: Mapping[str, str]) -> bytes:

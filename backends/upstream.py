@@ -101,7 +101,6 @@ class HttpBackend:
     def __init__(self, client: HttpClient, wire: Wire, model_name: str, key: str | None) -> None:
         self._client = client
         self._wire = wire
-        self._where = f"upstream {client.where} (model {model_name})"
         self._model_name = model_name
         self._key = key
         self._closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -228,19 +227,29 @@ class HttpBackend:
 
     async def _refusal(self, reply: Connection) -> BackendError:
         if reply.status in _SUCCESS:
-            return UpstreamFailed(f"{self._where} gave no whole answer, but status {reply.status}", reply.status)
+            return self._placed(
+                UpstreamFailed(f"the upstream gave no whole answer, but status {reply.status}", reply.status)
+            )
         body = await _read(reply, REFUSAL_LIMIT_BYTES)
         if self._key and len(self._key) >= _LEAST_SECRET_CHARS:  # a shorter one is part of common words
             body = body.replace(self._key.encode(), b"***")
-        return self._wire.refusal_of(reply.status, reply.headers(), body, self._where)
+        return self._placed(self._wire.refusal_of(reply.status, reply.headers(), body))
 
     def broken(self, error: Exception) -> BackendError:
         """Say what befell the connection; where we closed it ourselves, that is what befell the job."""
         if self._closed.done():
-            return WorkerDied(f"the connection to {self._where} was closed while it held the job")
+            return WorkerDied("the connection to the upstream was closed while it held the job")
+        # What the system says of a connection names its address, which is the operator's alone.
+        said = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if isinstance(error, Silent):
-            return UpstreamFailed(f"{self._where} sent nothing for too long: {error}")
-        return UpstreamFailed(f"{self._where} failed: {error}")
+            return self._placed(UpstreamFailed(f"the upstream sent nothing for too long: {error}", cause=str(said)))
+        return self._placed(UpstreamFailed(f"the upstream failed: {error}", cause=str(said)))
+
+    def _placed(self, error: BackendError) -> BackendError:
+        """Return the error with where it happened, for the log."""
+        if isinstance(error, UpstreamFailed):
+            error.cause = f"upstream {self._client.where} (model {self._model_name}): {error.cause}"
+        return error
 
 
 def _before(reply: Connection) -> list[Event]:

@@ -104,7 +104,9 @@ class StreamDecoder:
         """
         finishes = self._finishes
         if not self._seen or self._seen != finishes.keys():
-            raise UpstreamFailed("the upstream's answer ended before it was complete (no finish_reason)")
+            raise UpstreamFailed(
+                "the upstream's answer ended before it was complete (no finish_reason)", cause="cut off"
+            )
         if len(finishes) > 1:
             return [*self._last, *[finishes[index] for index in sorted(finishes) if index not in self._untold]]
         return self._last if self._untold else [*self._last, *finishes.values()]
@@ -151,14 +153,15 @@ def parsed(data: bytes) -> dict[str, Any]:
         words = refusal if isinstance(refusal, dict) else {"message": refusal}
         status = words.get("code")
         message = f"the upstream broke off with an error: {words.get('message')}"
-        raise UpstreamFailed(message, status if isinstance(status, int) else None)
+        raise UpstreamFailed(message, status if isinstance(status, int) else None, cause="it broke off with an error")
     return value
 
 
 def misshapen(data: bytes, error: Exception) -> UpstreamFailed:
     """Return the error for what is no answer; it shows the beginning."""
     shown = data[:_SHOWN].decode("utf-8", "replace")
-    return UpstreamFailed(f"the upstream sent what is no answer of OpenAI's API ({error}): {shown!r}")
+    cause = "what it sent is no answer of OpenAI's API"
+    return UpstreamFailed(f"the upstream sent what is no answer of OpenAI's API ({error}): {shown!r}", cause=cause)
 
 
 def usage_of(answer: dict[str, Any]) -> list[Event]:

@@ -63,13 +63,13 @@ class OpenAIWire:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise misshapen(body, error) from error
 
-    def refusal_of(self, status: int, headers: Mapping[str, str], body: bytes, where: str) -> BackendError:
-        """Return the error for an answer with a status other than 2xx; `where` names the upstream."""
-        return refusal(status, headers, body, where, told=_error_object(body), names=("param", "type", "code"))
+    def refusal_of(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError:
+        """Return the error for an answer with a status other than 2xx."""
+        return refusal(status, headers, body, told=_error_object(body), names=("param", "type", "code"))
 
 
 def refusal(
-    status: int, headers: Mapping[str, str], body: bytes, where: str, *, told: Mapping[str, Any], names: Sequence[str]
+    status: int, headers: Mapping[str, str], body: bytes, *, told: Mapping[str, Any], names: Sequence[str]
 ) -> BackendError:
     """Return the error that an upstream's `body` tells of: `told` is its error object, `names` what its wire has there.
 
@@ -77,12 +77,12 @@ def refusal(
     key, so the upstream's words (which may quote it) are left out.
     """
     if status in _OURS_TO_BLAME:
-        return UpstreamFailed(f"{where} refused this gateway's credentials with status {status}", status)
+        return UpstreamFailed(f"the upstream refused this gateway's credentials with status {status}", status)
     message = str(told.get("message") or body[:_SHOWN].decode("utf-8", "replace") or "(empty answer)")
     if _CLIENT_ERROR <= status < _SERVER_ERROR and status not in _NOT_THE_CLIENT:
         words = {name: value for name in names if isinstance(value := told.get(name), str)}
         return BadJob(message, words.get("param"), status=status, kind=words.get("type"), code=words.get("code"))
-    return UpstreamFailed(f"{where} answered with status {status}: {message}", status, retry_after_s(headers))
+    return UpstreamFailed(f"the upstream answered with status {status}: {message}", status, retry_after_s(headers))
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -70,8 +70,8 @@ class Wire(Protocol):
         """Return the events of an answer that came whole. Raises `UpstreamFailed` where it is none."""
         ...
 
-    def refusal_of(self, status: int, headers: Mapping[str, str], body: bytes, where: str) -> BackendError:
-        """Return the error for an answer with a status other than 2xx; `where` names the upstream.
+    def refusal_of(self, status: int, headers: Mapping[str, str], body: bytes) -> BackendError:
+        """Return the error for an answer with a status other than 2xx.
 
         What is the client's doing becomes `BadJob` with the upstream's own words. Header names are in lower case.
         """

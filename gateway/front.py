@@ -34,7 +34,7 @@ from gateway.replies import (
     unchanged,
     whole_reply,
 )
-from gateway.reply_ids import fresh_ids
+from gateway.reply_ids import fresh_ids, under_way
 from gateway.request import Caller, Directives, Request
 from gateway.surfaces.passed import PassedFrames, replayed
 from gateway.surfaces.wire import Call, Encoder, Frames, Outlet, Reply, Surface
@@ -107,6 +107,7 @@ class Front:
         found = self._surfaces.find(call.path) if call.method == "POST" else None
         surface = None
         reply_id = next(self._ids)
+        under_way.set(reply_id)
         model, label = "", "none"
         caller, asked, outcome = None, None, None
         try:
@@ -138,6 +139,7 @@ class Front:
             surface = surface or self._like(call.path)
             status = self._forwarded(asked) if asked and isinstance(error, BackendError | NotCached) else None
             reply = self.failed(error, surface, reply_id, caller, status)
+            model = self._blamed(asked, error)
             label = cache_control.label_of(status if outcome is None else outcome.status)
             if found is not None and outcome is None:  # one that had an outcome is settled, and noted there
                 self._note_failed(asked, error, reply.status, time.perf_counter() - started, status)
@@ -180,7 +182,7 @@ class Front:
         def failed(error: Exception) -> bytes:
             trouble = fault_of(error, reply_id)
             went_on = self._forwarded(asked) if isinstance(error, BackendError | NotCached) else None
-            self._count(asked, "", trouble.status, cache_control.label_of(went_on))
+            self._count(asked, self._blamed(asked, error), trouble.status, cache_control.label_of(went_on))
             self._note_failed(asked, error, trouble.status, time.perf_counter() - asked.started, went_on)
             return asked.surface.failure_frame(trouble)
 
@@ -203,6 +205,12 @@ class Front:
 
     def _count(self, asked: "Asked", model: str, status: int, label: str) -> None:
         self.telemetry.answered(asked.surface.name, model, status, label, time.perf_counter() - asked.started)
+
+    def _blamed(self, asked: "Asked | None", error: Exception) -> str:
+        """Return the model that a failure is counted with: the one that failed, or the name that was asked for."""
+        if isinstance(error, BackendError) and error.model:
+            return error.model
+        return asked.request.model if asked is not None and self.pipeline.knows(asked.request.model) else ""
 
     def _note_failed(
         self, asked: "Asked | None", error: Exception, status: int, total_s: float, went_on: CacheStatus | None

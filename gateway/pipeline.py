@@ -100,6 +100,10 @@ class Pipeline:
         finally:
             self.accounts.ended()
 
+    def knows(self, name: str) -> bool:
+        """Tell whether there is a model or a route of this name."""
+        return self._routes.has(name)
+
     def forwarded(self, request: Request, caller: Caller, directives: Directives) -> CacheStatus:
         """Return why a request goes on to a model whose answer no cache has; for telling of one that failed."""
         policy = self._routes.resolve(request.model, caller).policy

@@ -45,8 +45,16 @@ def fault_of(error: Exception, reply_id: str) -> Fault:
         _log.error("request %s: unexpected error", reply_id, exc_info=error)
     elif trouble.status >= _OURS:
         # Not the message: it may have an upstream's words in it, and those a client's.
-        _log.warning("request %s: status %d, %s", reply_id, trouble.status, trouble.code or trouble.kind)
+        what = ", ".join([trouble.code or trouble.kind, *_failed_at(error)])
+        _log.warning("request %s: status %d, %s", reply_id, trouble.status, what)
     return trouble
+
+
+def _failed_at(error: Exception) -> list[str]:
+    """Return which model failed and why, as far as that is known and in our own words."""
+    if not isinstance(error, BackendError):
+        return []
+    return [*([f"model {error.model}"] if error.model else ()), *([error.cause] if error.cause else ())]
 
 
 def has_it(call: Call, outcome: Outcome) -> bool:

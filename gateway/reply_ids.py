@@ -2,6 +2,10 @@
 
 import secrets
 from collections.abc import Iterator
+from contextvars import ContextVar
+
+under_way: ContextVar[str] = ContextVar("under_way", default="of no client")
+"""The id of the reply that is being made, for logs; work that is shared has that of whoever began it."""
 
 _ID_BYTES = 12
 _IDS_DRAWN = 256

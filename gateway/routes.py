@@ -69,6 +69,10 @@ class Routes:
         """All names, in the order of the configuration."""
         return tuple(self._routes)
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is a route of this name."""
+        return name in self._routes
+
     def named(self, name: str) -> Route:
         """Return the route of a name that is known."""
         return self._routes[name]

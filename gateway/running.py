@@ -11,6 +11,7 @@ from gateway.analyze import Features
 from gateway.answer import Answer, Head, answer_of
 from gateway.counting.telemetry import Telemetry
 from gateway.errors import ModelCold
+from gateway.reply_ids import under_way
 from gateway.router import Candidate, Choice, Coming, Spread, plan, soonest
 from gateway.routes import Route
 
@@ -103,12 +104,14 @@ class Runner:
         self._pools[choice.model].hints.promise(now, now + again_s + _GRACE_S)
         self._telemetry.sent_away(choice.model)
         said = "by the operator (start_wait)" if wait_s is None else f"by its client (Prefer: wait={wait_s:g})"
-        return ModelCold(
+        error = ModelCold(
             f"{choice.model} is expected to have a slot in {choice.wait_s:.1f} s ({choice.why}), which is longer than"
             f" this request may wait, {said}",
             again_s,
             None if wait_s is None else f"wait={wait_s:g}",
         )
+        error.model = choice.model
+        return error
 
     async def whole(self, job: Job, deadline_s: float, models: Sequence[str]) -> tuple[Answer, int]:
         """Run a job that nobody shares on the first candidate that answers: its whole answer, and its tokens."""
@@ -116,6 +119,7 @@ class Runner:
             try:
                 answered = await self._pools[model].answer(job, deadline_s)
             except BackendError as error:
+                error.model = model
                 if isinstance(error, FINAL) or place + 1 == len(models):
                     raise
                 self._fall_back(model, error)
@@ -153,6 +157,7 @@ class Runner:
                             self._count(model, item)
                         yield item
             except BackendError as error:
+                error.model = model
                 if begun or isinstance(error, FINAL) or place + 1 == len(models):
                     raise
                 self._fall_back(model, error)
@@ -160,7 +165,8 @@ class Runner:
                 return
 
     def _fall_back(self, model: str, error: BackendError) -> None:
-        _log.warning("%s failed, and the next candidate is tried: %s", model, type(error).__name__)
+        said = f"{type(error).__name__}{error.cause and ': '}{error.cause}"  # not the message: see `fault_of`
+        _log.warning("request %s: %s failed, and the next candidate is tried: %s", under_way.get(), model, said)
         self._telemetry.fallback(model, error)
 
     def _begun(self, model: str, dispatched: Made, first_s: float, first: Made) -> Head:

@@ -86,7 +86,7 @@ async def test_every_framing_is_read_however_it_is_cut(reply, whole, step):
         (CHUNKED[:-2], "closed before the reply was complete"),
         (b"SSH-2.0-x\r\n", "not HTTP/1.1"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "another protocol"),
-        (FRAMED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), "Content-Encoding: gzip"),
+        (FRAMED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), "a Content-Encoding"),
         (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * HEAD_LIMIT_BYTES, "head is longer"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"b" * 10 * HEAD_LIMIT_BYTES, "head is longer"),
     ],

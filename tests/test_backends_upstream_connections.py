@@ -103,13 +103,16 @@ async def test_closing_fails_running_jobs():
 
 
 async def test_an_upstream_that_is_not_there():
-    """A refused connection names the upstream, as its URL does, and the model there; no credentials of the URL."""
+    """Who asked is told what befell the connection, the log where: as the URL does, without its credentials."""
     async with TestServer(application()) as server:
         url, where = str(server.make_url("/v1")).replace("//", "//user:secret@"), f"127.0.0.1:{server.port}"
     backend = await HttpEngine(url, "echo").start()
     try:
-        with pytest.raises(UpstreamFailed, match=rf"^upstream {where} \(model echo\) failed") as failed:
+        told = r"^the upstream failed: it cannot be connected to \(Connection refused\)$"
+        with pytest.raises(UpstreamFailed, match=told) as failed:
             await collect(backend, chat("hi"))
+        assert failed.value.cause.startswith(f"upstream {where} (model echo): ")
+        assert "refused" in failed.value.cause or "Connect call failed" in failed.value.cause
         assert failed.value.status is None
     finally:
         await backend.close()

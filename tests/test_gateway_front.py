@@ -9,6 +9,7 @@ from gateway.callers.auth import Gatekeeper, Key
 from gateway.counting.telemetry import Telemetry
 from gateway.front import Front
 from gateway.pipeline import Pipeline
+from gateway.routes import Route
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.oip.surface import OipSurface
@@ -190,4 +191,47 @@ async def test_a_failed_request_is_counted_by_what_the_caches_did(words, label):
         body = b'{"model": "a", "messages": [{"role": "user", "content": "x"}]}'
         reply = await served.serve(Call("POST", "/v1/chat/completions", words, body, "127.0.0.1"))
 
-    assert f'cache="{label}",model="",status="{reply.status}"'.encode() in served.telemetry.exposition()
+    model = "a" if reply.status != 400 else ""
+    assert f'cache="{label}",model="{model}",status="{reply.status}"'.encode() in served.telemetry.exposition()
+
+
+FAILING = UpstreamFailed("status 500: what they asked", 500, cause="upstream 10.0.0.9:80 (model m): status 500")
+
+
+@pytest.mark.parametrize(
+    ("asked", "counted"),
+    [("a", 'model="a",status="502"'), ("both", 'model="b",status="502"'), ("other", 'model="",status="404"')],
+)
+async def test_a_failure_is_counted_and_logged_with_its_model(asked, counted, caplog):
+    """The log has the request, the model and the cause, and no words of an upstream; what is no model is no label."""
+    engines = {"a": FakeEngine((FAILING,)), "b": FakeEngine((FAILING,))}
+    async with house(engines, {"both": Route("both", ("a",), fallback=("b",))}) as built:
+        served = front(built.pipeline)
+        body = b'{"model": "%b", "messages": [{"role": "user", "content": "x"}]}' % asked.encode()
+        reply = await served.serve(Call("POST", "/v1/chat/completions", {}, body, "127.0.0.1"))
+
+    id_, cause = reply.headers["X-Request-Id"], FAILING.cause
+    expected = {
+        "a": [f"request {id_}: status 502, upstream_failed, model a, {cause}"],
+        "both": [
+            f"request {id_}: a failed, and the next candidate is tried: UpstreamFailed: {cause}",
+            f"request {id_}: status 502, upstream_failed, model b, {cause}",
+        ],
+        "other": [],
+    }
+    assert counted.encode() in served.telemetry.exposition()
+    assert [line for line in caplog.messages if line.startswith("request ")] == expected[asked]
+
+
+@pytest.mark.parametrize(("model", "counted"), [("a", "a"), ("none", "")])
+async def test_a_refusal_is_counted_with_the_model_that_was_asked_for(model, counted):
+    """Where there is such a model: names that clients make up are no labels."""
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    body = b'{"model": "%b", "messages": [{"role": "user", "content": "x"}]}' % model.encode()
+    async with house({"a": FakeEngine()}) as built:
+        served = front(built.pipeline, [Key("k", digest, ("b",))])
+        call = Call("POST", "/v1/chat/completions", {"x-api-key": "abc"}, body, None)
+        reply = await served.serve(call)
+
+    assert f'model="{counted}",status="{reply.status}"'.encode() in served.telemetry.exposition()
+    assert reply.status == (403 if counted else 404)

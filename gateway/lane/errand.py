@@ -3,7 +3,7 @@
 Knows no socket: who asked is told of the reply, or that somebody must wait for the rest.
 """
 
-from backends.contract import Job
+from backends.contract import BackendError, Job
 from backends.pool import Begun, BegunStream
 from gateway.callers.limits import Permit
 from gateway.lane.asked import PATH
@@ -64,17 +64,18 @@ class Errand:
         self._is_awaited = True
         desk, front, target = self._desk, self._desk.front, self._target
         reply_id = next(desk.ids).decode()
-        model, label = "", target.status.label()
+        model, label = target.pool.model, target.status.label()
         call = Call("POST", PATH, {}, self._body, self._client.peer)
         try:
             request, encoder = desk.surface.decode(call, reply_id)
             outcome = await self._go_on(request.job)
             reply, outcome = await front.reply(desk.surface, encoder, outcome, reply_id)
-            model = target.pool.model
         except Exception as error:  # noqa: BLE001 - as in the front: whatever went wrong becomes one clear answer
+            if isinstance(error, BackendError):
+                error.model = model
             reply = front.failed(error, desk.surface, reply_id, self._group.caller, target.status)
             front.pipeline.accounts.note_failed(
-                target.pool.model,
+                model,
                 error,
                 status=reply.status,
                 total_s=desk.clock() - self._arrived,

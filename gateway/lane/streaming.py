@@ -124,6 +124,7 @@ class StreamErrand(Errand):
     def _break_off(self, error: BackendError) -> None:
         """Tell of an error in the middle of the stream, and end that."""
         target, desk = self._target, self._desk
+        error.model = target.pool.model
         target.pool.broke(self.begun, error)
         target.sums.fail.add(self._settle(BROKEN_OFF))
         self._client.went_on(broken_off(error, desk.surface, self._reply_id))

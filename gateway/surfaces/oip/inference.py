@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from backends.contract import Task, Text
+from backends.contract import BackendError, Task, Text
 from gateway.caching import cache_control
 from gateway.callers.auth import Gatekeeper
 from gateway.catalog import Catalog
@@ -170,7 +170,7 @@ class _Counted:
     def failed(self, error: Exception) -> Fault:
         """Count it, and return what to tell of it."""
         trouble = told(error)
-        self._count("", trouble.status, "none")
+        self._count(error.model if isinstance(error, BackendError) else "", trouble.status, "none")
         took_s = time.perf_counter() - self._since_s
         self._telemetry.access.note("", total_s=took_s, cache="none", status=trouble.status)
         return trouble
