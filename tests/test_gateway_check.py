@@ -247,7 +247,7 @@ def test_no_gateway_is_a_fault_only_where_one_is_named(tmp_path: Path, capsys: p
     url = f"http://127.0.0.1:{port}"
     assert said(capsys, "check", str(file), "--url", url)[::2] == (
         1,
-        f"warmgate: {url} cannot be asked: Connection refused\n",
+        f"warmgate: {url} cannot be asked: no server listens there\n",
     )
 
 

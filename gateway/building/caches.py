@@ -199,13 +199,29 @@ def recall_of(caches: Caches, embedder: Pool | None, telemetry: Telemetry, verif
     )
 
 
-def cache_table(caches: Caches | None) -> Mapping[tuple[str, str], Page]:
+def _semantic_stats(semantic: SemanticCache, budget: int, looked_up: Mapping[str, int]) -> dict[str, object]:
+    asked, hits = sum(looked_up.values()), looked_up.get("hit", 0)
+    return {
+        "entries": semantic.entries,
+        "bytes": semantic.used_bytes,
+        "budget": budget,
+        "hits": hits,
+        "misses": asked - hits,
+        "hit_ratio": round(hits / asked, 4) if asked else None,
+        "reasons_of_misses": {reason: count for reason, count in looked_up.items() if reason != "hit"},
+        **dataclasses.asdict(semantic.counters),
+    }
+
+
+def cache_table(caches: Caches | None, telemetry: Telemetry) -> Mapping[tuple[str, str], Page]:
     """Return the operator's pages of the caches; where there are none they say so."""
 
     def more() -> Mapping[str, object]:
-        semantic, shared = (None, None) if caches is None else (caches.semantic, caches.shared)
-        told: dict[str, object] = {} if semantic is None else {"semantic": dataclasses.asdict(semantic.counters)}
-        return told if shared is None else {**told, "shared": shared.stats()}
+        told: dict[str, object] = {}
+        if caches is not None and caches.semantic is not None and caches.settings.semantic is not None:
+            budget = caches.settings.semantic.memory_bytes
+            told["semantic"] = _semantic_stats(caches.semantic, budget, telemetry.looked_up())
+        return told if caches is None or caches.shared is None else {**told, "shared": caches.shared.stats()}
 
     if caches is None:
         return {**CachePages(None, more, clock=time.time).table(), **trust_table(None, None, _forget_nothing)}

@@ -139,6 +139,11 @@ class Telemetry:
         """Count a look-up by meaning."""
         self._semantic.labels(result).inc()
 
+    def looked_up(self) -> dict[str, int]:
+        """Return how often look-ups by meaning came to each result since the start."""
+        samples = (sample for metric in self._semantic.collect() for sample in metric.samples)
+        return {each.labels["result"]: int(each.value) for each in samples if each.name.endswith("_total")}
+
     def renewal(self, result: str) -> None:
         """Count an answer that was served stale, and what became of making it anew."""
         self._renewals.labels(result).inc()

@@ -17,6 +17,10 @@ class CannotAsk(Exception):
     """No gateway answered, or not as one of ours does; the text says why."""
 
 
+class NobodyListens(CannotAsk):
+    """There is no server where the gateway should be."""
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What a gateway says of its config: its file, how often it was changed, and the settings in plain form."""
@@ -40,6 +44,8 @@ def ask(url: str, page: str, certificate: Path | None, timeout_s: float, body: o
     """Return what a page of the gateway at this URL answers to GET, or to POST with a body. Raises `CannotAsk`."""
     try:
         status, said = _exchange(url, page, certificate, timeout_s, None if body is None else json.dumps(body))
+    except ConnectionRefusedError:
+        raise NobodyListens(f"{url} cannot be asked: no server listens there") from None
     except (OSError, HTTPException, ValueError) as error:
         raise CannotAsk(f"{url} cannot be asked: {getattr(error, 'strerror', None) or error}") from None
     if status != 200:  # noqa: PLR2004

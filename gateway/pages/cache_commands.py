@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.pages.asking import CannotAsk, ask
+from gateway.pages.asking import CannotAsk, NobodyListens, ask
 
 if TYPE_CHECKING:
     from cache.disk.check import Report
@@ -79,6 +79,11 @@ def run(options: argparse.Namespace, place: Place) -> int:
         return _stats(options, place) if options.action == "stats" else _purge(options, place)
     except CannotAsk as error:
         sys.stderr.write(f"warmgate: {error}\n")
+        if isinstance(error, NobodyListens):
+            sys.stderr.write(
+                f"warmgate: 'cache {options.action}' asks a gateway that runs: start it, or say where it is by --url\n"
+                "(what lies on the disk of one that does not run is checked by 'cache fsck')\n"
+            )
         return _FAILED
 
 

@@ -164,6 +164,9 @@ def test_the_command_line_does_what_the_pages_do(tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert "64 hexadecimal digits" in refused.stderr
 
+    stopped = warmgate("cache", "stats", "--url", gateway.url)
+    assert (stopped.returncode, "asks a gateway that runs" in stopped.stderr) == (1, True)
+
     checked = warmgate("cache", "fsck", "--directory", str(tmp_path / "cache"), "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert json.loads(checked.stdout)["left"] == 0

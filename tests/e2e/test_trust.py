@@ -96,6 +96,12 @@ def test_what_is_served_is_told_audited_and_kept_over_an_edit(tmp_path: Path) ->
 
         near = chat(gateway.url, "atlas", "What is the capital of Peru?")
         assert near.headers["x-warmgate-cache"].startswith("miss; reason=")
+        tier = call(gateway.url, "GET", "/admin/cache").json()["tiers"]["semantic"]
+        asked = tier["hits"] + tier["misses"]
+        assert (tier["hits"], sum(tier["reasons_of_misses"].values())) == (1, tier["misses"])
+        assert tier["hit_ratio"] == round(1 / asked, 4)
+        assert tier["entries"] >= 1
+        assert 0 < tier["bytes"] <= tier["budget"]
 
         (tmp_path / "config.yaml").write_text(bounded(tmp_path, BOUND.replace("1%,", "3%,")), encoding="utf-8")
         until(
