@@ -114,7 +114,8 @@ def _started_here(trace: Trace, settings: Settings) -> tuple[Trace, Mapping[str,
         )
     idle = {model: trace.idle[model] for model in kept}
     left_out = {model: len(asked_s) for model, asked_s in trace.asked_s.items() if model not in idle}
-    return Trace(idle, {model: trace.asked_s[model] for model in kept}, trace.span_s), left_out
+    asked_s = {model: trace.asked_s[model] for model in kept}
+    return Trace(idle, asked_s, trace.span_s, trace.start_s), left_out
 
 
 def _why_left_out(model: str, settings: Settings) -> str:

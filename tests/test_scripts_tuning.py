@@ -41,7 +41,7 @@ def test_a_trace_tells_idle_times(tmp_path: Path):
         out.write("timestamp_s,model,service_s\n130,a,\n100,a,20\n105,a,2\n110,b,1\n200,a,1\n")
     trace = read_trace(file)
     assert list(in_order(trace)) == [("a", 10.0, 30.0), ("a", 69.0, 100.0)]
-    assert trace.span_s == 100.0
+    assert (trace.start_s, trace.span_s) == (100.0, 100.0)
     assert trace.asked_s["a"].tolist() == [0.0, 5.0, 30.0, 100.0]
 
 

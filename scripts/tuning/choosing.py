@@ -47,7 +47,7 @@ def costs_by_day(
 ) -> dict[str, Daily]:
     """Replay the trace under `predict` and each of these fixed times (seconds)."""
     days = int(np.ceil(trace.span_s / DAY_S))
-    ours = Ours(ladders)
+    ours = Ours(ladders, start_s=trace.start_s)
     learned = {model: np.zeros(days) for model in trace.idle}
     for model, idle_s, ends_s in in_order(trace):
         learned[model][_day(ends_s, days)] += ours.course(model, ends_s - idle_s).cost(ladders(model), idle_s)

@@ -49,8 +49,8 @@ class Compared:
 class AsSet:
     """Each model by its own setting: a fixed time (below the warmest level by break-even), or None for `predict`."""
 
-    def __init__(self, ladders: Ladders, keep_s: Mapping[str, float | None]) -> None:
-        self._ours = Ours(ladders)
+    def __init__(self, ladders: Ladders, keep_s: Mapping[str, float | None], start_s: float) -> None:
+        self._ours = Ours(ladders, start_s=start_s)
         self._fixed = {model: kept_for(ladders(model), time) for model, time in keep_s.items() if time is not None}
 
     def course(self, model: str, began_s: float) -> Course:
@@ -79,7 +79,7 @@ def compared(
     def run_places(choice: Any) -> Accounts:
         return replay_places(trace, ladders, choice, places, origin_s, sizes=sizes, progress=progress)
 
-    now, ours = run(AsSet(ladders, keep_s)), run(Ours(ladders))
+    now, ours = run(AsSet(ladders, keep_s, trace.start_s)), run(Ours(ladders, start_s=trace.start_s))
     best_s = best_time(trace, ladders, origin_s)
     places = places_of(ours, trace, origin_s)
     named = {

@@ -63,12 +63,16 @@ def kept_for(ladder: Ladder, keep_s: float) -> Course:
 
 
 class Ours:
-    """What the gateway does; without `by_hour` what it would do if it knew no hours of the week."""
+    """What the gateway does; without `by_hour` what it would do if it knew no hours of the week.
 
-    def __init__(self, ladders: Ladders, *, by_hour: bool = True) -> None:
+    `start_s` is the Unix time at which times begin to count.
+    """
+
+    def __init__(self, ladders: Ladders, *, by_hour: bool = True, start_s: float = 0.0) -> None:
         self._ladders = ladders
         self._by_hour = by_hour
         self._habits = Habits()
+        self._habits.tell_time(0.0, start_s)
         self._keepings: dict[str, Keeping] = {}
 
     def course(self, model: str, began_s: float) -> Course:

@@ -33,11 +33,15 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a trace says of each model: its idle times, and when it was asked (seconds since the start, in order)."""
+    """What a trace says of each model: its idle times, and when it was asked (seconds since the start, in order).
+
+    `start_s` is when it starts by the clock of its own times: Unix time, in a log of ours.
+    """
 
     idle: Mapping[str, Idle]
     asked_s: Mapping[str, Array]
     span_s: float
+    start_s: float = 0.0
 
 
 def read_trace(path: Path) -> Trace:
@@ -103,7 +107,7 @@ def trace_of(times: Mapping[str, Array], services: Mapping[str, Array] | None = 
         idle[model] = Idle(lengths[is_idle], arrivals[1:][is_idle])
         asked[model] = arrivals
         end = max(end, float(arrivals[-1]))
-    return Trace(idle, asked, end)
+    return Trace(idle, asked, end, start)
 
 
 def in_order(trace: Trace) -> Iterator[tuple[str, float, float]]:
