@@ -1,4 +1,4 @@
-"""The command line: `warmgate serve`, `check`, `schema` and `cache`. Knows nothing of how the gateway is built."""
+"""The command line: `warmgate serve`, `check`, `key`, `schema`, `cache`. Knows nothing of how the gateway is built."""
 
 import argparse
 import asyncio
@@ -23,6 +23,7 @@ from config.settings import Settings
 from config.units import parse_duration
 from config.watch import digest_at
 from gateway.building.places import lacks
+from gateway.callers.auth import new_key
 from gateway.pages import cache_commands
 from gateway.pages.asking import CannotAsk, in_force
 
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    if options.command == "schema":
-        sys.stdout.write(schema_text())
+    if options.command in ("schema", "key"):
+        sys.stdout.write(schema_text() if options.command == "schema" else _new_key())
         return 0
     if options.command == "cache":
         try:
@@ -82,6 +83,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     return _serve_until_stopped(Path(options.config), settings, seen)
 
 
+def _new_key() -> str:
+    """Return a new key, and the line of it for `server.keys`."""
+    key, sha256 = new_key()
+    return f'{key}\nsha256: "{sha256}"\n'
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="warmgate", description="A gateway in front of AI models.")
     parser.add_argument("--version", action="version", version=f"warmgate {version('warmgate')}")
@@ -101,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--strict", action="store_true", help="end with status 2 where this machine cannot serve FILE as it is meant"
     )
+    commands.add_parser("key", help="make a new key for a client, and the line of it for server.keys")
     commands.add_parser("schema", help="print the JSON Schema of config files, for editors")
     cache_commands.add_parser(commands, parse_duration)
     return parser

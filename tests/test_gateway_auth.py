@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.callers.auth import Gatekeeper, Key, is_loopback
 from gateway.errors import Forbidden, Unauthorized
+from gateway.main import main
 from gateway.request import UNLIMITED, Limits
 
 SECRET = "sk-warmgate-5ecre7"
@@ -112,6 +113,37 @@ def test_who_is_on_this_machine_must_call_it_by_a_name_of_its_own(host: str | No
 def test_with_keys_any_host_is_served() -> None:
     """Gateways stand behind proxies with names; a key is proof enough."""
     assert gatekeeper().identify({"x-api-key": SECRET, "host": "evil.example"}, "127.0.0.1").scope == "key:team-a"
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, "no API key: send"),
+        ({"authorization": SECRET}, "does not begin with 'Bearer': send"),
+        ({"authorization": f"Basic {SECRET}"}, "does not begin with 'Bearer': send"),
+        ({"api-key": SECRET}, "no API key is taken from 'api-key': send"),
+    ],
+)
+def test_a_client_is_told_how_to_send_its_key(headers: dict[str, str], said: str) -> None:
+    """Both headers are named, and what it sent instead is not repeated."""
+    with pytest.raises(Unauthorized) as caught:
+        gatekeeper().identify(headers, "127.0.0.1")
+
+    assert f"{said} it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_new_key_opens_what_its_digest_is_configured_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """`warmgate key` prints the key, and the line for the file; no two are alike."""
+    keys = set()
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="0"):
+            main(["key"])
+        key, line = capsys.readouterr().out.splitlines()
+        sha256 = line.removeprefix('sha256: "').removesuffix('"')
+        assert Gatekeeper([Key("a", sha256)]).identify({"x-api-key": key}, None).scope == "key:a"
+        keys.add(key)
+    assert len(keys) == 2
 
 
 def test_with_keys_loopback_needs_one_too() -> None:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from gateway.fields import cut
 from gateway.request import UNLIMITED, Caller, Limits
 
 _LOOPBACK = Caller(scope="")
+_KEY_BYTES = 24
 _HOST = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 
 
@@ -56,7 +58,7 @@ class Gatekeeper:
             raise Forbidden(f"no keys are configured, so only loopback may call; this call came from {peer}")
         key = _presented(headers)
         if key is None:
-            raise Unauthorized("no API key: send it as 'Authorization: Bearer <key>'")
+            raise Unauthorized(_how_to_send(headers))
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         # Where the look-up goes depends on the digest alone, and to choose a digest is to invert SHA-256.
         found = self._callers.get(digest)
@@ -133,6 +135,22 @@ def _host_of(origin: str) -> str | None:
 def _limits(limits: Limits) -> Limits:
     """Return the one value that stands for no limits, so that it is known by itself."""
     return UNLIMITED if limits == UNLIMITED else limits
+
+
+def new_key() -> tuple[str, str]:
+    """Draw a key that nobody guesses: the key, and what the settings have of it."""
+    key = f"wg-{secrets.token_hex(_KEY_BYTES)}"
+    return key, hashlib.sha256(key.encode()).hexdigest()
+
+
+def _how_to_send(headers: Mapping[str, str]) -> str:
+    """Tell a client without a key how to send it, and what is wrong with what looks like one."""
+    said = "no API key"
+    if "authorization" in headers:
+        said = "the Authorization header has no API key, since it does not begin with 'Bearer'"
+    elif "api-key" in headers:
+        said = "no API key is taken from 'api-key'"
+    return f"{said}: send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'"
 
 
 def _presented(headers: Mapping[str, str]) -> str | None:
