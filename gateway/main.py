@@ -27,9 +27,7 @@ from gateway.callers.auth import new_key
 from gateway.pages import cache_commands
 from gateway.pages.asking import CannotAsk, in_force
 
-log = logging.getLogger("gateway.main")  # also where it is run as a program
-
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("gateway.main")  # also where it is run as a program
 
 _BAD_CONFIG = 2
 _CANNOT_START = 1
@@ -78,9 +76,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     for room in ("config", "cache", "backends", "gateway"):
         logging.getLogger(room).setLevel(level)
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells at each start which builds of itself it lacks
+    config = Path(options.config)
+    _log.info("serving %s; relative paths count from %s", config.absolute(), Path.cwd())
     for key, words in lacks(settings):
         _log.warning("%s: %s", dotted(key), words)
-    return _serve_until_stopped(Path(options.config), settings, seen)
+    return _serve_until_stopped(config, settings, seen)
 
 
 def _new_key() -> str:
@@ -160,6 +160,11 @@ def _tell(old: str, changes: Difference, doubted: Sequence[tuple[str, ...]]) -> 
     sys.stdout.write(f"against {old}:\n{''.join(lines)}")
 
 
+def own_url(file: str) -> str | None:
+    """Return where a gateway that serves this file can be asked from this machine. Raises `ConfigError`."""
+    return _own_url(load_without_secrets(file, os.environ))
+
+
 def _place(file: str | None) -> cache_commands.Place:
     """Return what a config file says of where the caches are; nothing where there is no file."""
     if file is None:
@@ -193,7 +198,7 @@ def _serve_until_stopped(path: Path, settings: Settings, seen: str | None) -> in
     except CannotServe as error:
         sys.stderr.write(f"warmgate: {error}\n")
         return _CANNOT_START
-    log.info("stopped")
+    _log.info("stopped")
     return 0
 
 
@@ -209,7 +214,7 @@ async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
     loop = asyncio.get_running_loop()
 
     def stop_for(number: signal.Signals) -> None:
-        log.info("stopping: %s; requests under way may end", number.name)
+        _log.info("stopping: %s; requests under way may end", number.name)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
