@@ -14,7 +14,7 @@ import trustme
 from config.load import load
 from config.plain import plain
 from config.schema import SCHEMA_FILE
-from gateway.main import main
+from gateway.main import main, own_url
 from gateway.pages.asking import CannotAsk, in_force
 
 FILE = "server: {listen: '127.0.0.1:%d'}\nmodels: {a: {task: chat, command: {run: 'sh {port}'}, pool: {max: %d}}}\n"
@@ -290,6 +290,22 @@ def test_what_is_no_url_is_told(url: str) -> None:
     """A URL that cannot be asked is an error in words, whatever is wrong with it."""
     with pytest.raises(CannotAsk, match="cannot be asked"):
         in_force(url, None, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        ("listen: '127.0.0.1:9123'", "http://127.0.0.1:9123"),
+        ("listen: '0.0.0.0:9123'", "http://127.0.0.1:9123"),
+        ("listen: '[::]:9123'", "http://[::1]:9123"),
+        ("listen: '127.0.0.1:0'", None),
+    ],
+)
+def test_the_quickstart_tells_the_address_of_its_file(tmp_path: Path, server: str, url: str | None) -> None:
+    """It is the one that the file listens at, as it is reached from this machine; none where the kernel chooses."""
+    file = tmp_path / "f.yaml"
+    file.write_text(f"server: {{{server}}}\n{FILE.splitlines()[1] % 1}\n", encoding="utf-8")
+    assert own_url(str(file)) == url
 
 
 def test_the_schema_and_the_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
