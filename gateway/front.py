@@ -170,7 +170,12 @@ class Front:
     def _held(self, asked: "Asked", waiting: Waiting) -> Reply:
         """Begin the stream of a request whose answer is not in sight: comments first, then the answer or its error."""
         outlet, reply_id = Outlet(), asked.reply_id
-        named = {"Cache-Status": self._forwarded(asked).header(), "X-Request-Id": reply_id, "request-id": reply_id}
+        named = {
+            "Cache-Status": self._forwarded(asked).header(),
+            "X-Request-Id": reply_id,
+            "request-id": reply_id,
+            **self.pipeline.accounts.limit_headers(asked.caller),
+        }
         if asked.granted is not None:
             named["X-Warmgate-Next"] = asked.granted
 

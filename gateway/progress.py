@@ -107,7 +107,7 @@ def may_be_told(job: Job) -> bool:
 
 def head(request_headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers of a stream that begins with comments, with those that tell of its request."""
-    return {"Content-Type": SSE, "X-Accel-Buffering": "no", "Cache-Control": "no-store", **request_headers}
+    return {"Content-Type": SSE, "X-Accel-Buffering": "no", **request_headers}
 
 
 def comment(coming: Coming | None) -> bytes:

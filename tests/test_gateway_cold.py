@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import math
 from typing import Any
@@ -12,10 +13,10 @@ from backends.contract import Finish, StartFailed, Task, Text, Usage
 from backends.sse import SseParser
 from backends.warmth.ladder import Level
 from gateway.analyze import analyze
-from gateway.callers.auth import Gatekeeper
+from gateway.callers.auth import Gatekeeper, Key
 from gateway.catalog import Catalog
 from gateway.front import Front
-from gateway.request import Caller, Directives
+from gateway.request import Caller, Directives, Limits
 from gateway.routes import Route
 from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
@@ -122,6 +123,28 @@ def test_a_start_that_fails_shows_the_last_lines_on_every_wire(wire):
             refused = 529 if wire == "anthropic" else 503  # which is that wire's word for what may pass
             assert reply.status == (refused if start_s < 2 else 200)
             assert b"CUDA error: out of memory" in told
+
+    run_virtual(main())
+
+
+def test_the_head_of_a_stream_that_waits_tells_what_is_known():
+    """What its caches did, its id and its limits; the times and the tag of an answer are not known before it begins."""
+
+    async def main() -> None:
+        key = Key("k", hashlib.sha256(b"abc").hexdigest(), limits=Limits(requests_per_minute=9))
+        async with house({"a": cold()}) as built:
+            learned(built, START_S)
+            served = Front((OpenAISurface(),), {}, built.pipeline, Gatekeeper([key]), built.telemetry)
+            path, body = STREAMS["openai"]
+            call = Call("POST", path, {"x-api-key": "abc"}, json.dumps(body).encode(), "127.0.0.1")
+            waited = await served.serve(call)
+            await read(waited)
+
+        assert waited.headers["Cache-Status"] == "warmgate; fwd=miss"
+        assert len(waited.headers["X-Request-Id"]) == 24
+        assert waited.headers["x-ratelimit-limit-requests"] == "9"
+        assert waited.headers["x-ratelimit-remaining-requests"] == "8"
+        assert not {"Server-Timing", "ETag", "Cache-Control"} & waited.headers.keys()
 
     run_virtual(main())
 
