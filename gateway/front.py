@@ -156,11 +156,14 @@ class Front:
             reply, outcome = await self.reply(asked.surface, asked.encoder, outcome, reply_id)
         if asked.granted is not None:
             reply.headers["X-Warmgate-Next"] = asked.granted
+        model = outcome.head.model
+        if model != asked.request.model and self.pipeline.falls_back_on(asked.request.model, model):
+            reply.headers["X-Warmgate-Fallback"] = model
         if self.on_outcome is not None:
             self.on_outcome(reply_id, outcome)
         if self.on_hit is not None and outcome.status.hit:
-            model = asked.request.model
-            self.on_hit(Answered(call, asked.caller, asked.surface.name, model, outcome, reply, reply_id))
+            name = asked.request.model
+            self.on_hit(Answered(call, asked.caller, asked.surface.name, name, outcome, reply, reply_id))
         return reply, outcome
 
     def _is_far(self, request: Request, caller: Caller, preferences: Preferences) -> bool:

@@ -104,6 +104,10 @@ class Pipeline:
         """Tell whether there is a model or a route of this name."""
         return self._routes.has(name)
 
+    def falls_back_on(self, name: str, model: str) -> bool:
+        """Tell whether a model answers for a route where its candidates fail, and only there."""
+        return self._routes.falls_back_on(name, model)
+
     def forwarded(self, request: Request, caller: Caller, directives: Directives) -> CacheStatus:
         """Return why a request goes on to a model whose answer no cache has; for telling of one that failed."""
         policy = self._routes.resolve(request.model, caller).policy

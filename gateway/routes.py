@@ -73,6 +73,11 @@ class Routes:
         """Tell whether there is a route of this name."""
         return name in self._routes
 
+    def falls_back_on(self, name: str, model: str) -> bool:
+        """Tell whether a route has a model for where its candidates fail, and only for that."""
+        route = self._routes.get(name)
+        return route is not None and model in route.fallback and model not in route.candidates
+
     def named(self, name: str) -> Route:
         """Return the route of a name that is known."""
         return self._routes[name]

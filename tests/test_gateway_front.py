@@ -223,6 +223,19 @@ async def test_a_failure_is_counted_and_logged_with_its_model(asked, counted, ca
     assert [line for line in caplog.messages if line.startswith("request ")] == expected[asked]
 
 
+async def test_the_answer_of_a_fallback_says_so_each_time():
+    """A header names the model that stood in, also when its answer comes from the cache; others have none."""
+    engines = {"a": FakeEngine((FAILING,)), "b": FakeEngine()}
+    async with house(engines, {"both": Route("both", ("a",), fallback=("b",))}) as built:
+        served, said = front(built.pipeline), []
+        for name in ("both", "both", "b"):
+            body = b'{"model": "%b", "messages": [{"role": "user", "content": "x"}]}' % name.encode()
+            reply = await served.serve(Call("POST", "/v1/chat/completions", {}, body, "127.0.0.1"))
+            said.append((reply.headers.get("X-Warmgate-Fallback"), "hit" in reply.headers["Cache-Status"]))
+
+    assert said == [("b", False), ("b", True), (None, True)]
+
+
 @pytest.mark.parametrize(("model", "counted"), [("a", "a"), ("none", "")])
 async def test_a_refusal_is_counted_with_the_model_that_was_asked_for(model, counted):
     """Where there is such a model: names that clients make up are no labels."""

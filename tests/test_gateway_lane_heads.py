@@ -17,7 +17,7 @@ from gateway.surfaces.oip.surface import HEADER_LENGTH
 LIMIT = 1000
 GATEWAY = Path(__file__).parent.parent / "gateway"
 # Who calls is known by these; of the others the server reads how the request is framed, and answers those by itself.
-OF_THE_CALLER = {"authorization", "x-api-key", "host"}
+OF_THE_CALLER = {"api-key", "authorization", "x-api-key", "host"}
 OF_THE_FRAME = {"content-length", "content-encoding", "transfer-encoding", "expect", "upgrade"}
 
 
