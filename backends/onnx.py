@@ -72,7 +72,9 @@ class OnnxEngine:
             manifest, files = await asyncio.to_thread(examine, path)
         except FileNotFoundError as error:
             raise StartFailed(f"{error.filename} does not exist; {_MADE_BY}") from error
-        except (OSError, ManifestError) as error:
+        except OSError as error:
+            raise StartFailed(f"{error.filename or path}: {error.strerror or error}") from error
+        except ManifestError as error:
             raise StartFailed(str(error)) from error
         return cls(WorkerSpec(path, manifest, threads, providers), files, fork_server, silence_s, warmers=warmers)
 

@@ -106,7 +106,8 @@ def _text_of(path: FilePath) -> str:
     try:
         content = content_at(path, MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(str(path), [Problem(None, "", None, f"cannot be read: {error.strerror}")]) from None
+        where = "" if path.is_absolute() else f" (it is looked for in {FilePath.cwd()})"
+        raise ConfigError(str(path), [Problem(None, "", None, f"cannot be read: {error.strerror}{where}")]) from None
     except ValueError as error:
         raise ConfigError(repr(str(path)), [Problem(None, "", None, f"cannot be read: {error}")]) from None
     if len(content) > MAX_FILE_BYTES:

@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trace = read_log(options.log) if options.trace is None else read_trace(options.trace)
         trace, left_out = _started_here(trace, settings)
         origin = origin_day(trace)
-    except (TraceError, TooShortError, OSError) as error:
+    except OSError as error:
+        console.print(f"[red]{error.filename}: {error.strerror}")
+        return 1
+    except (TraceError, TooShortError) as error:
         console.print(f"[red]{error}")
         return 1
     for model, requests in left_out.items():
