@@ -26,6 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from config.load import load
+from config.problems import ConfigError
 from config.settings import Settings
 from scripts.tuning.choosing import PREDICT, TIMES_S, Daily, TooShortError, choose, costs_by_day, origin_day, written
 from scripts.tuning.comparing import REPLAYS, Compared, compared
@@ -42,16 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Weigh, print, and write where that was asked for."""
     options = _options(arguments)
     console = Console(stderr=True)
-    settings = load(options.config, os.environ)
     try:
+        settings = load(options.config, os.environ)
         trace = read_log(options.log) if options.trace is None else read_trace(options.trace)
         trace, left_out = _started_here(trace, settings)
         origin = origin_day(trace)
-    except OSError as error:
-        console.print(f"[red]{error.filename}: {error.strerror}")
-        return 1
-    except (TraceError, TooShortError) as error:
-        console.print(f"[red]{error}")
+    except (TraceError, TooShortError, ConfigError, OSError) as error:
+        file = error.filename if isinstance(error, OSError) else None
+        console.print(f"[red]{error if file is None else f'{file}: {error.strerror}'}")
         return 1
     for model, requests in left_out.items():
         words = f"left out: {model} (requests: {requests}), {_why_left_out(model, settings)}"
