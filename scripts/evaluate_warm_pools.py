@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from backends.warmth.course import fixed
 from backends.warmth.ladder import Ladder, Level, Rung
@@ -28,6 +27,7 @@ from scripts.tuning.choosing import by_day
 from scripts.tuning.policies import HybridHistogram, Ladders, Ours, by_break_even
 from scripts.tuning.replay import Accounts, least, replay
 from scripts.tuning.servegen import draw
+from scripts.tuning.showing import show, table_of
 from scripts.tuning.slots import POLICIES, Requests
 from scripts.tuning.synthetic import KINDS, make
 from scripts.tuning.traces import Trace
@@ -152,15 +152,13 @@ def _requests(trace: Trace) -> Requests:
 
 
 def _print(rows: Iterable[Row], slots: dict[str, dict[str, float]]) -> None:
-    table = Table(title="Cost as a share of another policy's")
-    for column in _COLUMNS:
-        table.add_column(column)
+    table = table_of("Cost as a share of another policy's", _COLUMNS)
     for row in rows:
         shares = [f"{row.ours / other:.2f}" for other in (row.ttl, row.hybrid, row.break_even, row.optimum)]
         shares.append("" if row.by_hour is None else f"{row.by_hour:.3f}")
         cells = [row.trace, f"{row.wait_value:g}", f"{row.asleep_price:g}", *shares]
         table.add_row(*cells, f"{100 * row.cold_share:.2g} %", f"{row.wait_p99_s:.1f} s")
-    Console().print(table)
+    show(table)
     for count, missed in slots.items():
         closed = (missed["LRU"] - missed["ours"]) / (missed["LRU"] - missed["Belady"])
         figures = ", ".join(f"{name} {100 * share:.1f} %" for name, share in missed.items())
