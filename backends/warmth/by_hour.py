@@ -9,6 +9,7 @@ from backends.warmth.course import Course, cheapest
 from backends.warmth.expected import OCTAVES, Expected, expect
 from backends.warmth.hours import HOUR_S, LONG_S, WEEK_S, Hours, hour_of, hour_words, within
 from backends.warmth.ladder import Ladder
+from backends.warmth.residency import lived
 
 # How long a model must have been seen for its courses by the hour to be weighed on paper, and to be taken: two weeks,
 # of which some hours are not between its first idle time and its last.
@@ -125,11 +126,11 @@ class ByHour:
         return _Made(which, expected, cheapest(ladder, expected.shares(self._beliefs), expected.edges_s))
 
     def _settle(self, courses: Sequence[Course], idle_s: float, other: Course, ladder: Ladder) -> None:
-        """Count what the idle time cost on each course."""
+        """Count what the idle time cost on each course, as a replica lives it: many short stays cost more than said."""
         start = start_price(ladder)
-        without = other.cost(ladder, idle_s)
+        without = lived(other, ladder).cost(ladder, idle_s)
         for at, course in enumerate(courses):
-            gain = self._gains[at] + without - course.cost(ladder, idle_s)
+            gain = self._gains[at] + without - lived(course, ladder).cost(ladder, idle_s)
             self._gains[at] = max(_LEAST_STARTS * start, min(_MOST_STARTS * start, gain))
         self._choose(start)
 
