@@ -273,7 +273,19 @@ class Front:
         if allowed:
             allow = ", ".join(sorted(allowed))
             raise WrongMethod(f"{cut(call.path)} answers {allow}, not {cut(call.method)}", allow)
-        raise UnknownPath(f"nothing is served at {cut(call.method)} {cut(call.path)}")
+        known = self._alike(call.path)
+        hint = "" if known is None else f"; '{cut(known)}' is: the client's base URL has too much or too little of it"
+        raise UnknownPath(f"nothing is served at {cut(call.method)} {cut(call.path)}{hint}")
+
+    def _alike(self, path: str) -> str | None:
+        """Return what a client may have meant whose base URL has a `/v1` too many, none, or more before it."""
+        segments = path.split("/", _TELLING + 1)
+        for start in range(1, len(segments)):
+            rest = "/" + "/".join(segments[start:])
+            for known in (rest, f"/v1{rest}"):
+                if known != path and (self._surfaces.find(known) or self._pages.find(known)):
+                    return known
+        return None
 
     async def reply(self, surface: Surface, encoder: Encoder, outcome: Outcome, reply_id: str) -> tuple[Reply, Outcome]:
         """Make the reply that tells an outcome; where that had to be read for it, it is returned as it is then."""

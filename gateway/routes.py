@@ -1,6 +1,6 @@
 """Names that clients use for models, and the models behind each. Pure; knows no pool."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
 from gateway.analyze import CachePolicy
@@ -59,15 +59,23 @@ class Route:
 
 
 class Routes:
-    """Every name that a client may call: the configured routes, and each model under its own name."""
+    """Every name that a client may call: the configured routes, and each model under its own name.
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    Those that are `unlisted` may be called like all others, and are on no list of what there is.
+    """
+
+    def __init__(self, routes: Mapping[str, Route], unlisted: Container[str] = ()) -> None:
         self._routes = dict(routes)
+        self._unlisted = unlisted
 
     @property
     def names(self) -> tuple[str, ...]:
         """All names, in the order of the configuration."""
         return tuple(self._routes)
+
+    def listed(self, caller: Caller) -> list[str]:
+        """Return the names that a caller is told of, in the order of the configuration."""
+        return [name for name in self._routes if name not in self._unlisted and caller.may_call(name)]
 
     def has(self, name: str) -> bool:
         """Tell whether there is a route of this name."""
@@ -86,8 +94,8 @@ class Routes:
         """Return the route of a name. Raises `UnknownModel` or `ModelNotAllowed`."""
         route = self._routes.get(name)
         if route is None:
-            open_to_it = ", ".join(known for known in self.names if caller.may_call(known))
-            raise UnknownModel(f"the model '{cut(name)}' does not exist; there are: {open_to_it}", "model")
+            there_are = ", ".join(self.listed(caller))
+            raise UnknownModel(f"the model '{cut(name)}' does not exist; there are: {there_are}", "model")
         if not caller.may_call(name):
             raise ModelNotAllowed(
                 f"this key may not call '{cut(name)}'; it may call: {', '.join(caller.models)}", "model"

@@ -163,6 +163,30 @@ async def test_unknown_paths_have_the_shape_of_their_wire(path, told):
     assert (None if isinstance(error, str) else set(error)) == told
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/openai/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+        ("/v1/ping", "/ping"),
+        ("/v1/nothing", None),
+        ("/", None),
+        ("/a" * 3000, None),
+    ],
+)
+async def test_a_wrong_base_url_is_told_with_what_was_meant(path, meant):
+    """Clients of one wire want `/v1` in it, those of another do not."""
+    async with house({"a": FakeEngine()}) as built:
+        reply = await front(built.pipeline).serve(Call("POST", path, {}, b"", "127.0.0.1"))
+
+    message = json.loads(reply.body)["error"]["message"]
+    assert reply.status == 404
+    assert ("base URL" in message) is (meant is not None)
+    assert meant is None or f"'{meant}' is" in message
+
+
 async def test_unexpected_error_says_nothing_of_the_inside(caplog):
     """A defect is a 500 in the surface's shape; its text is in the log."""
     async with house({"a": FakeEngine((RuntimeError("secret"),))}) as built:

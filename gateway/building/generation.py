@@ -213,7 +213,11 @@ def _gatekeeper(server: ServerSettings) -> Gatekeeper:
 
 def _routes(settings: Settings) -> Routes:
     own = {name: Route(name, (name,)) for name in settings.models}
-    return Routes(own | {name: _route(name, route) for name, route in settings.routes.items()})
+    semantic = None if settings.cache is None else settings.cache.semantic
+    # A verifier weighs pairs of questions for us: it has no answer that a client would ask for.
+    verifier = None if semantic is None else semantic.verifier
+    unlisted = () if verifier is None or verifier in settings.routes else (verifier,)
+    return Routes(own | {name: _route(name, route) for name, route in settings.routes.items()}, unlisted)
 
 
 def _route(name: str, route: RouteSettings) -> Route:

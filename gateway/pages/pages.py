@@ -86,8 +86,7 @@ class Pages:
 
     async def _models(self, call: Call) -> Reply:
         caller = self._gatekeeper.identify(call.headers, call.peer)
-        open_to_it = [name for name in self._routes.names if caller.may_call(name)]
-        names = [name for name in open_to_it if not self._catalog.unloaded(name)]
+        names = [name for name in self._routes.listed(caller) if not self._catalog.unloaded(name)]
         return Reply(200, {"Content-Type": JSON}, openai.models(names, self._started_s))
 
     async def _model(self, call: Call) -> Reply:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scripts.running_gateway import ROOT
-from tests.e2e.program import ATLAS, MINILM, chat, config, needs, started, text_of
+from tests.e2e.program import ATLAS, MINILM, call, chat, config, needs, started, text_of
 
 VERIFIER = f"  verifier: {{task: infer, onnx: {{path: {ROOT / 'var/models/verifier'}}}}}"
 PLAIN = "semantic: {embedder: minilm, ttl: 1h, budget: 2s}"
@@ -25,6 +25,9 @@ def test_a_paraphrase_is_served_and_a_near_miss_is_not(tmp_path: Path) -> None:
         served = chat(gateway.url, "atlas", PARAPHRASE)
         assert "detail=semantic" in served.headers["cache-status"], served.headers
         assert "conf=0.9" in served.headers["x-warmgate-cache"]
+        listed = call(gateway.url, "GET", "/v1/models").json()["data"]
+        assert [model["id"] for model in listed] == ["minilm", "atlas"]
+        assert call(gateway.url, "GET", "/v1/models/verifier").status == 200
         doubted = chat(gateway.url, "atlas", NEAR_MISS)
         assert "fwd=miss" in doubted.headers["cache-status"], doubted.headers
         vetoed = chat(gateway.url, "atlas", "How do I learn Ruby?")
