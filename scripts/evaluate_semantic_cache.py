@@ -31,7 +31,7 @@ from scripts.pairs.models import Verifier
 from scripts.pairs.sets import SHAPES, BadSetError, Pair, read_pairs
 from scripts.running_gateway import ROOT
 
-_BAD_SET = 2
+_CANNOT_READ = 2
 _LEGEND = f"""
 cosine, guards, shipped  the settings: a cosine threshold; cosine behind the strict guards; what the gateway does
 keeps K [L, H]           the share of the paraphrases that the cache answers, with its 95 % limits (Wilson)
@@ -148,13 +148,16 @@ def _percent(share: float | None) -> str:
 
 
 def main() -> None:
-    """Read a set, judge it, tell; end with status 2 where the set cannot be read."""
+    """Read a set, judge it, tell; end with status 2 where the set or the models cannot be read."""
     options = _options()
     try:
         pairs = read_pairs(options.pairs, sample=options.sample, half=options.half)
     except BadSetError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(_BAD_SET)
+        sys.exit(_CANNOT_READ)
+    if lacking := [name for name in ("minilm", "verifier") if not (options.models / name / "model.onnx").is_file()]:
+        sys.stderr.write(f"{options.models} has no {' and no '.join(lacking)}: scripts/setup makes them\n")
+        sys.exit(_CANNOT_READ)
     verdicts = judge(pairs, options.models)
     told = {"file": options.pairs.name, "half": options.half, **evaluate(verdicts)}
     if not options.no_latency:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.trust.verifier import START_CONFIDENCE
 from scripts.evaluate_semantic_cache import Verdict, evaluate
 from scripts.pairs.sets import BadSetError, Pair, read_pairs
 
@@ -78,9 +79,9 @@ def test_a_set_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_verdicts_are_what_the_figures_are_of() -> None:
     """A pair is served where it is confident enough and unvetoed; the shares at the start threshold count the same."""
     verdicts = [
-        Verdict(Pair("x", "y", same=True), 0.9, (), (), 0.97),
+        Verdict(Pair("x", "y", same=True), 0.9, (), (), START_CONFIDENCE),
         Verdict(Pair("x", "z", same=True), 0.9, ("numbers",), ("numbers",), None),
-        Verdict(Pair("x", "w", same=False), 0.8, (), ("content",), 0.95),
+        Verdict(Pair("x", "w", same=False), 0.8, (), ("content",), START_CONFIDENCE - 0.01),
     ]
     assert [each.told()["served"] for each in verdicts] == [True, False, False]
     assert verdicts[1].told() == {
