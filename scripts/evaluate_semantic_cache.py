@@ -35,7 +35,7 @@ _CANNOT_READ = 2
 _LEGEND = f"""
 cosine, guards, shipped  the settings: a cosine threshold; cosine behind the strict guards; what the gateway does
 keeps K [L, H]           the share of the paraphrases that the cache answers, with its 95 % limits (Wilson)
-where {ALLOWED:.0%} are served      at the threshold that serves at most {ALLOWED:.0%} of the near-misses, which is wrong
+where {ALLOWED:.0%} are served      at the threshold that serves at most {ALLOWED:.0%} of the near-misses: wrongly
 starts at T              what is kept and served at T, the threshold that a gateway begins with
 wrong per hit            which share of the hits is wrong: as this set is mixed (mix own), and where 5 %, 20 % or 50 %
                          of the candidates are near-misses; '-' where there was no hit. At T, or as above
