@@ -95,7 +95,9 @@ def test_tokens_per_minute_with_the_official_client(gateway: RunningGateway) -> 
             model="echo", messages=[{"role": "user", "content": "few words"}], max_tokens=8
         )
         assert raw.headers["x-ratelimit-remaining-tokens"] < "60"
-        before = metric(gateway.url, "warmgate_requests_total", surface="openai", model="echo", status="429", cache="none")
+        before = metric(
+            gateway.url, "warmgate_requests_total", surface="openai", model="echo", status="429", cache="none"
+        )
         with pytest.raises(openai.RateLimitError, match="the key has 60 per minute"):
             client.chat.completions.create(
                 model="echo", messages=[{"role": "user", "content": "too many words"}], max_tokens=600
