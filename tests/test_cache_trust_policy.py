@@ -145,6 +145,14 @@ def test_a_namespace_that_feedback_closed_says_so() -> None:
     assert load(dump(closed)) == closed
 
 
+def test_a_state_from_before_wrong_hits_were_told_apart_is_read() -> None:
+    """What was learned by an earlier version, which did not count who told of them, stays."""
+    state = taught(fresh(POLICY, 0.0), *[label()] * 20)
+    earlier = dump(state).replace(', "wrong_of_late": [0, 0]', "")
+    assert earlier != dump(state)
+    assert load(earlier) == state
+
+
 def test_nothing_uncertified_is_served_that_nobody_watches_over() -> None:
     """Without budget, with too many audits under way, or where they all fail, the start threshold serves nothing."""
     state = fresh(POLICY, 0.0)
