@@ -19,8 +19,8 @@ from backends.contract import BackendError, Tensor
 from cache.contract import Meaning
 from cache.semantic.contract import VerifierError
 
-# What a confidence must reach until labels tell more: half a percent of near-misses does, in kinds of questions unseen.
-START_CONFIDENCE = 0.96
+# What a confidence must reach until labels tell more: at most half a percent of near-misses does, on the tune halves.
+START_CONFIDENCE = 0.95
 WIDTH = 128
 CONFIDENCE = "confidence"
 _TOKEN_BYTES = 2 + WIDTH
