@@ -28,6 +28,7 @@ DELAY_S = 30.0
 
 MAKING_DEADLINE_S = 600.0
 _READ_BYTES = 1 << 16
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 # What the making holds for each byte of the model at most, measured, and beside that.
 _BYTES_EACH, _BYTES_BESIDE = 2.5, 96 * 2**20
@@ -155,9 +156,6 @@ def machine(gpus: tuple[str, ...]) -> str:
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             told += sorted({line for line in lines if line.startswith(wanted)})
     return "\n".join(told)
-
-
-_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def _needed_bytes(directory: Path) -> int:

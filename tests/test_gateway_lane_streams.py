@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.serving.connection import Connection
 from tests.http_upstream import Streams, request_from
 from tests.passing_place import ANSWER, DEADLINE_S, FINE, Place, Way, ask, chat, http, place, post, settled, until
 
@@ -23,6 +24,7 @@ DONE = b"data: [DONE]\n\n"
 TOOL = b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}\n\n'
 WRONG = b'data: {"error":{"message":"no more","code":500}}\n\n'
 LAST = b"0\r\n\r\n"
+LONG = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
 
 
 def chunks(*pieces: bytes, end: bytes = LAST) -> list[bytes]:
@@ -247,33 +249,33 @@ async def test_who_sent_ahead_and_left_ends_its_stream():
         await until(lambda: upstream.gone == 1)
 
 
+async def stuck(upstream: Ticking, built: Place) -> Connection:
+    """Have the upstream write more than a client takes that does not read; return that client's connection."""
+    tick(upstream, *[LONG] * 40)
+    (connection,) = built.server._connections
+    await until(lambda: not connection.is_reading())
+    return connection
+
+
 async def test_a_slow_client_holds_its_own_stream_only():
     """What it has not read is not taken from the upstream without end; when it reads all is there."""
-    long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
     async with ticking() as (upstream, built, streams, head):
-        for _ in range(40):
-            tick(upstream, long)
-        (connection,) = built.server._connections
-        await until(lambda: not connection.is_reading())
+        connection = await stuck(upstream, built)
         written = connection._transport.get_write_buffer_size()
         assert written < 8 * 2**20
         other = await built.connect()
         assert (await ask(other, post(chat("nobody")))).startswith(b"HTTP/1.1 404")
         tick(upstream, *SAID[1:], DONE, end=LAST)
         got = await stream_of(streams, beginning=head)
-        assert got.count(long) == 40
+        assert got.count(LONG) == 40
         assert got.endswith(DONE)
         await until(lambda: built.accounts()[-1] == 0)
 
 
 async def test_a_client_that_reads_nothing_is_given_up():
     """Who does not read for a minute loses its connection, and its slot is free."""
-    long = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 2**20)
     async with ticking() as (upstream, built, _, __):
-        for _ in range(40):
-            tick(upstream, long)
-        (connection,) = built.server._connections
-        await until(lambda: not connection.is_reading())
+        connection = await stuck(upstream, built)
         connection.look_at(asyncio.get_running_loop().time() + 59)
         assert built.accounts()[-1] == 1
         connection.look_at(asyncio.get_running_loop().time() + 61)

@@ -28,7 +28,6 @@ class Errand:
         "_is_awaited",
         "_permit",
         "_target",
-        "_tokens_in",
         "until",
     )
 
@@ -39,7 +38,6 @@ class Errand:
         self._group = group
         self._body = body
         self._target = way.target
-        self._tokens_in = way.tokens_in
         self._permit = permit
         self._arrived = arrived
         self._client = client
