@@ -1,11 +1,11 @@
 """What every test runs under: hypothesis without time limits (the machine may be busy), no telemetry of a runtime.
 
-And what many tests ask for: a Redis server.
+And what many tests ask for: a Redis server, a fork server.
 """
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from backends.forkserver.client import ForkServer
 from tests.redis_server import RedisServer
 
 # ONNX Runtime would otherwise upload usage data from the tests that open a session themselves.
@@ -40,3 +41,11 @@ def make_redis() -> Iterator[Callable[..., RedisServer]]:
 def redis_server(make_redis: Callable[..., RedisServer]) -> RedisServer:
     """Start a Redis server on a socket for one test."""
     return make_redis()
+
+
+@pytest.fixture
+async def fork_server() -> AsyncIterator[ForkServer]:
+    """Yield a fork server for one test."""
+    server = ForkServer(os.environ)
+    yield server
+    await server.close(5.0)

@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,28 +29,19 @@ from backends.contract import (
     Verbatim,
 )
 from backends.sse import SseParser
-from backends.upstream import HttpBackend, HttpEngine
+from backends.upstream import HttpBackend
 from gateway.answer import Head, answer_of
+from tests import upstream_house
 from tests.anthropic_server import RECORDED_STREAM, RECORDED_WHOLE, SEEN, SIGNATURE, application
 from tests.test_backends_anthropic_wire import CLOCK, FUNCTION, WIRE, chat
+from tests.upstream_house import collect
 
 KEY = "sk-ant-very-secret"
 
 
-@asynccontextmanager
-async def upstream(key: str = KEY) -> AsyncIterator[HttpBackend]:
+def upstream(key: str = KEY) -> AbstractAsyncContextManager[HttpBackend]:
     """Serve the strict small server and give a backend over it."""
-    async with TestServer(application()) as server:
-        backend = await HttpEngine(str(server.make_url("/v1")), "claude-x", key=key, wire=WIRE).start()
-        try:
-            yield backend
-        finally:
-            await backend.close()
-
-
-async def collect(backend: HttpBackend, job: Job) -> list[Made]:
-    """Run a job to its end."""
-    return [event async for event in backend.stream(job)]
+    return upstream_house.upstream(application(), "claude-x", key, wire=WIRE)
 
 
 def joined(events: Sequence[Made]) -> list[Made]:

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.contract import Finish, Job, Task, Tensor, Tensors
-from backends.forkserver.client import Child, ForkServer
+from backends.forkserver.client import Child
 from backends.graphs import Graphs, machine
 from backends.onnx import OnnxEngine
 from backends.warmers import Warmers
@@ -119,13 +118,6 @@ def heavy(directory: Path) -> Path:
 JOB = Job(Task.INFER, tensors=(Tensor("x", "FP32", (1, WIDTH), np.linspace(-1, 1, WIDTH, dtype=np.float32).tobytes()),))
 
 
-@pytest.fixture(name="server")
-async def _server() -> AsyncIterator[ForkServer]:
-    server = ForkServer(os.environ)
-    yield server
-    await server.close(5.0)
-
-
 async def start_and_ask(engine: OnnxEngine) -> tuple[str, Tensors]:
     """Start a worker; return what became of its graph, and its answer to one job."""
     replica = await engine.start()
@@ -144,15 +136,15 @@ async def settled(graphs: Graphs) -> None:
         await asyncio.wait(graphs._making)
 
 
-async def test_the_next_worker_starts_from_the_graph_and_answers_alike(server, tmp_path):
+async def test_the_next_worker_starts_from_the_graph_and_answers_alike(fork_server, tmp_path):
     """After the first start a graph is made; the next worker maps it, gives the same bits and holds its weights once.
 
     A broken one is found at the next start, removed, and made anew; the start succeeds.
     """
     warmers = Warmers(Graphs(lambda: 1e12, delay_s=0.0))
     graphs, kept = warmers.graphs, tmp_path / "graphs"
-    await graphs.use(kept, LIMIT, server)
-    engine = await OnnxEngine.open(heavy(tmp_path / "m"), server, threads=1, warmers=warmers)
+    await graphs.use(kept, LIMIT, fork_server)
+    engine = await OnnxEngine.open(heavy(tmp_path / "m"), fork_server, threads=1, warmers=warmers)
 
     said, usual = await start_and_ask(engine)
     assert said == "missing"
@@ -169,13 +161,13 @@ async def test_the_next_worker_starts_from_the_graph_and_answers_alike(server, t
     assert graphs.outcomes["broken"] == 1
 
 
-async def test_two_workers_make_the_same_graph_at_once(server, tmp_path):
+async def test_two_workers_make_the_same_graph_at_once(fork_server, tmp_path):
     """Two makers beside each other leave one graph that works."""
-    engine = await OnnxEngine.open(heavy(tmp_path / "m"), server, threads=1)
+    engine = await OnnxEngine.open(heavy(tmp_path / "m"), fork_server, threads=1)
     spec = replace(engine._spec, graphs=KeptGraphs(tmp_path / "graphs", "v", LIMIT))
     makers = [Graphs(lambda: 1e12, delay_s=0.0) for _ in range(2)]
     for graphs in makers:
-        await graphs.use(tmp_path / "graphs", LIMIT, server)
+        await graphs.use(tmp_path / "graphs", LIMIT, fork_server)
 
     outcomes = await asyncio.gather(*[graphs._made(spec) for graphs in makers])
 
@@ -184,12 +176,12 @@ async def test_two_workers_make_the_same_graph_at_once(server, tmp_path):
     assert graph_files.is_whole(place) is True
 
 
-async def test_a_maker_that_is_killed_leaves_a_start_as_it_was(server, tmp_path):
+async def test_a_maker_that_is_killed_leaves_a_start_as_it_was(fork_server, tmp_path):
     """A process that dies while it makes a graph is a failure that is counted, and nobody's start is touched."""
     warmers = Warmers(Graphs(lambda: 1e12, delay_s=0.0))
-    await warmers.graphs.use(tmp_path / "graphs", LIMIT, server)
-    engine = await OnnxEngine.open(heavy(tmp_path / "m"), server, threads=1, warmers=warmers)
-    spawn = server.spawn_worker
+    await warmers.graphs.use(tmp_path / "graphs", LIMIT, fork_server)
+    engine = await OnnxEngine.open(heavy(tmp_path / "m"), fork_server, threads=1, warmers=warmers)
+    spawn = fork_server.spawn_worker
 
     async def spawned(spec: WorkerSpec, connection: socket.socket, output_fd: int) -> Child:
         child = await spawn(spec, connection, output_fd)
@@ -197,7 +189,7 @@ async def test_a_maker_that_is_killed_leaves_a_start_as_it_was(server, tmp_path)
             child.signal(signal.SIGKILL)
         return child
 
-    server.spawn_worker = spawned
+    fork_server.spawn_worker = spawned
     said, _ = await start_and_ask(engine)
     await settled(warmers.graphs)
 
@@ -207,11 +199,11 @@ async def test_a_maker_that_is_killed_leaves_a_start_as_it_was(server, tmp_path)
     assert (await start_and_ask(engine))[0] == "missing"
 
 
-async def test_without_room_in_memory_none_is_made(server, tmp_path):
+async def test_without_room_in_memory_none_is_made(fork_server, tmp_path):
     """Where the host's budget has no room for the making, there is no graph, and the worker serves."""
     warmers = Warmers(Graphs(lambda: 2**20, delay_s=0.0))
-    await warmers.graphs.use(tmp_path / "graphs", LIMIT, server)
-    engine = await OnnxEngine.open(heavy(tmp_path / "m"), server, threads=1, warmers=warmers)
+    await warmers.graphs.use(tmp_path / "graphs", LIMIT, fork_server)
+    engine = await OnnxEngine.open(heavy(tmp_path / "m"), fork_server, threads=1, warmers=warmers)
 
     await start_and_ask(engine)
     await settled(warmers.graphs)
@@ -247,11 +239,11 @@ def test_a_full_disk_is_no_graph_and_leaves_nothing(tmp_path, room):
     assert list((tmp_path / "graphs").iterdir()) == []
 
 
-async def test_a_model_larger_than_the_limit_is_not_tried(server, tmp_path):
+async def test_a_model_larger_than_the_limit_is_not_tried(fork_server, tmp_path):
     """What would not fit is not made."""
-    engine = await OnnxEngine.open(heavy(tmp_path / "m"), server, threads=1)
+    engine = await OnnxEngine.open(heavy(tmp_path / "m"), fork_server, threads=1)
     graphs = Graphs(lambda: 1e12)
-    await graphs.use(tmp_path / "graphs", 2**20, server)
+    await graphs.use(tmp_path / "graphs", 2**20, fork_server)
 
     spec = replace(engine._spec, graphs=graphs.kept("v"))
 

@@ -15,7 +15,6 @@ from backends import pages
 from backends.contract import Job, StartFailed, Task, WorkerDied
 from backends.costs import CostSeed, ModelCosts
 from backends.demand import Demand
-from backends.forkserver.client import ForkServer
 from backends.graphs import Graphs
 from backends.keeper import Keeper
 from backends.onnx import OnnxEngine
@@ -32,17 +31,10 @@ JOB = Job(Task.EMBED, inputs=("w1 w2",))
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.fixture(name="server")
-async def _server() -> AsyncIterator[ForkServer]:
-    server = ForkServer(os.environ)
-    yield server
-    await server.close(5.0)
-
-
 @pytest.fixture(name="backend")
-async def _backend(server, tmp_path) -> AsyncIterator[SleepingOnnx]:
+async def _backend(fork_server, tmp_path) -> AsyncIterator[SleepingOnnx]:
     warmers = Warmers(Graphs(lambda: 1e12))
-    engine = await OnnxEngine.open(toys.embedder(tmp_path / "m"), server, threads=1, warmers=warmers)
+    engine = await OnnxEngine.open(toys.embedder(tmp_path / "m"), fork_server, threads=1, warmers=warmers)
     backend = await engine.start()
     assert isinstance(backend, SleepingOnnx)
     yield backend
@@ -144,10 +136,10 @@ async def test_a_waking_that_fails_lets_its_files_go(backend, tmp_path):
     assert backend.memory_bytes() == 0
 
 
-async def test_a_fork_server_that_dies_while_it_sleeps_is_started_again(backend, server):
+async def test_a_fork_server_that_dies_while_it_sleeps_is_started_again(backend, fork_server):
     """Waking needs a fork server, and gets one."""
     await backend.sleep()
-    os.kill(server.pid, signal.SIGKILL)
+    os.kill(fork_server.pid, signal.SIGKILL)
     for _ in range(2):
         try:
             await backend.wake()
@@ -183,14 +175,14 @@ async def until(what: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_the_keeper_puts_it_to_sleep_while_that_is_believed_to_pay(server, tmp_path):
+async def test_the_keeper_puts_it_to_sleep_while_that_is_believed_to_pay(fork_server, tmp_path):
     """Believed to wake in no time it sleeps once and wakes for who asks; then it is measured that this is no gain.
 
     From then on an idle one ends, and nobody sleeps.
     """
     clock = asyncio.get_running_loop().time
     engine = await OnnxEngine.open(
-        toys.embedder(tmp_path / "m"), server, threads=1, warmers=Warmers(Graphs(lambda: 1e12))
+        toys.embedder(tmp_path / "m"), fork_server, threads=1, warmers=Warmers(Graphs(lambda: 1e12))
     )
     keeper = Keeper(None, clock)
     pool = Pool(

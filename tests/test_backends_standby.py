@@ -11,7 +11,6 @@ import pytest
 from backends import standby as rules
 from backends.contract import Job, Task
 from backends.devices.gpus import Gpus, load_nvml
-from backends.forkserver.client import ForkServer
 from backends.graphs import Graphs
 from backends.onnx import OnnxEngine
 from backends.standby import Standby, patience_s
@@ -23,17 +22,10 @@ KEY = ((0,), CPU)
 JOB = Job(Task.EMBED, inputs=("w1 w2",))
 
 
-@pytest.fixture(name="server")
-async def _server() -> AsyncIterator[ForkServer]:
-    server = ForkServer(os.environ)
-    yield server
-    await server.close(5.0)
-
-
 @pytest.fixture(name="standby")
-async def _standby(server) -> AsyncIterator[Standby]:
+async def _standby(fork_server) -> AsyncIterator[Standby]:
     standby = Standby()
-    await standby.use(server)
+    await standby.use(fork_server)
     yield standby
     await standby.close()
     assert not standby._ready
@@ -53,10 +45,10 @@ def test_nobody_stands_by_where_a_device_is_ready_at_once():
     assert 600.0 < patience_s(0.5) < patience_s(2.0)
 
 
-async def test_a_processor_has_no_standby_and_its_starts_cost_no_more(server, standby, tmp_path):
+async def test_a_processor_has_no_standby_and_its_starts_cost_no_more(fork_server, standby, tmp_path):
     """A start without GPUs touches no device beforehand, and teaches nothing that would keep a worker standing by."""
     engine = await OnnxEngine.open(
-        toys.embedder(tmp_path), server, threads=1, warmers=Warmers(Graphs(lambda: 1e12), standby)
+        toys.embedder(tmp_path), fork_server, threads=1, warmers=Warmers(Graphs(lambda: 1e12), standby)
     )
     backend = await engine.start()
     assert backend.timings_s["device"] == 0.0
@@ -64,10 +56,10 @@ async def test_a_processor_has_no_standby_and_its_starts_cost_no_more(server, st
     assert not standby._tending
 
 
-async def test_who_stands_by_is_handed_to_the_next_start_and_another_takes_its_place(server, standby, tmp_path):
+async def test_who_stands_by_is_handed_to_the_next_start_and_another_takes_its_place(fork_server, standby, tmp_path):
     """The process that stood by serves the model; by then its device was ready. Another stands by soon."""
     warmers = Warmers(Graphs(lambda: 1e12), standby)
-    engine = await OnnxEngine.open(toys.embedder(tmp_path), server, threads=1, warmers=warmers)
+    engine = await OnnxEngine.open(toys.embedder(tmp_path), fork_server, threads=1, warmers=warmers)
     standby.learn(*KEY, 2.0)
     await until(lambda: standby._ready)
     (first,) = [each.child.pid for each in standby._ready.values()]
@@ -84,7 +76,7 @@ async def test_who_stands_by_is_handed_to_the_next_start_and_another_takes_its_p
     assert not psutil.pid_exists(first)
 
 
-async def test_a_standby_that_dies_is_replaced_after_a_pause(server, standby, tmp_path):
+async def test_a_standby_that_dies_is_replaced_after_a_pause(fork_server, standby, tmp_path):
     """It is counted, the next start does without it, and another comes."""
     standby.learn(*KEY, 2.0)
     await until(lambda: standby._ready)
@@ -92,7 +84,7 @@ async def test_a_standby_that_dies_is_replaced_after_a_pause(server, standby, tm
     first.child.signal(signal.SIGKILL)
     await first.child.wait()
     engine = await OnnxEngine.open(
-        toys.embedder(tmp_path), server, threads=1, warmers=Warmers(Graphs(lambda: 1e12), standby)
+        toys.embedder(tmp_path), fork_server, threads=1, warmers=Warmers(Graphs(lambda: 1e12), standby)
     )
     await (await engine.on((0,)).start()).close()
 
@@ -121,24 +113,26 @@ async def test_it_goes_when_nobody_starts_for_long(standby, monkeypatch):
     await until(lambda: not standby._tending)
 
 
-async def test_a_fork_server_that_dies_takes_it_along_and_the_next_has_another(server, standby):
+async def test_a_fork_server_that_dies_takes_it_along_and_the_next_has_another(fork_server, standby):
     """Whoever stood by went with its fork server; another is forked from the next."""
     standby.learn(*KEY, 2.0)
     await until(lambda: standby._ready)
     first = standby._ready[KEY].child.pid
-    os.kill(server.pid, signal.SIGKILL)
+    os.kill(fork_server.pid, signal.SIGKILL)
 
     await until(lambda: standby._ready and standby._ready[KEY].child.pid != first)
 
 
 @pytest.mark.gpu
-async def test_a_gpu_s_context_is_made_beforehand(server, standby, tmp_path):
+async def test_a_gpu_s_context_is_made_beforehand(fork_server, standby, tmp_path):
     """On a GPU a start teaches that its context takes long, and the next start finds it made."""
     if Gpus.find(None, {}, load_nvml) is None:
         pytest.skip("no GPU here: NVML finds none")
     warmers = Warmers(Graphs(lambda: 1e12), standby)
     providers = ("CUDAExecutionProvider", *CPU)
-    engine = await OnnxEngine.open(toys.embedder(tmp_path), server, threads=1, providers=providers, warmers=warmers)
+    engine = await OnnxEngine.open(
+        toys.embedder(tmp_path), fork_server, threads=1, providers=providers, warmers=warmers
+    )
     cold = await engine.on((0,)).start()
     await until(lambda: standby._ready)
     warm = await engine.on((0,)).start()

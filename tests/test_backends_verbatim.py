@@ -1,13 +1,11 @@
 """Requests that go to an upstream in their client's own words, and replies that come back as they were."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import orjson
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from backends.contract import (
     BadJob,
@@ -27,8 +25,9 @@ from backends.contract import (
     Usage,
     Verbatim,
 )
-from backends.upstream import HttpBackend, HttpEngine
+from backends.upstream import HttpBackend
 from backends.upstream_wire import OpenAIWire
+from tests.upstream_house import collect, upstream
 
 WIRE = OpenAIWire()
 CHAT = "/chat/completions"
@@ -60,22 +59,11 @@ class Recorder:
             await response.write(self.reply[start : start + 11])
         return response
 
-    @asynccontextmanager
-    async def backend(self, model: str = "theirs") -> AsyncIterator[HttpBackend]:
+    def backend(self, model: str = "theirs") -> AbstractAsyncContextManager[HttpBackend]:
         """Serve, and give a backend over it."""
         app = web.Application()
         app.router.add_post("/v1/{path:.*}", self.answer)
-        async with TestServer(app) as server:
-            backend = await HttpEngine(str(server.make_url("/v1")), model, key="sk").start()
-            try:
-                yield backend
-            finally:
-                await backend.close()
-
-
-async def collect(backend: HttpBackend, job: Job) -> list[Made]:
-    """Run a job to its end."""
-    return [made async for made in backend.stream(job)]
+        return upstream(app, model, "sk")
 
 
 def split(told: list[Made]) -> tuple[bytes, list[Event]]:

@@ -7,8 +7,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from backends.contract import (
-    Event,
     Job,
+    Made,
     Message,
     Task,
     Text,
@@ -25,10 +25,12 @@ def chat(text: str, *, stream: bool = False, **more: object) -> Job:
 
 
 @asynccontextmanager
-async def upstream(app: web.Application | None = None, **options: object) -> AsyncIterator[HttpBackend]:
+async def upstream(
+    app: web.Application | None = None, model: str = "echo", key: str = KEY, **options: object
+) -> AsyncIterator[HttpBackend]:
     """Serve `app` and give a backend over it."""
     async with TestServer(app or application()) as server:
-        engine = HttpEngine(str(server.make_url("/v1")), "echo", key=KEY, **options)  # type: ignore[arg-type]
+        engine = HttpEngine(str(server.make_url("/v1")), model, key=key, **options)  # type: ignore[arg-type]
         backend = await engine.start()
         try:
             yield backend
@@ -47,11 +49,11 @@ def serving(body: bytes, content_type: str = "text/event-stream", status: int = 
     return app
 
 
-async def collect(backend: HttpBackend, job: Job) -> list[Event]:
+async def collect(backend: HttpBackend, job: Job) -> list[Made]:
     """Run a job to its end."""
-    return [event async for event in backend.stream(job)]
+    return [made async for made in backend.stream(job)]
 
 
-def text_of(events: list[Event]) -> str:
+def text_of(events: list[Made]) -> str:
     """Join the text."""
     return "".join(event.text for event in events if isinstance(event, Text))
