@@ -7,60 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.planning import Action, Policy, Refuse, Start, Stop, Wait, next_retry, over_budget, plan
-from backends.snapshot import BACKOFF_CAP_S, PoolSnapshot, ReplicaSnapshot, ReplicaState, backoff_s
+from backends.planning import Refuse, Start, Stop, Wait, next_retry, over_budget, plan
+from backends.snapshot import BACKOFF_CAP_S, PoolSnapshot, ReplicaState, backoff_s
 from backends.warmth.course import ALWAYS_COLD, Course
-
-NOW = 10_000.0
-MIB = 2**20
-POLICY = Policy()
-
-
-def replica(
-    name: str = "atlas-1",
-    state: ReplicaState = ReplicaState.READY,
-    *,
-    in_flight: int = 0,
-    idle_s: float = 0.0,
-    up_s: float = 5000.0,
-    size: int = 100 * MIB,
-    remaining_s: float = 0.0,
-) -> ReplicaSnapshot:
-    """Make a replica that has been idle for `idle_s`."""
-    idle_since = None if in_flight else NOW - idle_s
-    return ReplicaSnapshot(name, state, in_flight, NOW - up_s, idle_since, remaining_s, size)
-
-
-def pool(*replicas: ReplicaSnapshot, **changes: object) -> PoolSnapshot:
-    """Make a pool that nobody has asked yet, of at most two replicas."""
-    calm = PoolSnapshot(
-        model="atlas",
-        min_replicas=0,
-        max_replicas=2,
-        slots_per_replica=4,
-        replicas=replicas,
-        queued=0,
-        queue_limit=128,
-        oldest_wait_s=0.0,
-        rate_per_s=0.0,
-        last_arrival=None,
-        start_s=10.0,
-        service_s=1.0,
-        replica_bytes=100 * MIB,
-        least_bytes=100 * MIB,
-    )
-    return replace(calm, **changes)  # type: ignore[arg-type]
-
-
-def asked(ago_s: float, *, up_until_s: float = 1000.0) -> dict[str, object]:
-    """Return what a pool knows whose last job ended that long ago, and whose course is to be up for a time."""
-    course = Course((0.0, up_until_s), (0, 1))
-    return {"idle_since": NOW - ago_s, "last_arrival": NOW - ago_s, "course": course, "course_words": "break-even"}
-
-
-def kinds(actions: tuple[Action, ...]) -> list[str]:
-    """Name actions as `start atlas`."""
-    return [f"{type(action).__name__.lower()} {action.model}" for action in actions]
+from tests.planning_house import MIB, NOW, POLICY, asked, kinds, pool, replica
 
 
 def test_nothing_to_do():

@@ -3,111 +3,20 @@
 import asyncio
 import itertools
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import fault
-from gateway.serving.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S, Connection
+from gateway.serving.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S
 from gateway.serving.intake import HEAD_LIMIT_BYTES
-from gateway.serving.rules import Rules
-from gateway.surfaces.wire import Call, Reply
+from gateway.surfaces.wire import Call
+from tests.client_wire import LIMIT, Client
 
-LIMIT = 100
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = (
     b"POST /%70 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-Key: no\r\n\r\n"
 )
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps what was written, and how it was ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.end = ""
-        self.paused = False
-
-    def get_extra_info(self, name, default=None):
-        """Tell the peer."""
-        return ("192.0.2.1", 5) if name == "peername" else default
-
-    def write(self, data):
-        """Keep the data."""
-        self.written += data
-
-    def write_eof(self):
-        """Note the half-close."""
-        self.end = "eof"
-
-    def can_write_eof(self):
-        """Be plain TCP."""
-        return True
-
-    def close(self):
-        """Note the close."""
-        self.end = "closed"
-
-    def abort(self):
-        """Note the abort."""
-        self.end = "aborted"
-
-    def is_closing(self):
-        """Tell whether it was ended."""
-        return bool(self.end)
-
-    def pause_reading(self):
-        """Note the pause."""
-        self.paused = True
-
-    def resume_reading(self):
-        """Note its end."""
-        self.paused = False
-
-
-class Client:
-    """A connection with its wire, and a service that answers each call with its place, or as its path says."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.go_on = asyncio.Event()
-        self.wire = Wire()
-        self.among: set[Connection] = set()
-        self.connection = Connection(Rules(self._serve, self._refuse, LIMIT), self.among)
-        self.connection.connection_made(self.wire)
-
-    async def send(self, *pieces: bytes) -> bytes:
-        """Receive pieces one by one, let the calls run, and return all that was written so far."""
-        for piece in pieces:
-            self.connection.data_received(piece)
-        return await self.settle()
-
-    async def settle(self) -> bytes:
-        """Let the calls in progress run as far as they can."""
-        for _ in range(20):
-            await asyncio.sleep(0)
-        return self.wire.written
-
-    async def _serve(self, call: Call) -> Reply:
-        self.calls.append(call)
-        if call.path == "/hold":
-            await self.go_on.wait()
-        if call.path in ("/stream", "/break"):
-            return Reply(200, {}, self._chunks(call.path))
-        return Reply(200, {"X-Place": str(len(self.calls))}, call.body)
-
-    async def _chunks(self, path: str) -> AsyncIterator[bytes]:
-        yield b"one,"
-        yield b""
-        if path == "/break":
-            raise RuntimeError("half-way")
-        yield b"two"
-
-    def _refuse(self, error: Exception) -> Reply:
-        return Reply(fault(error).status, {}, str(error).encode())
 
 
 def undated(reply: bytes) -> bytes:

@@ -29,8 +29,8 @@ from gateway.surfaces.anthropic import AnthropicSurface
 from gateway.surfaces.native import NativeSurface
 from gateway.surfaces.openai import OpenAISurface
 from gateway.surfaces.responses import ResponsesSurface
+from tests.client_wire import Wire
 from tests.fakes import ANSWER, FakeBackend, FakeEngine, run_virtual
-from tests.test_gateway_connection import Wire
 from tests.test_gateway_pipeline import House, house
 
 KEYS = {"one": Limits(600, 100_000, None), "two": Limits(), "poor": Limits(requests_per_minute=3)}
