@@ -1,10 +1,11 @@
 """The guard of direction: the same parts in exchanged roles. Pure functions of two readings."""
 
+from functools import lru_cache
 from itertools import combinations
 
 from cache.semantic.inflection import is_near
 from cache.semantic.lexicon import BACKWARD_WORDS, FORWARD_WORDS, SYMMETRIC_WORDS
-from cache.semantic.reading import Reading
+from cache.semantic.reading import Reading, read
 
 
 def direction(a: Reading, b: Reading) -> str | None:
@@ -12,16 +13,18 @@ def direction(a: Reading, b: Reading) -> str | None:
     return crossed_edges(a, b) or _swapped_pair(a, b) or other_voice(a, b)
 
 
-def _edges(reading: Reading) -> set[tuple[str, str]]:
+@lru_cache(maxsize=4096)
+def _edges(text: str) -> frozenset[tuple[str, str]]:
     """Return (from, to) for the words on the two sides of each word of direction."""
+    reading = read(text)
     edges = set()
-    words = [token.word for token in reading.tokens]
+    words = reading.words
     for at, word in enumerate(words):
         if word in FORWARD_WORDS or word in BACKWARD_WORDS or (word == "in" and reading.is_conversion):
             left, right = _side(reading, at, -1), _side(reading, at, 1)
-            backward = word in BACKWARD_WORDS or (word == "in" and words[:2] == ["how", "many"])
+            backward = word in BACKWARD_WORDS or (word == "in" and words[:2] == ("how", "many"))
             edges |= {(y, x) if backward else (x, y) for x in left for y in right}
-    return edges
+    return frozenset(edges)
 
 
 def _side(reading: Reading, at: int, step: int) -> list[str]:
@@ -43,7 +46,9 @@ def _side(reading: Reading, at: int, step: int) -> list[str]:
 
 def crossed_edges(a: Reading, b: Reading) -> str | None:
     """Veto where what goes from one part to another goes the other way in the other text."""
-    edges_a, edges_b = _edges(a), _edges(b)
+    edges_a, edges_b = _edges(a.text), _edges(b.text)
+    if not edges_a or not edges_b:
+        return None
     for one, other in ((edges_a, edges_b), (edges_b, edges_a)):
         for x, y in sorted(one):
             if x != y and (y, x) in other and (x, y) not in other:
@@ -53,7 +58,7 @@ def crossed_edges(a: Reading, b: Reading) -> str | None:
 
 def _swapped_pair(a: Reading, b: Reading) -> str | None:
     """Veto an exchange of two names, two numbers, or subject and object, that nothing symmetric joins."""
-    if any(not SYMMETRIC_WORDS.isdisjoint(token.word for token in r.tokens) for r in (a, b)):
+    if any(not SYMMETRIC_WORDS.isdisjoint(r.words) for r in (a, b)):
         return None
     if a.asks_about and b.asks_about and a.asks_about != b.asks_about:
         return f"asks for the {a.asks_about} against the {b.asks_about}"
@@ -61,7 +66,7 @@ def _swapped_pair(a: Reading, b: Reading) -> str | None:
     values_b = [token.value for token in b.tokens if token.value]
     if values_a != values_b and sorted(values_a) == sorted(values_b) and not a.is_conversion:
         return f"{' '.join(values_a)} against {' '.join(values_b)}"
-    if is_passive(a) != is_passive(b):
+    if a.is_passive != b.is_passive:
         return None
     # Whether it is so depends on the order, more than what it is: Paris in France, France in Paris.
     ordered = frozenset(a.content) if "@yesno" in a.content else a.names | b.names
@@ -79,20 +84,12 @@ def _swapped_among(wanted: frozenset[str], a: Reading, b: Reading) -> str | None
 
 def other_voice(a: Reading, b: Reading) -> str | None:
     """Veto where one text is passive and the other is not, and yet the same word comes first."""
-    if is_passive(a) == is_passive(b):
+    if a.is_passive == b.is_passive:
         return None
-    plain = a if is_passive(b) else b
-    if any(token.word == "by" for token in plain.tokens):
+    plain = a if b.is_passive else b
+    if "by" in plain.words:
         return None
     words_a, words_b = ([w for w in r.content if not w.startswith("@")] for r in (a, b))
     if len(words_a) == len(words_b) > 2 and all(map(is_near, words_a, words_b)):  # noqa: PLR2004
         return f"{words_a[0]} acts in one text and is acted on in the other"
     return None
-
-
-def is_passive(reading: Reading) -> bool:
-    """Whether something is done by somebody in the text."""
-    words = [token.word for token in reading.tokens]
-    return "by" in words and not {"is", "are", "was", "were", "be", "been", "being"}.isdisjoint(
-        words[: words.index("by")]
-    )

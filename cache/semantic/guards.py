@@ -9,8 +9,9 @@ content words differ are different questions, and `wording`, for which a questio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from cache.semantic.direction import direction, is_passive
+from cache.semantic.direction import direction
 from cache.semantic.inflection import forms, is_near, without_near
 from cache.semantic.lexicon import (
     ARITHMETIC,
@@ -136,7 +137,7 @@ def joining(a: Reading, b: Reading) -> str | None:
 
 def case(a: Reading, b: Reading) -> str | None:
     """Veto where a word that is also a name is written as one in one text only."""
-    if _attribute(a) and _attribute(b):
+    if _attribute(a.text) and _attribute(b.text):
         # What has a capital or a currency is a country, however it is written.
         return None
     cased = {token.word: _is_cased(token) for token in a.tokens if token.word in CASED_WORDS}
@@ -168,8 +169,8 @@ def names(a: Reading, b: Reading) -> str | None:
         if missing:
             return f"{', '.join(missing)} is in one text only"
         if quoted := one.quoted - other.quoted:
-            plain = " ".join(token.word for token in other.tokens)
-            absent = sorted(q for q in quoted if " ".join(t.word for t in read(q).tokens) not in plain)
+            plain = " ".join(other.words)
+            absent = sorted(q for q in quoted if " ".join(read(q).words) not in plain)
             if absent:
                 return f"{absent[0]!r} is quoted in one text only"
     return None
@@ -178,7 +179,7 @@ def names(a: Reading, b: Reading) -> str | None:
 def content(a: Reading, b: Reading) -> str | None:
     """Veto unless the content words are the same, up to inflection and a few synonyms, in whatever order."""
     if _is_vague(a) or _is_vague(b):
-        same = [token.word for token in a.tokens] == [token.word for token in b.tokens]
+        same = a.words == b.words
         return None if same else "too little is said to compare"
     only_a, only_b = _unmatched(a.content, b.content)
     if _is_one_word(a) or _is_one_word(b):
@@ -221,22 +222,23 @@ GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
 )
 
 
-def _attribute(reading: Reading) -> str | None:
+@lru_cache(maxsize=4096)
+def _attribute(text: str) -> str | None:
     """Return the attribute that a text asks for, if it asks for one: the capital of something."""
-    return next((form for word in reading.content for form in forms(word) if form in ATTRIBUTES), None)
+    return next((form for word in read(text).content for form in forms(word) if form in ATTRIBUTES), None)
 
 
 def _may_be_joined_otherwise(a: Reading, b: Reading) -> frozenset[str]:
     allowed: set[str] = set()
-    if _attribute(a) is not None and _attribute(a) == _attribute(b):
+    if _attribute(a.text) is not None and _attribute(a.text) == _attribute(b.text):
         allowed |= ATTRIBUTE_JOINING_WORDS
     if a.is_conversion and b.is_conversion:
         allowed |= {"in", "into", "to", "of"}
-    if is_passive(a) != is_passive(b):
+    if a.is_passive != b.is_passive:
         allowed |= {"by", "like"}
     if a.quantities and b.quantities and not ARITHMETIC.isdisjoint(a.content):
         allowed |= {"by", "from", "and", "of", "to", "with", "if"}
-    if any(token.word == "'s" for reading in (a, b) for token in reading.tokens):
+    if "'s" in a.words or "'s" in b.words:
         allowed |= {"of", "in"}
     if "neighbour" in a.content and "neighbour" in b.content:
         allowed |= {"with", "to"}

@@ -18,12 +18,15 @@ def is_near(a: str, b: str) -> bool:
 
 def without_near(words: Iterable[str], others: frozenset[str]) -> list[str]:
     """Return those of the words, sorted, that are a form of none of the others."""
+    unknown = [word for word in words if word not in others]
+    if not unknown:
+        return []
     bases = {form for other in others for form in forms(other)}
     # Short words share forms by chance: bases of two inflected ones are compared only where they are long.
     long_bases = {form for other in others if len(other) > _SHORT for form in forms(other)}
     return sorted(
         word
-        for word in words
+        for word in unknown
         if word not in bases
         and others.isdisjoint(forms(word))
         and (len(word) <= _SHORT or long_bases.isdisjoint(forms(word)))

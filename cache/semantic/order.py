@@ -1,11 +1,11 @@
 """Puts the words of a question in one order however it is turned round. Knows nothing of what the words stand for."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from cache.semantic.direction import is_passive
 from cache.semantic.inflection import forms, is_near
 from cache.semantic.lexicon import ATTRIBUTES, SYMMETRIC_RELATIONS
-from cache.semantic.reading import Reading
+from cache.semantic.reading import Reading, read
 
 _EQUALS_JOINED = frozenset({"and", "or", "nor"})
 _FRONTED_AFTER = frozenset({"in", "on", "for", "with", "using", "at"})
@@ -13,22 +13,24 @@ _FRONTED_AFTER = frozenset({"in", "on", "for", "with", "using", "at"})
 
 def order(a: Reading, b: Reading) -> str | None:
     """Veto where the same content words come in another order, unless one text is the other turned round."""
-    if is_passive(a) != is_passive(b) or any(not SYMMETRIC_RELATIONS.isdisjoint(r.content) for r in (a, b)):
+    if a.is_passive != b.is_passive or any(not SYMMETRIC_RELATIONS.isdisjoint(r.content) for r in (a, b)):
         return None
-    for x, y in zip(_ordered(a), _ordered(b), strict=False):
+    for x, y in zip(_ordered(a.text), _ordered(b.text), strict=False):
         if not is_near(x, y):
             return f"{x} against {y} in this place"
     return None
 
 
-def _ordered(reading: Reading) -> list[str]:
+@lru_cache(maxsize=4096)
+def _ordered(text: str) -> tuple[str, ...]:
     """Return the content words, parts in front and possessors moved to their end, and what equals join sorted."""
+    reading = read(text)
     at_places = sorted(zip(reading.places, reading.content, strict=True), key=lambda pair: pair[0])
     runs = _unfronted(reading, [(place, word) for place, word in at_places if not word.startswith("@")])
     runs = _with_owners_last(reading, runs)
     words = _with_equals_sorted(reading, runs)
     # What is asked of the rest comes first: France capital, capital of France.
-    return sorted(dict.fromkeys(words), key=lambda word: ATTRIBUTES.isdisjoint(forms(word)))
+    return tuple(sorted(dict.fromkeys(words), key=lambda word: ATTRIBUTES.isdisjoint(forms(word))))
 
 
 def _unfronted(reading: Reading, words: list[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -66,7 +68,7 @@ def _with_equals_sorted(reading: Reading, words: list[tuple[int, str]]) -> list[
     ordered = list(words)
     for left in range(len(ordered) - 1):
         (place, x), (next_place, y) = ordered[left], ordered[left + 1]
-        between = {token.word for token in reading.tokens[place + 1 : next_place]}
-        if not between.isdisjoint(_EQUALS_JOINED) and y < x:
+        between = reading.words[place + 1 : next_place]
+        if not _EQUALS_JOINED.isdisjoint(between) and y < x:
             ordered[left], ordered[left + 1] = (place, y), (next_place, x)
     return [word for _, word in ordered]

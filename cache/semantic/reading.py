@@ -50,6 +50,7 @@ _SHORT = 4
 # How far behind "has" its verb may stand.
 _FAR = 4
 _NOT_VERBS = frozenset({"used", "called", "named", "located", "situated", "need", "speed", "indeed"})
+_BEING = frozenset({"is", "are", "was", "were", "be", "been", "being"})
 _NEVER_NEGATED = FUNCTION_WORDS | NEGATIONS
 
 
@@ -62,11 +63,13 @@ class Reading:
     `places` are theirs among the tokens. `quantities` count (value, unit) pairs; `names` are capitalised words;
     `negated` are the words that negations apply to; `times` say when it is, empty where it is now; `asked_at` is the
     place of the question word; `asks_about` is "object" after "what does it …", "subject" after "what …s it", where
-    there is no other auxiliary; `persons` are those of the speaker and the one spoken to whom the text is about.
+    there is no other auxiliary; `is_passive` where something is done by somebody; `persons` are those of the speaker
+    and the one spoken to whom the text is about.
     """
 
     text: str
     tokens: tuple[Token, ...]
+    words: tuple[str, ...]
     content: tuple[str, ...]
     places: tuple[int, ...]
     quantities: Counter[tuple[str, str | None]]
@@ -79,6 +82,7 @@ class Reading:
     asked_at: int | None
     asks_about: str | None
     is_conversion: bool
+    is_passive: bool
 
 
 @lru_cache(maxsize=4096)
@@ -96,6 +100,7 @@ def read(text: str) -> Reading:
     return Reading(
         text=text,
         tokens=tuple(tokens),
+        words=tuple(words),
         content=tuple(content),
         places=tuple(places),
         quantities=quantities,
@@ -108,6 +113,7 @@ def read(text: str) -> Reading:
         asks_about=_asks_about(words, asked_at),
         asks=asked_at is not None or "@yesno" in content,
         is_conversion=is_conversion,
+        is_passive=_is_passive(words),
     )
 
 
@@ -339,6 +345,10 @@ def _negated(tokens: Sequence[Token]) -> tuple[str, ...]:
         if token.word in NEGATIONS:
             negated.append(next((t.word for t in tokens[at + 1 :] if t.word not in _NEVER_NEGATED), ""))
     return tuple(sorted(negated))
+
+
+def _is_passive(words: Sequence[str]) -> bool:
+    return "by" in words and not _BEING.isdisjoint(words[: words.index("by")])
 
 
 def _asks_about(words: Sequence[str], asked_at: int | None) -> str | None:

@@ -64,7 +64,7 @@ def _traits(text: str) -> _Traits:
         sure_numbers=_numbers(reading, sure=True),
         signs=_signs(reading),
         units=_units(reading),
-        words=frozenset(token.word for token in reading.tokens),
+        words=frozenset(reading.words),
         negations=_negations(reading),
     )
 
@@ -118,7 +118,7 @@ def exchanged(a: Reading, b: Reading) -> str | None:
     roles = edges or other_voice(a, b)
     if roles is not None:
         return roles
-    first, second = [t.word for t in a.tokens], [t.word for t in b.tokens]
+    first, second = a.words, b.words
     if len(first) != len(second) or not (SYMMETRIC_WORDS - _JOINS).isdisjoint(first):
         return None
     places = [at for at, (x, y) in enumerate(zip(first, second, strict=True)) if x != y]
@@ -174,7 +174,7 @@ def _signs(reading: Reading) -> frozenset[str]:
 
 
 def _negations(reading: Reading) -> int:
-    words = [token.word for token in reading.tokens]
+    words = reading.words
     count = 0
     for at, word in enumerate(words):
         if word not in NEGATIONS:
