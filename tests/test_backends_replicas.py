@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.warmth.replicas import replicas_for
@@ -38,6 +38,7 @@ def test_great_loads_leave_a_margin_of_a_few_deviations(jobs: float) -> None:
     assert jobs + 2 * math.sqrt(jobs) < count < jobs + 3 * math.sqrt(jobs)
 
 
+@example(1124.0, 1.5, 1, 1.0)
 @given(st.floats(0, 2000), st.floats(1, 1.5), st.integers(1, 64), st.sampled_from([1.0, 30.0, 300.0]))
 def test_more_load_and_dearer_waits_never_make_fewer(jobs: float, more: float, slots: int, price: float) -> None:
     """Monotone in load and in the price of a wait, at least one, at most what is allowed."""

@@ -7,6 +7,8 @@ from functools import lru_cache
 _MANY = 50.0
 # Loads are told apart by so many parts of their logarithm: by 2 %, which no forecast is as fine as.
 _PARTS = 50.0
+# A replica that spares no more than itself is not worth it; sums of thousands of chances are this fine.
+_WORTH_IT = 1.0 + 1e-9
 
 
 def replicas_for(jobs: float, slots: int, wait_price: float, most: int) -> int:
@@ -28,7 +30,7 @@ def _worth(load: int, slots: int, wait_price: float) -> int:
     waiting = _beyond(jobs, slots)
     while True:
         with_one_more = _beyond(jobs, (count + 1) * slots)
-        if wait_price * (waiting - with_one_more) < 1.0:
+        if wait_price * (waiting - with_one_more) < _WORTH_IT:
             return count
         count, waiting = count + 1, with_one_more
 
