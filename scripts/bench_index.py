@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measures the index of the semantic cache with many vectors in one partition: look-ups, memory, generations.
+"""Measures the index of the semantic cache with many vectors in one partition: look-ups, recall, memory.
 
 Half of the vectors are random, half lie in clusters of about twenty. A question is a stored vector with noise, its
 cosine about 0.9, as a paraphrase's. Every look-up is one of a single thread, beside what the embedder takes.
@@ -10,7 +10,6 @@ import gc
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import faiss
@@ -19,7 +18,6 @@ import psutil
 from numpy.typing import NDArray
 
 from cache.contract import Entry, Meaning
-from cache.semantic.growing import yield_to_others
 from cache.semantic.index import VectorIndex
 
 DIMS = 384
@@ -29,7 +27,6 @@ _NOISE = 0.5
 _BATCH = 50_000
 _QUESTIONS = 2000
 _CANDIDATES = 4
-_FRESH = 10_000
 
 Rows = NDArray[np.float32]
 
@@ -91,30 +88,8 @@ def nearest_exactly(rows: Rows, questions: Rows) -> NDArray[np.int64]:
     return flat.search(questions, 1)[1][:, 0]  # type: ignore[no-any-return]
 
 
-def grow(index: VectorIndex, thread: Executor) -> float:
-    """Make the generations that are due; return the seconds that it took."""
-    began = time.perf_counter()
-    while (due := index.due()) is not None:
-        index.settle(due, thread.submit(due.growth.make).result())
-    return time.perf_counter() - began
-
-
-def grow_beside(index: VectorIndex, thread: Executor, questions: Rows) -> dict[str, float]:
-    """Make one generation, and look up meanwhile: how long it took, and the look-ups."""
-    due = index.due()
-    assert due is not None, "more was added than is compared row by row"
-    began = time.perf_counter()
-    making = thread.submit(due.growth.make)
-    looks: list[Look] = []
-    while not making.done():
-        looks += ask(index, questions[:50])
-    seconds = time.perf_counter() - began
-    index.settle(due, making.result())
-    return {"seconds": round(seconds, 1), "look_ups": len(looks), **percentiles(looks)}
-
-
 def main() -> None:
-    """Build, ask, replace, and print what was measured as JSON."""
+    """Fill, ask, remove, and print what was measured as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -124,49 +99,34 @@ def main() -> None:
     rows = make_vectors(count, rng)
     asked = rng.integers(0, count, _QUESTIONS)
     questions = normalised(rows[asked] + _NOISE / np.sqrt(DIMS) * rng.standard_normal((_QUESTIONS, DIMS)))
-    truth = nearest_exactly(rows, questions)
-    with ThreadPoolExecutor(1, initializer=yield_to_others) as thread:
-        told = measure(rows, questions, truth, make_vectors(_FRESH, rng), thread)
-    print(json.dumps(told, indent=2))
+    print(json.dumps(measure(rows, questions, nearest_exactly(rows, questions)), indent=2))
 
 
-def measure(rows: Rows, questions: Rows, truth: NDArray[np.int64], fresh: Rows, thread: Executor) -> dict[str, Any]:
-    """Fill an index, ask it, and have it make generations while it is asked."""
+def measure(rows: Rows, questions: Rows, truth: NDArray[np.int64]) -> dict[str, Any]:
+    """Fill an index and ask it; remove a third of the rows, and ask for the others."""
     process, count = psutil.Process(), len(rows)
     before = process.memory_info().rss
     index = VectorIndex(1 << 50, lambda: 0.0)
-    adding = building = 0.0
+    adding = 0.0
     for at, row in enumerate(rows):
         entry = make_entry(at, row)
         began = time.perf_counter()
         index.add(entry)
         adding += time.perf_counter() - began
-        if at % _BATCH == _BATCH - 1:
-            building += grow(index, thread)
-    building += grow(index, thread)
     gc.collect()
     told: dict[str, Any] = {
         "entries": count,
         "add_us": round(adding / count * 1e6, 1),
-        "build_s": round(building, 1),
         "bytes_per_entry": round((process.memory_info().rss - before) / count),
         "counted_bytes_per_entry": round(index.used_bytes / count),
     }
     looks = list(ask(index, questions))
-    told["look_up"] = percentiles(looks)
-    told["recall_at_1"] = share_found(looks, truth)
-    for at, row in enumerate(fresh):
-        index.add(make_entry(count + at, row))
-    told["look_up_with_fresh_rows"] = {"fresh": len(fresh), **percentiles(list(ask(index, questions)))}
-    told["next_generation"] = grow_beside(index, thread, questions)
+    told |= {"look_up": percentiles(looks), "recall_at_1": share_found(looks, truth)}
     for at in range(0, count, 3):
         index.remove(at.to_bytes(32))
-    for at, row in enumerate(fresh):
-        index.add(make_entry(2 * count + at, row))
-    told["generation_without_the_dead"] = grow_beside(index, thread, questions)
     alive = truth % 3 != 0
-    told["recall_at_1_after"] = share_found(list(ask(index, questions[alive])), truth[alive])
-    told["rss_gib"] = round(process.memory_info().rss / 2**30, 2)
+    looks = list(ask(index, questions[alive]))
+    told["a_third_removed"] = {**percentiles(looks), "recall_at_1": share_found(looks, truth[alive])}
     return told
 
 

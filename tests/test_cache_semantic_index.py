@@ -1,28 +1,31 @@
-"""Large partitions: generations, what is struck out of them, and the snapshot that outlives a restart."""
+"""Large partitions: all rows are found by their sketches, whatever came and went, and are back after a start."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cache.contract import Entry, Meaning
 from cache.memory import MemoryStore
-from cache.semantic import Match, Miss, SemanticCache, snapshot
-from cache.semantic.generation import Generation, StoppedError, build
+from cache.semantic import Match, Miss, SemanticCache, block, lookup
+from cache.semantic.block import Block
 from cache.semantic.index import VectorIndex
-from cache.semantic.partition import Growth, Partition
-from cache.semantic.snapshot import SnapshotError
+from cache.semantic.sketch import sketch
 from tests.fakes import VirtualClock
 
 DIMS = 16
 PARTITION = b"p" * 32
-EXACT_ROWS = 8
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have partitions be large early, and of several chunks."""
+    monkeypatch.setattr(block, "EXACT_ROWS", 8)
+    monkeypatch.setattr(block, "_CHUNK_ROWS", 16)
 
 
 def rows_of(count: int, seed: int = 0) -> np.ndarray:
@@ -54,17 +57,16 @@ class Disk(MemoryStore):
         return [entry for batch in self.entries() for entry in batch]
 
 
-def make_cache(store: MemoryStore, file: Path | None = None, embedder: str = "e") -> SemanticCache:
-    """Return a cache whose partitions have generations early."""
-    return SemanticCache(store, snapshot=file, embedder=embedder, exact_rows=EXACT_ROWS, clock=store._clock)
+def make_cache(store: MemoryStore) -> SemanticCache:
+    """Return a cache."""
+    return SemanticCache(store, clock=store._clock)
 
 
-async def fill(cache: SemanticCache, store: MemoryStore, numbers: Iterable[int]) -> None:
-    """Keep entries, and let their generations be made."""
+def fill(cache: SemanticCache, store: MemoryStore, numbers: Iterable[int]) -> None:
+    """Keep entries."""
     for number in numbers:
         store.keep(entry_of(number))
         cache.add(entry_of(number))
-    await cache._grower.idle()
 
 
 async def find(cache: SemanticCache, number: int) -> Match | Miss:
@@ -85,8 +87,16 @@ async def found(cache: SemanticCache, numbers: Iterable[int]) -> list[int]:
     return hits
 
 
+def block_of(rows: np.ndarray) -> Block:
+    """Return a block of rows under their places."""
+    made = Block(rows.shape[1])
+    for number, row in enumerate(rows):
+        made.append(number, row)
+    return made
+
+
 def test_why_a_map_of_ids_never_lies_over_an_inverted_file():
-    """An IDMap2 of faiss over IVF tells wrong ids after a removal, at distance 0; our partitions tell the right ones.
+    """An IDMap2 of faiss over IVF tells wrong ids after a removal, at distance 0; our blocks tell the right ones.
 
     Where the first half of this fails, faiss has been mended.
     """
@@ -100,120 +110,103 @@ def test_why_a_map_of_ids_never_lies_over_an_inverted_file():
     _, ids = mapped.search(ROWS[1:], 1)
     assert np.sum(ids[:, 0] != np.arange(1, 400)) > 300
 
-    partition = Partition(DIMS, EXACT_ROWS)
-    for number, row in enumerate(ROWS):
-        partition.add(number, row)
-    partition.remove(0)
-    assert [partition.survey().nearest(row, 1)[0].number for row in ROWS[1:]] == list(range(1, 400))
+    rows = block_of(ROWS)
+    rows.remove(0)
+    assert [rows.view().nearest(row, 1)[0].number for row in ROWS[1:]] == list(range(1, 400))
 
 
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), st.integers(1, 12)),
-        st.tuples(st.just("remove"), st.integers(0, 1000)),
-        st.tuples(st.sampled_from(["grow", "made", "failed"]), st.just(0)),
-    ),
-    max_size=60,
-)
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove"]), st.integers(1, 60)), max_size=40)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+def test_a_block_agrees_with_brute_force(steps):
+    """Whatever is added and removed, over all ends of chunks: each row that is there is found, and no other."""
+    rows, alive, number = Block(DIMS), list[int](), 0
+    for what, count in steps:
+        for _ in range(count):
+            if what == "add" and number < len(ROWS):
+                rows.append(number, ROWS[number])
+                alive.append(number)
+                number += 1
+            elif what == "remove" and alive:
+                rows.remove(alive.pop(count * 7 % len(alive)))
+
+    assert len(rows) == len(alive)
+    view = rows.view()
+    for each in alive:
+        nearest = view.nearest(ROWS[each], 1)[0]
+        assert (nearest.number, nearest.score) == (each, pytest.approx(1.0, abs=1e-4))
+    assert sorted(each.number for each in view.nearest(ROWS[0], 500)) == sorted(alive)
+    places = range(len(rows))
+    assert [chunk.start for chunk in view.chunks] == [at for at in (0, *range(8, len(rows), 16)) if at in places] or [0]
+
+
+def test_scores_of_rows_in_whole_numbers_are_those_of_the_rows():
+    """Behind the exact rows a component has two bytes: no cosine is off by more than a ten-thousandth."""
+    view = block_of(ROWS).view()
+    for at in range(0, 400, 7):
+        for found in view.nearest(ROWS[at], 3):
+            assert found.score == pytest.approx(float(ROWS[found.number] @ ROWS[at]), abs=1e-4)
 
 
 @settings(deadline=None)
-@given(STEPS)
-def test_a_partition_agrees_with_brute_force_while_its_generations_are_made(steps):
-    """Whatever is added or removed before, during and after a generation is made, each row that is there is found."""
-    partition, alive, number = Partition(DIMS, EXACT_ROWS), set[int](), 0
-    growth: Growth | None = None
-    made: Generation | None = None
-    for what, count in steps:
-        if what == "add":
-            for number in range(number, min(number + count, len(ROWS))):  # noqa: B020 - it goes on from there
-                partition.add(number, ROWS[number])
-                alive.add(number)
-            number += 1
-        elif what == "remove" and alive:
-            gone = sorted(alive)[count % len(alive)]
-            partition.remove(gone)
-            alive.remove(gone)
-        elif what == "grow" and growth is None:
-            growth = partition.grow()
-            made = growth.make() if growth is not None else None
-        elif what in ("made", "failed") and growth is not None:
-            if what == "made" and made is not None:
-                partition.grown(made)
-            else:
-                partition.not_grown()
-            growth = made = None
-
-    assert partition.count == len(alive)
-    for row in sorted(alive):
-        nearest = partition.survey().nearest(ROWS[row], 1)[0]
-        assert (nearest.number, nearest.score) == (row, pytest.approx(1.0, abs=1e-3))
-    everything = [each.number for each in partition.survey().nearest(ROWS[0], 500)]
-    assert sorted(everything) == sorted(alive)
+@given(st.integers(0, 399), st.floats(0.0, 1.0))
+def test_the_share_of_bits_that_differ_is_the_angle(place, share):
+    """Of two vectors about angle / pi of 256 bits differ: no more than five standard deviations away from that."""
+    other = ROWS[place] + share * ROWS[(place + 1) % 400]
+    other /= np.linalg.norm(other)
+    expected = np.arccos(np.clip(ROWS[place] @ other, -1, 1)) / np.pi
+    differing = np.bitwise_count(sketch(ROWS[place]) ^ sketch(other.astype(np.float32))).sum() / 256
+    assert abs(differing - expected) < 5 * np.sqrt(max(expected, 1 / 256) / 256)
 
 
-def test_the_dead_are_left_out_of_the_next_generation():
-    """Where a quarter is struck out, the next one is built without them, and finds the others all the same."""
-    first = build(None, np.arange(100), ROWS[:100])
+def test_all_of_a_tight_cluster_is_within_reach():
+    """A thousand wordings of one question lie so close that most sketches are alike: each is among the nearest."""
+    rows = ROWS[:1] + 0.05 * rows_of(1000, seed=3)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    view = block_of(rows).view()
+
+    assert all(number in [each.number for each in view.nearest(row, 4)] for number, row in enumerate(rows))
+    assert len(view.nearest(rows[0], 1000)) == 1000
+
+
+def test_a_search_may_go_on_while_the_block_changes():
+    """A view that was taken before rows went and others came tells only of numbers that are there, or were."""
+    rows = block_of(ROWS[:100])
+    view = rows.view()
+    for number in range(90):
+        rows.remove(number)
+    rows.append(500, ROWS[200])
+
+    assert {each.number for each in view.nearest(ROWS[3], 100)} <= {*range(100), 500}
+    assert [each.number for each in rows.view().nearest(ROWS[200], 1)] == [500]
+
+
+def test_bytes_are_counted_by_where_rows_lie():
+    """What is counted grows and shrinks by the same, whichever row goes, and comes to nothing at the end."""
+    index = VectorIndex(1 << 30, lambda: 0.0)
+    counted = [0]
     for number in range(60):
-        assert first.strike(number)
-    assert not first.strike(100)
-
-    second = build(first, np.arange(100, 120), ROWS[100:120])
-
-    assert (len(second), second.dead_count) == (60, 0)
-    assert [second.nearest(ROWS[number], 1)[0].number for number in range(60, 120)] == list(range(60, 120))
-
-
-async def test_look_ups_go_on_while_a_generation_is_made(monkeypatch):
-    """The thread is held up: what is stored before, and what is stored meanwhile, is found; so is it afterwards."""
-    store = Disk(1 << 20, VirtualClock())
-    cache, go_on = make_cache(store), threading.Event()
-    make = Growth.make
-    monkeypatch.setattr(Growth, "make", lambda self, stop: (go_on.wait(), make(self, stop))[1])
-    for number in range(30):
-        store.keep(entry_of(number))
-        cache.add(entry_of(number))
-    await asyncio.sleep(0)
-    assert await found(cache, range(30)) == list(range(30))
-    cache.remove(entry_of(3).key)
-    go_on.set()
-    await cache._grower.idle()
-
-    assert await found(cache, range(30)) == [number for number in range(30) if number != 3]
-    assert cache._index.generations()
-    await cache.close()
+        index.add(entry_of(number))
+        counted.append(index.used_bytes)
+    assert counted[8] - counted[7] > counted[9] - counted[8] == counted[60] - counted[59]
+    for number in range(59):
+        index.remove(entry_of(number).key)
+        assert index.used_bytes == counted[59 - number]
+    index.remove(entry_of(59).key)
+    assert index.used_bytes == 0
 
 
-async def test_the_end_waits_for_no_generation():
-    """A cache that is closed while a graph is being built throws it away: a process cannot end before its threads."""
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(StoppedError):
-        build(None, np.arange(400), ROWS, stop)
-
+async def test_large_partitions_are_searched_on_a_thread(monkeypatch):
+    """Where there are many rows the loop does not search them; what is found is the same."""
+    monkeypatch.setattr(lookup, "_ROWS_AT_ONCE", 20)
     store = Disk(1 << 20, VirtualClock())
     cache = make_cache(store)
-    for number in range(30):
-        cache.add(entry_of(number))
-    await cache.close()
-    assert cache._grower._stop.is_set()
+    fill(cache, store, range(100))
 
-
-async def test_a_generation_that_cannot_be_made_leaves_all_as_it_was(monkeypatch, caplog):
-    """Memory runs out on the thread: rows are compared one by one as before, and the log tells."""
-    store = Disk(1 << 20, VirtualClock())
-    cache = make_cache(store)
-
-    def fail(_: Growth, stop: threading.Event) -> Generation:
-        del stop
-        raise MemoryError
-
-    monkeypatch.setattr(Growth, "make", fail)
-    await fill(cache, store, range(30))
-
-    assert await found(cache, range(30)) == list(range(30))
-    assert "could not be made" in caplog.text
+    assert await found(cache, range(100)) == list(range(100))
+    assert cache._searches._threads
     await cache.close()
 
 
@@ -226,7 +219,7 @@ async def test_what_a_purge_has_ended_hides_nothing():
     for at, row in enumerate(near):
         meaning = Meaning(PARTITION, f"gone {at}", row.astype("<f4").tobytes())
         cache.add(Entry((5000 + at).to_bytes(32), b"", 0.0, 2000.0, meaning))
-    await fill(cache, store, [1])
+    fill(cache, store, [1])
     store.keep(entry_of(0))
     behind = ROWS[0] + 0.3 * ROWS[1]
     meaning = Meaning(PARTITION, "question number 0", (behind / np.linalg.norm(behind)).astype("<f4").tobytes())
@@ -237,116 +230,50 @@ async def test_what_a_purge_has_ended_hides_nothing():
     await cache.close()
 
 
-async def test_a_partition_is_bounded_whatever_its_generations():
-    """Beyond its bytes the oldest go, from graphs too."""
+async def test_a_partition_is_bounded_however_large():
+    """Beyond its bytes the oldest go, wherever their rows lie."""
     store = Disk(1 << 20, VirtualClock())
     cache = make_cache(store)
-    await fill(cache, store, range(100))
+    fill(cache, store, range(100))
     cache.resize(cache.used_bytes // 2)
-    await fill(cache, store, range(100, 110))
+    fill(cache, store, range(100, 110))
 
     assert cache.used_bytes <= cache._index.max_bytes
     assert await found(cache, range(110)) == list(range(110 - cache.entries, 110))
     await cache.close()
 
 
-async def test_a_snapshot_spares_the_reading_of_what_it_holds(tmp_path):
-    """After a restart all are found; only what came after the snapshot was read from the store."""
-    store, file = Disk(1 << 20, VirtualClock()), tmp_path / "vectors"
-    cache = make_cache(store, file)
-    await fill(cache, store, range(60))
-    await cache.close()
-    for number in range(60, 70):
-        store.keep(entry_of(number))
-
-    reborn = make_cache(store, file)
-    reborn.load(store)
-    assert await find(reborn, 0) == Miss("empty")
-    await reborn.loaded()
-
-    assert await found(reborn, range(70)) == list(range(70))
-    assert sum(len(each.generation) for each in reborn._index.generations()) >= 40
-    await fill(reborn, store, range(70, 100))
-    assert await found(reborn, range(100)) == list(range(100))
-    await reborn.close()
-
-
-async def test_the_store_overrules_the_snapshot(tmp_path):
-    """What was removed, and what was stored anew for somebody else, is not served as the snapshot has it."""
-    store, file = Disk(1 << 20, VirtualClock()), tmp_path / "vectors"
-    cache = make_cache(store, file)
-    await fill(cache, store, range(60))
+async def test_after_a_start_all_that_the_store_has_is_found():
+    """A restart: the store is the truth, so what was removed is not found, and what was stored for others is theirs."""
+    store = Disk(1 << 20, VirtualClock())
+    cache = make_cache(store)
+    fill(cache, store, range(60))
     await cache.close()
     for number in range(30):
         store.discard(entry_of(number).key)
     store.keep(entry_of(40, partition=b"q" * 32))
 
-    reborn = make_cache(store, file)
+    reborn = make_cache(store)
     reborn.load(store)
+    assert await find(reborn, 59) == Miss("empty")
     await reborn.loaded()
 
     assert await found(reborn, range(60)) == [number for number in range(30, 60) if number != 40]
+    fill(reborn, store, range(60, 100))
+    assert await found(reborn, range(60, 100)) == list(range(60, 100))
     await reborn.close()
 
 
-@pytest.mark.parametrize("spoil", ["cut", "flipped", "empty", "foreign", "other embedder"])
-async def test_a_snapshot_of_no_use_is_built_anew(tmp_path, spoil):
-    """A torn or foreign file, or one of another embedder's vectors, is left; all comes from the store."""
-    store, file = Disk(1 << 20, VirtualClock()), tmp_path / "vectors"
-    cache = make_cache(store, file)
-    await fill(cache, store, range(60))
-    await cache.close()
-    whole = file.read_bytes()
-    spoilt = {
-        "cut": whole[: len(whole) // 2],
-        "flipped": whole[:-500] + bytes([whole[-500] ^ 1]) + whole[-499:],
-        "empty": b"",
-        "foreign": b"something else altogether, and long enough for a head",
-    }
-    file.write_bytes(spoilt.get(spoil, whole))
-
-    reborn = make_cache(store, file, "another" if spoil == "other embedder" else "e")
+async def test_others_have_their_turn_while_the_index_comes_back():
+    """A large batch of the disk is added a little at a time, and look-ups find what is there already."""
+    store = Disk(1 << 20, VirtualClock())
+    fill(make_cache(store), store, range(400))
+    reborn = make_cache(store)
     reborn.load(store)
-    await reborn.loaded()
-    await reborn._grower.idle()
+    partly: list[int] = []
+    while not partly or partly[-1] < 400:
+        partly.append(reborn.entries)
+        await asyncio.sleep(0)
 
-    assert await found(reborn, range(60)) == list(range(60))
+    assert any(0 < entries < 400 for entries in partly)
     await reborn.close()
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.data())
-def test_no_torn_snapshot_is_read(tmp_path_factory, data):
-    """Wherever one byte is changed, or the file ends early, reading tells so and nothing else happens."""
-    file = tmp_path_factory.mktemp("torn") / "vectors"
-    index = VectorIndex(1 << 20, lambda: 0.0, exact_rows=EXACT_ROWS)
-    for number in range(30):
-        index.add(entry_of(number))
-    due = index.due()
-    assert due is not None
-    index.settle(due, due.growth.make())
-    saved = [each.save() for each in index.generations()]
-    snapshot.write(file, snapshot.Head(snapshot.SNAPSHOT_VERSION, "e", 1, 30, saved[0].stored_until), saved)
-    head, read = snapshot.read(file)
-    assert (head.count, head.stored_until, read[0].records) == (30, 1000.029, saved[0].records)
-
-    whole = bytearray(file.read_bytes())
-    at = data.draw(st.integers(0, len(whole) - 1))
-    if data.draw(st.booleans()):
-        whole[at] ^= data.draw(st.integers(1, 255))
-    else:
-        del whole[at:]
-    file.write_bytes(whole)
-
-    with pytest.raises(SnapshotError):
-        snapshot.read(file)
-
-
-def test_all_of_a_tight_cluster_is_within_reach():
-    """A thousand wordings of one question lie so close that a graph over inner products would lose two in three."""
-    rows = ROWS[:1] + 0.01 * rows_of(1000, seed=3)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    generation = build(None, np.arange(1000), rows)
-
-    assert all(number in [each.number for each in generation.nearest(row, 4)] for number, row in enumerate(rows))
-    assert len(generation.nearest(rows[0], 1000)) == 1000

@@ -14,4 +14,4 @@ def test_a_kill_at_any_moment_leaves_no_wrong_unreachable_or_stale_answer(tmp_pa
     counted = json.loads(ended.stdout)
     assert counted["kills"] == 30
     assert counted["checks"] > 15
-    assert counted["lives_with_generations"] > 10
+    assert counted["most_entries"] > 60  # of partitions that are compared by sketches

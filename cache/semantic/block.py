@@ -1,59 +1,89 @@
-"""Vectors that are compared one by one: exact, with nothing to train. Knows numbers of rows, not keys.
+"""The vectors of one partition: few are compared one by one, of many those whose sketches are alike. Knows no keys.
 
-One thread changes a block; others may scan a `View` of it meanwhile. What such a scan reads while its row is
-exchanged is scored again by whoever uses it, so it can be overlooked for once, and never be wrong.
+Nothing is trained and nothing is built: a row can be found from the moment that it was added, and never once it is
+removed. One thread changes a block; others may search a `View` of it meanwhile. What such a search reads while its row
+is exchanged is scored again by whoever uses it, so it can be overlooked for once, and never be wrong.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.semantic.vectors import Row
+from cache.semantic.sketch import BYTES, Sketches, alike, sketch
+from cache.semantic.vectors import Row, inner_products
 
+EXACT_ROWS = 4096
+"""So many rows are compared one by one, in 0.2 ms; those behind them are kept in two bytes a component."""
 _SMALLEST_ROWS = 4
-# Doubling copies what is there; past this size another chunk is begun instead.
-_CHUNK_ROWS = 1024
+# Behind the exact rows: their memory is taken as it is written.
+_CHUNK_ROWS = 1 << 16
+# Of so many rows for each that is wanted the sketches are the most alike: the nearest are among these, as
+# scripts/bench_index.py measures it.
+_SHORTLISTED = 64
+_WHOLE = (1 << 15) - 1
 
 
 class Found(NamedTuple):
-    """A row that is near, by its number, and its inner product with what was looked for."""
+    """A row that is near, by its number, and about its inner product with what was looked for."""
 
     score: float
     number: int
 
 
-class View(NamedTuple):
-    """The rows of a block at one moment, for a scan on any thread."""
+class Chunk(NamedTuple):
+    """Rows side by side, and their `scales` where they are whole numbers; the first one's place is `start`."""
 
-    chunks: Sequence[NDArray[np.float32]]
+    start: int
+    rows: NDArray[Any]
+    scales: NDArray[np.float32] | None
+
+    def put(self, place: int, row: Row) -> None:
+        """Keep a row of length 1 at a place of the block."""
+        at = place - self.start
+        if self.scales is None:
+            self.rows[at] = row
+        else:
+            self.scales[at] = scale = np.abs(row).max() / _WHOLE
+            self.rows[at] = np.rint(row / scale)
+
+    def scores(self, query: Row, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the inner products of a query and the rows at these places of the block."""
+        at = places - self.start
+        scores = inner_products(query, self.rows[at].astype(np.float32))
+        return scores if self.scales is None else scores * self.scales[at]
+
+
+class View(NamedTuple):
+    """The rows of a block at one moment, for a search on any thread."""
+
+    dims: int
+    chunks: Sequence[Chunk]
+    sketches: Sketches
     numbers: list[int]
     rows: int
 
     def nearest(self, query: Row, count: int) -> list[Found]:
-        """Return up to `count` rows, the nearest first."""
-        scores = np.empty(self.rows, np.float32)
-        for place, chunk in enumerate(self.chunks):
-            start = place * _CHUNK_ROWS
-            rows = min(len(chunk), self.rows - start)
-            if rows <= 0:
-                break
-            # On one core without a copy; a matrix product of numpy would take all cores.
-            faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
-                faiss.swig_ptr(scores[start:]), faiss.swig_ptr(query), faiss.swig_ptr(chunk), len(query), rows
-            )
-        return self._best(scores, count)
+        """Return up to `count` rows, the nearest first; where there are many, about the nearest."""
+        if not self.rows:
+            return []
+        first = self.chunks[0].rows
+        if self.rows <= len(first):
+            return self._best(np.arange(self.rows), inner_products(query, first[: self.rows]), count)
+        places = np.sort(alike(sketch(query), self.sketches[: self.rows], _SHORTLISTED * count))
+        ends = np.searchsorted(places, [chunk.start + len(chunk.rows) for chunk in self.chunks])
+        parts = zip(self.chunks, np.split(places, ends[:-1]), strict=True)
+        return self._best(places, np.concatenate([chunk.scores(query, within) for chunk, within in parts]), count)
 
-    def _best(self, scores: NDArray[np.float32], count: int) -> list[Found]:
+    def _best(self, places: NDArray[np.int64], scores: NDArray[np.float32], count: int) -> list[Found]:
         if len(scores) > count:
             chosen = np.argpartition(scores, len(scores) - count)[-count:]
             chosen = chosen[np.argsort(scores[chosen])[::-1]]
         else:
             chosen = np.argsort(scores)[::-1]
-        numbers = self.numbers
-        return [Found(float(scores[at]), numbers[at]) for at in chosen.tolist() if at < len(numbers)]
+        found = zip(scores[chosen].tolist(), places[chosen].tolist(), strict=True)
+        return [Found(score, number) for score, at in found for number in self.numbers[at : at + 1]]
 
 
 class Block:
@@ -61,54 +91,67 @@ class Block:
 
     def __init__(self, dims: int) -> None:
         self.dims = dims
-        self._chunks: list[NDArray[np.float32]] = []
+        self._chunks: list[Chunk] = []
+        self._sketches = np.empty((_SMALLEST_ROWS, BYTES), np.uint8)
         self._numbers: list[int] = []
-        self._slots: dict[int, int] = {}
+        self._places: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._slots
+    def cost_bytes(self, place: int) -> int:
+        """Return what the vector at this place takes."""
+        return BYTES + (4 * self.dims if place < EXACT_ROWS else 2 * self.dims + 4)
 
     def append(self, number: int, row: Row) -> None:
         """Keep a row under a number that no row has."""
-        slot = len(self._numbers)
-        self._make_room(slot)
-        self._chunks[slot // _CHUNK_ROWS][slot % _CHUNK_ROWS] = row
+        place = len(self._numbers)
+        self._room(place).put(place, row)
+        if place == len(self._sketches):
+            self._sketches = np.concatenate([self._sketches, np.empty_like(self._sketches)])
+        self._sketches[place] = sketch(row)
         self._numbers.append(number)
-        self._slots[number] = slot
+        self._places[number] = place
 
     def remove(self, number: int) -> None:
         """Forget the row of this number."""
-        slot = self._slots.pop(number)
+        place = self._places.pop(number)
         last = self._numbers.pop()
-        if last == number:
-            return
         end = len(self._numbers)
-        self._chunks[slot // _CHUNK_ROWS][slot % _CHUNK_ROWS] = self._chunks[end // _CHUNK_ROWS][end % _CHUNK_ROWS]
-        self._numbers[slot] = last
-        self._slots[last] = slot
+        if last != number:
+            self._move(end, place)
+            self._numbers[place] = last
+            self._places[last] = place
+        if end and self._chunks[-1].start == end:
+            self._chunks.pop()
 
     def view(self) -> View:
-        """Return what a scan on another thread may read."""
-        return View(tuple(self._chunks), self._numbers, len(self._numbers))
+        """Return what a search on another thread may read."""
+        return View(self.dims, tuple(self._chunks), self._sketches, self._numbers, len(self._numbers))
 
-    def rows(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Copy out all numbers, ascending, and their rows; for a block that nobody changes any more."""
-        numbers = np.array(self._numbers, np.int64)
-        order = np.argsort(numbers)
-        rows = np.concatenate(self._chunks)[: len(numbers)] if self._chunks else np.empty((0, self.dims), np.float32)
-        return numbers[order], rows[order]
+    def _move(self, place: int, to: int) -> None:
+        source, target = self._room(place), self._room(to)
+        row = source.rows[place - source.start].astype(np.float32)
+        if source.scales is not None:
+            row *= source.scales[place - source.start]
+        target.put(to, row)
+        self._sketches[to] = self._sketches[place]
 
-    def _make_room(self, slot: int) -> None:
-        chunk = slot // _CHUNK_ROWS
-        if chunk < len(self._chunks) and slot % _CHUNK_ROWS < len(self._chunks[chunk]):
-            return
-        if chunk == 0:
-            grown = np.empty((max(_SMALLEST_ROWS, 2 * slot), self.dims), np.float32)
-            if slot:
-                grown[:slot] = self._chunks[0]
-            self._chunks[:1] = [grown]
+    def _room(self, place: int) -> Chunk:
+        """Return the chunk of a place, made where that is the first behind all others."""
+        at = 0 if place < EXACT_ROWS else 1 + (place - EXACT_ROWS) // _CHUNK_ROWS
+        if at < len(self._chunks) and place - self._chunks[at].start < len(self._chunks[at].rows):
+            return self._chunks[at]
+        if at:
+            self._chunks.append(_chunk(place, _CHUNK_ROWS, self.dims, exact=False))
         else:
-            self._chunks.append(np.empty((_CHUNK_ROWS, self.dims), np.float32))
+            grown = _chunk(0, min(EXACT_ROWS, max(_SMALLEST_ROWS, 2 * place)), self.dims, exact=True)
+            if place:
+                grown.rows[:place] = self._chunks[0].rows
+            self._chunks[:1] = [grown]
+        return self._chunks[at]
+
+
+def _chunk(start: int, rows: int, dims: int, *, exact: bool) -> Chunk:
+    kept = np.empty((rows, dims), np.float32 if exact else np.int16)
+    return Chunk(start, kept, None if exact else np.empty(rows, np.float32))

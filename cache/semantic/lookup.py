@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from cache.contract import Entry, Meaning, Store
 from cache.semantic.airborne import Airborne, Question
@@ -18,11 +17,9 @@ from cache.semantic.contract import Objects, Verifier
 from cache.semantic.counters import SemanticCounters
 from cache.semantic.evidence import Match, Miss
 from cache.semantic.fixed import FixedThreshold
-from cache.semantic.growing import Grower
 from cache.semantic.index import VectorIndex
 from cache.semantic.judging import Judge, Nominee, nominate
-from cache.semantic.loading import Keeper, Loader, Readable
-from cache.semantic.partition import EXACT_ROWS
+from cache.semantic.loading import Readable, load
 from cache.semantic.vectors import read_vector, require_dims
 from cache.trust.contract import Trust
 
@@ -35,8 +32,8 @@ DEFAULT_THRESHOLD = 0.75
 _CANDIDATES = 4
 # So many where guards veto all of these.
 _FURTHER = 16
-# Where that many rows are compared, it takes less time than the way to another thread and back.
-_ROWS_AT_ONCE = 1024
+# A search of more rows takes longer than the way to another thread and back.
+_ROWS_AT_ONCE = 1 << 14
 # How often it is looked again where some that were found are gone: a purge may have ended the nearest thousand.
 _ROUNDS = 5
 
@@ -44,10 +41,8 @@ _ROUNDS = 5
 class SemanticCache:
     """Finds entries of `store` by meaning, within one partition.
 
-    `trust` decides what may be served: a fixed threshold where none is given. `snapshot` is
-    the file that generations are kept in over a restart, for vectors of this `embedder` alone. Up
-    to `exact_rows` of a partition are compared one by one.
-    The event loop's thread owns the index; large partitions are searched, and their next generations made, on others.
+    `trust` decides what may be served: a fixed threshold where none is given. The event loop's thread owns the index;
+    large partitions are searched on another.
     """
 
     def __init__(
@@ -57,9 +52,6 @@ class SemanticCache:
         trust: Trust | None = None,
         verifier: Verifier | None = None,
         max_bytes: int = 256 << 20,
-        snapshot: Path | None = None,
-        embedder: str = "",
-        exact_rows: int = EXACT_ROWS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.counters = SemanticCounters()
@@ -67,10 +59,8 @@ class SemanticCache:
         self.airborne = Airborne()
         self._store = store
         self._clock = clock
-        self._index = VectorIndex(max_bytes, clock, exact_rows=exact_rows)
+        self._index = VectorIndex(max_bytes, clock)
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="cache-semantic")
-        self._keeper = Keeper(self._index, snapshot, embedder)
-        self._grower = Grower(self._index, self._keeper)
         self._loading: asyncio.Task[None] | None = None
 
     @property
@@ -145,7 +135,6 @@ class SemanticCache:
             _log.debug("entry is not indexed: %s", error)
         else:
             self.counters.additions += 1
-            self._grower.look()
 
     def remove(self, key: bytes) -> None:
         """Stop finding the entry; never waits."""
@@ -156,11 +145,8 @@ class SemanticCache:
         self._index.clear()
 
     def load(self, disk: Readable) -> None:
-        """Index what the disk remembers while others ask and are answered; never waits.
-
-        What the last snapshot holds is taken over from there, the rest is read from the disk.
-        """
-        work = Loader(self._index, self._keeper, disk, self.add).load()
+        """Index what the disk remembers while others ask and are answered; never waits."""
+        work = load(self._index, disk, self.add)
         self._loading = asyncio.create_task(work, name="the index of the semantic cache")
 
     async def loaded(self) -> None:
@@ -169,12 +155,11 @@ class SemanticCache:
             await asyncio.wait([self._loading])
 
     async def close(self) -> None:
-        """End all threads; nothing may be asked afterwards."""
+        """End the loading and the thread; nothing may be asked afterwards."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.wait([self._loading])
         self._searches.shutdown(wait=False)
-        await self._grower.close()
 
     async def _earlier(self, namespace: str, asked: Meaning, nominees: Sequence[Nominee]) -> Question | None:
         match = await self.judge.judge(namespace, asked, nominees, preview=True)
@@ -219,15 +204,15 @@ class SemanticCache:
 
     async def _nearest(self, asked: Meaning, count: int) -> list[bytes]:
         row = read_vector(asked.vector)
-        survey = self._index.survey(asked.partition)
-        if survey is None:
+        view = self._index.view(asked.partition)
+        if view is None:
             return []
-        require_dims(row, survey.dims)
-        if survey.cost_rows <= _ROWS_AT_ONCE:
-            found = survey.nearest(row, count)
+        require_dims(row, view.dims)
+        if view.rows <= _ROWS_AT_ONCE:
+            found = view.nearest(row, count)
         else:
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(self._searches, survey.nearest, row, count)
+            found = await loop.run_in_executor(self._searches, view.nearest, row, count)
         return [key for each in found if (key := self._index.key_of(each.number)) is not None]
 
     async def _alive(self, key: bytes, asked: Meaning) -> Entry | None:

@@ -4,14 +4,8 @@ import struct
 from hashlib import blake2b
 from typing import NamedTuple
 
-import numpy as np
-
 KEY_BYTES = 32
 _RECORD = struct.Struct(f"<{KEY_BYTES}sQQdd")
-RECORD_BYTES = _RECORD.size
-_STORED_AT = RECORD_BYTES - 16
-STRUCK_OUT = bytes(RECORD_BYTES)
-"""Stands in a file for a row that is no more."""
 
 
 class Record(NamedTuple):
@@ -31,12 +25,6 @@ class Record(NamedTuple):
 def unpack(packed: bytes) -> Record:
     """Return the record of these bytes."""
     return Record(*_RECORD.unpack(packed))
-
-
-def latest(packed: bytes) -> float:
-    """Return the latest moment at which one of many records was stored."""
-    shape = np.dtype([("known", f"V{_STORED_AT}"), ("stored_at", "<f8"), ("expires_at", "<f8")])
-    return float(np.frombuffer(packed, shape)["stored_at"].max(initial=0.0))
 
 
 def text_digest(text: str) -> int:

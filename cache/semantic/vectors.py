@@ -1,5 +1,6 @@
 """Vectors as bytes and as rows: what can be compared, and how near two are. Knows no index."""
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +28,18 @@ def nearness(row: Row, vector: bytes) -> float:
     other = read_vector(vector)
     require_dims(other, len(row))
     return float(row @ other)
+
+
+def inner_products(row: Row, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the inner products of a row and each of many, side by side in memory.
+
+    On the core of the caller: a matrix product of numpy would take all cores.
+    """
+    products = np.empty(len(rows), np.float32)
+    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
+        faiss.swig_ptr(products), faiss.swig_ptr(row), faiss.swig_ptr(rows), len(row), len(rows)
+    )
+    return products
 
 
 def require_dims(row: Row, dims: int) -> None:

@@ -151,8 +151,6 @@ async def _with_semantic(opened: Caches, former: Caches | None) -> Caches:
             exact,
             trust=trusting.trust,
             max_bytes=settings.semantic.memory_bytes,
-            snapshot=settings.directory / "vectors.snapshot",
-            embedder=embedder_version or "",
         )
         if opened.disk is not None:
             semantic.load(opened.disk)
