@@ -39,14 +39,18 @@ _WARM_UP_S = 1
 _MOST_SPACES = 4
 
 
-def contests(bench: Bench, gateway: Served) -> list[Contest]:
-    """Measure at 1 and at 32 in flight."""
+def contests(bench: Bench, gateway: Served, where: str) -> list[Contest]:
+    """Measure at 1 and at 32 in flight; `where` says on which cores the gateway is."""
     for place in PLACES:
         serving.ask(gateway.url, serving.chat("atlas", QUESTION.replace("France", place)))
     hit, embedding = serving.chat("atlas", _MARK), _embedding()
     numbers = itertools.count(1)
     before = _counted(gateway)
-    ran = [_contest(bench, gateway, {GATEWAY: hit, EMBEDDING: embedding}, count, numbers) for count in (1, 32)]
+    posts = {GATEWAY: hit, EMBEDDING: embedding}
+    ran = [
+        Contest(f"hits by meaning, {count} in flight, {where}", _runs(bench, gateway, posts, count, numbers))
+        for count in (1, 32)
+    ]
     hits, others, verified = (after - former for after, former in zip(_counted(gateway), before, strict=True))
     if others or not hits or verified < hits:
         raise RuntimeError(f"{hits:.0f} look-ups were hits, {others:.0f} were not; {verified:.0f} pairs were verified")
@@ -60,16 +64,16 @@ def _counted(gateway: Served) -> tuple[float, float, float]:
     return hits, serving.metric(gateway.url, _LOOKUPS) - hits, verified
 
 
-def _contest(
+def _runs(
     bench: Bench, gateway: Served, posts: dict[str, Post], connections: int, numbers: Iterator[int]
-) -> Contest:
+) -> dict[str, list[Load]]:
     runs: dict[str, list[Load]] = {name: [] for name in posts}
     for post in posts.values():
         _run(bench, gateway, post, _WARM_UP_S, connections=connections, number=next(numbers))
     for _ in range(bench.rounds):
         for name, post in posts.items():
             runs[name].append(_run(bench, gateway, post, bench.seconds, connections=connections, number=next(numbers)))
-    return Contest(f"hits by meaning, {connections} in flight", runs)
+    return runs
 
 
 def _run(bench: Bench, gateway: Served, post: Post, seconds: int, *, connections: int, number: int) -> Load:
