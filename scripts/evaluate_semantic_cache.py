@@ -82,7 +82,7 @@ def judge(pairs: Sequence[Pair], models: Path) -> list[Verdict]:
         strict = tuple(veto.guard for veto in find_vetoes(pair.a, pair.b))
         sure = tuple(veto.guard for veto in find_vetoes(pair.a, pair.b, only_sure=True))
         if cosine >= LEAST_SIMILARITY and not sure:
-            confidence = weigh_with_guards(verifier.confidences(a, [b])[0], pair.b, pair.a)
+            confidence = weigh_with_guards(verifier.confidences(a, [b])[0], agreed=not strict)
         verdicts.append(Verdict(pair, float(cosine), sure, strict, confidence))
     return verdicts
 

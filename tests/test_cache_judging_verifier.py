@@ -1,13 +1,18 @@
 """What a verifier is asked, and what its confidence is worth beside the strict guards."""
 
+import asyncio
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cache.contract import Entry, Meaning
+from cache.semantic import judging
 from cache.semantic.counters import SemanticCounters
 from cache.semantic.evidence import Match
 from cache.semantic.fixed import FixedThreshold
+from cache.semantic.guards import find_veto, judge_all, read_ahead
 from cache.semantic.judging import Judge, nominate, weigh_with_guards
 
 ASKED = "What is the capital of France?"
@@ -25,7 +30,7 @@ VECTOR = struct.pack("<2f", 0.6, 0.8)
 )
 def test_the_word_of_the_strict_guards_raises_a_confidence(stored, confidence, worth):
     """What the strict guards pass too is likelier right; their veto takes nothing away, and no doubt is made sure."""
-    assert weigh_with_guards(confidence, stored, ASKED) == pytest.approx(worth)
+    assert weigh_with_guards(confidence, agreed=find_veto(stored, ASKED) is None) == pytest.approx(worth)
 
 
 class Unsure:
@@ -114,3 +119,61 @@ async def test_the_nearest_is_judged_alone_and_the_others_where_it_is_not_served
 
     assert verifier.judged == judged
     assert (found.matched_text if isinstance(found, Match) else None) == served
+
+
+class Slow(Unsure):
+    """A verifier that is at work until it is told to be back, half sure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.back = asyncio.Event()
+
+    async def verify(self, asked: Meaning, stored: list[Meaning]) -> list[float]:
+        """Wait."""
+        await super().verify(asked, stored)
+        await self.back.wait()
+        return [0.5] * len(stored)
+
+
+@pytest.mark.parametrize("is_back_at_once", [True, False])
+async def test_the_strict_guards_look_while_the_verifier_is_at_work(monkeypatch, is_back_at_once):
+    """What they say is there when it is back, and the same where it is back at once."""
+    verifier, looked = Slow(), list[str]()
+    monkeypatch.setattr(judging, "find_veto", lambda a, b, **only: (looked.append(a), find_veto(a, b, **only))[1])
+    stored = Meaning(b"p", "Tell me the capital of France", VECTOR, b"tokens")
+    asked = Meaning(b"p", ASKED, VECTOR, b"tokens")
+    judge = Judge(FixedThreshold(0.9), verifier, SemanticCounters())
+    if is_back_at_once:
+        verifier.back.set()
+    judged = asyncio.create_task(judge.judge("n", asked, nominate(asked, [Entry(b"k", b"", 0.0, 1.0, stored)])))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert looked == [stored.text] * 2  # the sure guards, and all of them
+    verifier.back.set()
+    found = await judged
+
+    assert isinstance(found, Match)
+    assert found.best.confidence == pytest.approx(90 / 91)
+    assert len(looked) == 2
+
+
+async def test_who_leaves_while_the_verifier_is_at_work_leaves_nothing_behind():
+    """A look-up that is cancelled ends at once, and its guards look at nothing more."""
+    verifier = Slow()
+    judge = Judge(FixedThreshold(0.9), verifier, SemanticCounters())
+    asked = Meaning(b"p", ASKED, VECTOR, b"tokens")
+    entry = Entry(b"k", b"", 0.0, 1.0, Meaning(b"p", "Tell me the capital of France", VECTOR, b"tokens"))
+    judged = asyncio.create_task(judge.judge("n", asked, nominate(asked, [entry])))
+    await asyncio.sleep(0)
+    judged.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await judged
+    assert judge._counters.verified == 0
+
+
+@given(st.text(max_size=40), st.sampled_from(["Is 5 km more than 3 miles?", "how do I sort in Python, by value", ""]))
+def test_reading_ahead_changes_no_verdict(text, other):
+    """What is remembered of a text is what would be found out later."""
+    before = judge_all(text, other)
+    read_ahead(text)
+    assert judge_all(text, other) == before

@@ -61,6 +61,14 @@ class Verdict:
     sure: bool
 
 
+def read_ahead(text: str) -> None:
+    """Find out all that guards need of a text, before it is known what it is compared with; they remember it."""
+    if len(text) <= MAX_TEXT_CHARS:
+        reading = read(text)
+        for _, judge in (*SURE_GUARDS, *GUARDS):
+            judge(reading, reading)
+
+
 def find_veto(a: str, b: str, *, only_sure: bool = False) -> Veto | None:
     """Return the first veto of the guards, in their order; None where all let the pair pass. a and b are equals.
 

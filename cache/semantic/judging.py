@@ -4,6 +4,7 @@ Where a verifier judges, only the sure guards veto; that the strict ones pass a 
 same judgement serves a stored answer and lets a question join one that is in flight.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -113,11 +114,26 @@ class Judge:
         others = [at for at in places if at not in same]
         told = [(1.0, at) for at in same]
         if others:
-            confidences = await self.verifier.verify(asked, [nominees[at].meaning for at in others])
-            self._counters.verified += len(others)
-            for at, confidence in zip(others, confidences, strict=True):
-                told.append((weigh_with_guards(confidence, nominees[at].meaning.text, asked.text), at))
+            confidences = await self._verified(self.verifier, asked, [nominees[at].meaning for at in others])
+            told += zip(confidences, others, strict=True)
         return told
+
+    async def _verified(self, verifier: Verifier, asked: Meaning, meanings: list[Meaning]) -> list[float]:
+        """Return a verifier's confidences, raised where the strict guards agree, which look while it is at work."""
+        agreed: list[bool] = []
+
+        def look() -> None:
+            agreed.extend(find_veto(meaning.text, asked.text) is None for meaning in meanings)
+
+        looking = asyncio.get_running_loop().call_soon(look)
+        try:
+            confidences = await verifier.verify(asked, meanings)
+        finally:
+            looking.cancel()
+        if not agreed:  # one that remembers the pairs is back before anything else runs
+            look()
+        self._counters.verified += len(meanings)
+        return [weigh_with_guards(told, agreed=each) for told, each in zip(confidences, agreed, strict=True)]
 
 
 def _same_words(asked: Meaning, stored: Meaning) -> bool:
@@ -128,9 +144,9 @@ def _same_words(asked: Meaning, stored: Meaning) -> bool:
     return bool(asked.tokens and stored.tokens) and asked.text.split() == stored.text.split()
 
 
-def weigh_with_guards(confidence: float, stored: str, asked: str) -> float:
-    """Return a verifier's confidence in a pair, raised where no strict guard vetoes the pair."""
-    if find_veto(stored, asked) is not None:
+def weigh_with_guards(confidence: float, *, agreed: bool) -> float:
+    """Return a verifier's confidence in a pair, raised where the strict guards agreed: none of them vetoes it."""
+    if not agreed:
         return confidence
     return _AGREED * confidence / (_AGREED * confidence + 1 - confidence)
 

@@ -12,6 +12,7 @@ from backends.contract import BackendError
 from cache.contract import Meaning
 from cache.semantic.airborne import Question
 from cache.semantic.evidence import Match, Miss
+from cache.semantic.guards import read_ahead
 
 _REMEMBERED = 4096
 # Texts whose vectors are waited for by nobody any more count too.
@@ -120,6 +121,7 @@ class Meanings(Mapping[str, Meaning]):
         if self._embedded is None:
             self._coming = embeddings.ask(self.text)
             self._coming.add_done_callback(self._arrived)
+            asyncio.get_running_loop().call_soon(read_ahead, self.text)  # the embedder is at work by then
             async with asyncio.timeout(self.left_s):
                 await asyncio.shield(self._coming)
 

@@ -43,7 +43,7 @@ class Workers:
         asked = await self.embed(text)
         if find_veto(stored.text, text, only_sure=True) is None:
             confidence = (await self.judge.verify(asked, [stored]))[0]
-            weigh_with_guards(confidence, stored.text, text)
+            weigh_with_guards(confidence, agreed=find_veto(stored.text, text) is None)
 
     async def _infer(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         job = Job(Task.INFER, tensors=given, outputs=(CONFIDENCE,))
