@@ -173,18 +173,21 @@ async def test_what_is_wrong_with_a_request_is_told(request_, code, words):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "line"),
     [
-        (QueueFull("full", 1.0), grpc.StatusCode.UNAVAILABLE),
-        (StartFailed("cannot start"), grpc.StatusCode.UNAVAILABLE),
-        (RuntimeError("secret"), grpc.StatusCode.INTERNAL),
+        (QueueFull("full", 1.0), grpc.StatusCode.UNAVAILABLE, None),
+        (StartFailed("cannot start"), grpc.StatusCode.UNAVAILABLE, "status 503, start_failed, model chat"),
+        (RuntimeError("secret"), grpc.StatusCode.INTERNAL, "unexpected error"),
     ],
 )
-async def test_what_goes_wrong_in_a_model_has_a_status(error, code):
-    """Errors of models are statuses, and a defect's text stays in the log."""
+async def test_what_goes_wrong_in_a_model_has_a_status(caplog, error, code, line):
+    """Errors of models are statuses, the log names the request where it is our doing, and a defect's text stays there."""
     async with served(chat(error)) as (_, client):
         with pytest.raises(InferenceServerException) as caught:
-            await client.infer("chat", said())
+            await client.infer("chat", said(), request_id="a\nb")
+
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("gateway")]
+    assert lines == ([] if line is None else [rf"request 'a\nb' of gRPC: {line}"])
 
     assert caught.value.status() == str(code)
     assert "secret" not in caught.value.message()

@@ -1,6 +1,5 @@
 """What every call of gRPC has in common: who calls, by when, and how an error is told. Knows no message."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -8,10 +7,8 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from backends.contract import BackendError
-from gateway.errors import Fault, InvalidRequest, RequestRefused, fault
-
-_log = logging.getLogger(__name__)
+from gateway.errors import Fault, InvalidRequest
+from gateway.replies import fault_of
 
 _M = TypeVar("_M", bound=Message)
 
@@ -67,11 +64,9 @@ def remaining_s(context: Context) -> float | None:
     return None if left is None else max(_LEAST_S, left)
 
 
-def told(error: Exception) -> Fault:
-    """Translate an error; one that is nobody's intention is logged, and nothing of it is told."""
-    if not isinstance(error, RequestRefused | BackendError):
-        _log.error("unexpected error in a call of gRPC", exc_info=error)
-    return fault(error)
+def told(error: Exception, request_id: str = "") -> Fault:
+    """Return what a client is told of an error; what is our doing is logged, with the id that the client gave."""
+    return fault_of(error, f"{request_id!r} of gRPC" if request_id else "of gRPC")
 
 
 def code(trouble: Fault) -> grpc.StatusCode:

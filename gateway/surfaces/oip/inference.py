@@ -56,6 +56,7 @@ class Inference:
     async def infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Answer one request as a whole."""
         counted = _Counted(self._telemetry)
+        counted.request_id = request.id
         try:
             pipeline = self._serving().pipeline
             question, outcome, _ = await self._ask(pipeline, request, context, streamed=False)
@@ -107,6 +108,7 @@ class Inference:
         request = pb.ModelInferRequest()
         try:
             request = read(pb.ModelInferRequest, data)
+            counted.request_id = request.id
             pipeline = self._serving().pipeline
             question, outcome, task = await self._ask(pipeline, request, context, streamed=True)
             if task in _TEXTS:
@@ -163,13 +165,15 @@ class _Counted:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._since_s = time.perf_counter()
+        self.request_id = ""
+        """What the client calls it, once that was read."""
 
     def done(self, outcome: Outcome) -> None:
         self._count(outcome.head.model, _OK, outcome.status.label())
 
     def failed(self, error: Exception) -> Fault:
         """Count it, and return what to tell of it."""
-        trouble = told(error)
+        trouble = told(error, self.request_id)
         self._count(error.model if isinstance(error, BackendError) else "", trouble.status, "none")
         took_s = time.perf_counter() - self._since_s
         self._telemetry.access.note("", total_s=took_s, cache="none", status=trouble.status)
