@@ -181,7 +181,7 @@ async def test_what_is_wrong_with_a_request_is_told(request_, code, words):
     ],
 )
 async def test_what_goes_wrong_in_a_model_has_a_status(caplog, error, code, line):
-    """Errors of models are statuses, the log names the request where it is our doing, and a defect's text stays there."""
+    """Errors of models are statuses; the log names the request, where it is our doing, and keeps what a defect says."""
     async with served(chat(error)) as (_, client):
         with pytest.raises(InferenceServerException) as caught:
             await client.infer("chat", said(), request_id="a\nb")
