@@ -11,7 +11,7 @@ from gateway.errors import BodyTooSlow, Draining, RequestRefused
 from gateway.fields import cut
 from gateway.serving.inflate import inflate
 from gateway.serving.intake import Incoming, Intake
-from gateway.serving.leaving import has_ended, has_refused
+from gateway.serving.leaving import GO_ON, START, Lookout
 from gateway.serving.reply_head import head_of
 from gateway.serving.rules import Errand, Rules
 from gateway.serving.writer import WRITE_DEADLINE_S, Writer
@@ -23,12 +23,7 @@ KEEP_ALIVE_S = 75.0
 READ_DEADLINE_S = 60.0
 # A refused client may still be sending; were the socket closed at once, a reset could overtake the refusal.
 LINGER_S = 5.0
-# How often it is looked whether a client that sends no more is still there; leaving must be noticed within 100 ms.
-_LOOK_S = 0.025
 _NEVER = float("inf")
-_GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Every head begins so; for HTTP/1.0, which knows no interim response, it can be sent ahead of the rest.
-_START = b"HTTP/1.1 "
 # Stands for a request that was refused before it came whole.
 _UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
 _UNCHANGED = 304
@@ -56,17 +51,14 @@ class Connection(asyncio.Protocol):
         self._turns: deque[Incoming | RequestRefused] = deque()
         self._expires_s = self._loop.time() + KEEP_ALIVE_S
         self._finishing = False
-        self._interim = b""
-        self._started = False
         self._cut_off = False
-        self._holding_back = False
-        self._looking_behind = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport and the client's address."""
         # uvloop's transports are no subclass of asyncio's, so this cannot be asserted.
         self._transport = cast("asyncio.Transport", transport)
         self._out = Writer(self._transport)
+        self._lookout = Lookout(self._transport, self._answering)
         address = transport.get_extra_info("peername")
         self.peer: str | None = address[0] if isinstance(address, tuple) else None
         self._among.add(self)
@@ -95,7 +87,7 @@ class Connection(asyncio.Protocol):
             self._expires_s = self._loop.time() + READ_DEADLINE_S
         if intake.expecting and self.task is None and self._errand is None:
             intake.expecting = False
-            self._transport.write(_GO_ON)
+            self._transport.write(GO_ON)
         self._look_whether_at_rest()
 
     def take(self, turn: Incoming) -> None:
@@ -131,10 +123,10 @@ class Connection(asyncio.Protocol):
         begun, the end of what is sent is the end of the connection; so it is with TLS.
         """
         self.have_a_task()
-        if self.task is None or not self._interim or not self._transport.can_write_eof():
+        if self.task is None or not self._lookout.can_ask():
             return False
         self._finishing = True
-        self._interject()
+        self._lookout.ask()
         return True
 
     def pause_writing(self) -> None:
@@ -194,36 +186,6 @@ class Connection(asyncio.Protocol):
     def _admit(self, headers: Mapping[str, str]) -> None:
         self._rules.admit(headers, self.peer)
 
-    def _look_whether_left(self) -> None:
-        """Close when a client that sends no more has refused what it was sent; look again while it is being served."""
-        if self.task is None or self._transport.is_closing():
-            return
-        if has_refused(self._transport):
-            self._transport.abort()
-        else:
-            self._loop.call_later(_LOOK_S, self._look_whether_left)
-
-    def _look_behind(self) -> None:
-        """Look whether a client that sent ahead has left: its end is behind what is not read yet."""
-        self._looking_behind = False
-        if not self._answering() or not self._holding_back or self._transport.is_closing():
-            return
-        ended = has_ended(self._transport)
-        if ended is None:
-            self._looking_behind = True
-            self._loop.call_later(_LOOK_S, self._look_behind)
-        elif ended and self._interim and self._transport.can_write_eof():
-            self._interject()
-        else:
-            self._transport.abort()
-
-    def _interject(self) -> None:
-        """Write what may stand before the reply, and look whether it is refused."""
-        self._transport.write(self._interim)
-        self._started = self._interim is _START
-        self._interim = b""
-        self._loop.call_later(_LOOK_S, self._look_whether_left)
-
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
         self.have_a_task()
@@ -232,18 +194,13 @@ class Connection(asyncio.Protocol):
             return
         self._expires_s = _NEVER  # what was asked before is answered first, however long that takes
         if not self._intake.closed:
-            self._holding_back = True
-            self._transport.pause_reading()  # a client that sends ahead waits; the socket holds the rest
-            if not self._looking_behind:
-                self._looking_behind = True
-                self._loop.call_later(_LOOK_S, self._look_behind)
+            self._lookout.hold_back()
 
     def _next(self) -> None:
         """Begin with the next turn, or wait for one."""
         if not self._turns:
-            if self._holding_back:
-                self._holding_back = False
-                self._transport.resume_reading()
+            if self._lookout.holds_back:
+                self._lookout.let_on()
             self._expires_s = self._loop.time() + KEEP_ALIVE_S
             self._look_whether_at_rest()
             return
@@ -255,25 +212,25 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._expires_s = _NEVER
-        self._interim = _GO_ON if turn.version == "1.1" else _START
+        self._lookout.ahead = GO_ON if turn.version == "1.1" else START
         self.task = self._loop.create_task(self._answer(turn))
 
     def begin(self, turn: Incoming, errand: Errand) -> None:
         """Leave a request to an errand, which began while this was `resting`."""
         self._errand, self._turn, self.resting = errand, turn, False
         self._expires_s = _NEVER
-        self._interim = _GO_ON
+        self._lookout.ahead = GO_ON
 
     def answered(self, reply: bytes) -> None:
         """Take an errand's reply."""
-        self._errand, self._interim = None, b""
+        self._errand, self._lookout.ahead = None, b""
         self._transport.write(reply)
         self.resting = not self._intake.reading
         self.written(self._turn)
 
     def opened(self, begins: bytes) -> None:
         """Take the head of an errand's streamed reply, and the first piece of its body."""
-        self._streaming, self._interim = True, b""
+        self._streaming, self._lookout.ahead = True, b""
         self._transport.write(begins)
 
     def went_on(self, piece: bytes) -> None:
@@ -379,12 +336,13 @@ class Connection(asyncio.Protocol):
         await self._out.stream(head, chunks, reply.outlet, chunked=chunked)
 
     def _head(self, request: Incoming, reply: Reply, framing: str) -> bytes:
-        self._interim = b""
+        lookout = self._lookout
+        lookout.ahead = b""
         lasts = request.keep_alive and not self._finishing
         head = head_of(reply, framing, named=not lasts or request.version == "1.0", lasts=lasts)
-        if self._started:
-            self._started = False
-            return head[len(_START) :]
+        if lookout.has_begun:
+            lookout.has_begun = False
+            return head[len(START) :]
         return head
 
     def _close(self) -> None:
