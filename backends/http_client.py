@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
-from backends.http_connection import Connection, ExchangeFailed, KnownReplies, Silent, Stale
+from backends.http_connection import Connection, Silent, Stale
+from backends.http_reply import ExchangeFailed, KnownReplies
 
 # A connection that idled for longer is not trusted: something on the way may have forgotten it.
 IDLE_S = 15.0

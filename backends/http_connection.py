@@ -8,29 +8,12 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from backends.http_reply import ExchangeFailed, KnownReplies, Reply
 
-HEAD_LIMIT_BYTES = 64 * 2**10
-# The worst that framing may make of a body is one chunk for each byte: six bytes, and a little for its size.
-_FRAMING = 8
 # So much of a body is held for a slow reader; then the socket is not read until there is room.
 HELD_BYTES = 256 * 2**10
 # A body so small goes out in one piece with its head.
 _JOINED_BYTES = 16 * 2**10
-
-# The heads of replies that are known at a time. A server's are mostly the same within a second, but for their length.
-_KNOWN_HEADS = 256
-
-KnownReplies = dict[bytes, tuple[int, dict[bytes, bytes], int]]
-"""The status, the headers and the body's length of replies by the bytes of their heads."""
-
-_FIRST_FINAL = 200
-_WITHOUT_BODY = (204, 304)
-_KEEPING = b"cache-control"
-
-
-class ExchangeFailed(Exception):
-    """The connection broke, or what came is no HTTP."""
 
 
 class Stale(ExchangeFailed):
@@ -41,7 +24,7 @@ class Silent(ExchangeFailed):
     """The server sent nothing for too long."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(Reply, asyncio.Protocol):
     """Carries one exchange at a time, and is the reply that is being read.
 
     `on_free` is called when it can carry the next, `on_lost` when it is gone. `now` is the loop's time.
@@ -54,38 +37,22 @@ class Connection(asyncio.Protocol):
         now: Callable[[], float],
         known: KnownReplies,
     ) -> None:
-        self.status = 0
+        super().__init__(known)
         self.since_s = now()
         self.busy = False
         self._now = now
         self._on_free = on_free
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._parser = HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._told: Callable[[], None] | None = None
         self._straight: Callable[[bytes], bool] | None = None
         self._whole = False
         self._used = False
-        self._known = known
         self._lost = True  # it has not been made yet
-        self._reset()
-
-    def _reset(self) -> None:
-        self.complete = False
-        self.error: ExchangeFailed | None = None
-        self._headers: dict[bytes, bytes] = {}
-        self._head_done = False
-        self._body: list[bytes] = []
-        self._held_bytes = 0
-        self._body_bytes = 0
-        self._received_bytes = 0
         self._paused = False
         self.diverted = False
         """Whether the last `read` returned because what came went elsewhere."""
-        self._until_close = False
-        self._keep_alive = False
-        self._overrun = False
 
     async def ask(self, head: bytes, body: bytes, *, whole: bool) -> None:
         """Send a request and wait until its reply `came`."""
@@ -100,7 +67,7 @@ class Connection(asyncio.Protocol):
         `told` is called once, where what `came` waits for has come while nobody waited.
         """
         self._reset()
-        self.busy = True
+        self.busy, self._paused, self.diverted = True, False, False
         self._whole = whole
         self._told = told
         self.since_s = self._now()
@@ -135,10 +102,6 @@ class Connection(asyncio.Protocol):
         """Whether something of the body has come, or none will."""
         return bool(self._body) or self._ended()
 
-    def body(self) -> bytes:
-        """Return what has come of the body and was not read; it stays to be read."""
-        return b"".join(self._body)
-
     def take(self) -> bytes:
         """Return what has come of the body and was not read, and let more come."""
         data = self._taken()
@@ -147,14 +110,6 @@ class Connection(asyncio.Protocol):
             self.since_s = self._now()
             self._transport.resume_reading()
         return data
-
-    def header(self, name: str) -> str:
-        """Return a header of the reply by its name in lower case; empty where there is none."""
-        return self._headers.get(name.encode(), b"").decode("latin-1")
-
-    def headers(self) -> dict[str, str]:
-        """Return all headers of the reply, with their names in lower case."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._headers.items()}
 
     async def read(self, straight: Callable[[bytes], bool] | None = None) -> bytes:
         """Return what has come of the body since the last time; nothing at its end. Raises `ExchangeFailed`.
@@ -247,28 +202,20 @@ class Connection(asyncio.Protocol):
             return
         self.since_s = self._now()
         if not self._received_bytes and self._take_known(data):
+            self._whole = False
+            self._wake()
             return
-        self._parse(data)
-        self._received_bytes += len(data)
-        if self._received_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes and not self._ended():
-            self._check_head(len(data))
+        try:
+            self._feed(data)
+        except ExchangeFailed as error:
+            self.fail(error)
         if self._held_bytes >= HELD_BYTES and not self._ended():
             self._paused = True
             self._transport.pause_reading()
-        if self.complete and self._received_bytes == len(data):
-            self._note(data)
         if self._head_done and (self.complete or not self._whole or self._paused):
             self._whole = False
             if self._straight is None or not self._went_straight(self._straight):
                 self._wake()
-
-    def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self.fail(ExchangeFailed("it switched to another protocol, unasked"))
-        except HttpParserError as error:
-            self.fail(ExchangeFailed(f"what it sent is not HTTP/1.1: {error}"))
 
     def _went_straight(self, straight: Callable[[bytes], bool]) -> bool:
         """Give what came to who wants it at once, and tell whether the reader may wait on."""
@@ -277,45 +224,6 @@ class Connection(asyncio.Protocol):
             return False
         self.diverted = not straight(self._taken())
         return not self.diverted
-
-    def _taken(self) -> bytes:
-        """Take what has come of the body and was not read."""
-        body = self._body
-        data = body[0] if len(body) == 1 else b"".join(body)
-        body.clear()
-        self._held_bytes = 0
-        return data
-
-    def _note(self, data: bytes) -> None:
-        """Keep a reply's head for `_take_known`, where it is the whole of what came and says how long its body is."""
-        head_bytes = len(data) - self._body_bytes
-        if (
-            self._keep_alive
-            and self._body_bytes
-            and not self._overrun
-            and b"transfer-encoding" not in self._headers
-            and data.find(b"\r\n\r\n") + 4 == head_bytes
-        ):
-            if len(self._known) >= _KNOWN_HEADS:
-                self._known.clear()
-            self._known[data[:head_bytes]] = self.status, self._headers, self._body_bytes
-
-    def _take_known(self, data: bytes) -> bool:
-        """Take a whole reply whose head is known, byte for byte; tell whether it is one.
-
-        The parser knows nothing of it; it is where it was, before a reply.
-        """
-        begins = data.find(b"\r\n\r\n") + 4
-        known = self._known.get(data[:begins])
-        if known is None or len(data) != begins + known[2]:
-            return False
-        self.status, self._headers, self._body_bytes = known
-        self._received_bytes = len(data)
-        self._body.append(data[begins:])
-        self._head_done = self.complete = self._keep_alive = True
-        self._whole = False
-        self._wake()
-        return True
 
     def eof_received(self) -> bool:
         """Let the transport close."""
@@ -333,63 +241,8 @@ class Connection(asyncio.Protocol):
                 self._wake()
         self._on_lost(self)
 
-    def _ended(self) -> bool:
-        return self.complete or self.error is not None
-
     def _broken(self, exc: Exception | None) -> ExchangeFailed:
         why = "the connection was closed" if exc is None else f"the connection broke: {exc}"
         if self._used and not self._received_bytes:
             return Stale(why)
         return ExchangeFailed(f"{why} before the reply was complete")
-
-    def _check_head(self, last_bytes: int) -> None:
-        """Refuse a head, or a framing, without end; the last piece alone may be long, as much of it may be body."""
-        if self._received_bytes - last_bytes > HEAD_LIMIT_BYTES + _FRAMING * self._body_bytes:
-            self.fail(ExchangeFailed(f"its reply's head is longer than {HEAD_LIMIT_BYTES} bytes"))
-
-    # What follows is called by the parser.
-
-    def on_message_begin(self) -> None:
-        """Note where a second reply follows the one that was asked for: nothing on this connection can be trusted."""
-        if self.complete:
-            self._overrun = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what comes after the body is a trailer, and none of the head's.
-
-        Of a header that comes again the last line counts, but for what may not be kept: any of them may forbid it.
-        """
-        if not self._head_done:
-            name = name.lower()
-            if name == _KEEPING and name in self._headers:
-                value = self._headers[name] + b", " + value
-            self._headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        """Take the head, unless it only announces another."""
-        status, headers = self._parser.get_status_code(), self._headers
-        if status < _FIRST_FINAL or self._overrun:
-            return
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            self.fail(ExchangeFailed("it used a Content-Encoding, unasked"))
-            return
-        self.status = status
-        self._head_done = True
-        self._until_close = (
-            b"content-length" not in headers and b"transfer-encoding" not in headers and status not in _WITHOUT_BODY
-        )
-
-    def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body."""
-        if not self._overrun:
-            self._body.append(data)
-            self._held_bytes += len(data)
-            self._body_bytes += len(data)
-
-    def on_message_complete(self) -> None:
-        """Note that the reply is complete, unless it only announced another."""
-        if self._head_done:
-            self.complete = True
-            self._keep_alive = self._parser.should_keep_alive()
-        elif self.error is None:
-            self._headers = {}

@@ -11,7 +11,7 @@ import psutil
 
 from backends.contract import BackendError, BadJob, Job, Message, Sampling, StartFailed, Task
 from backends.http_client import BadUrl, HttpClient
-from backends.http_connection import ExchangeFailed
+from backends.http_reply import ExchangeFailed
 from backends.sleeping import StartNote
 from backends.upstream import HttpBackend
 

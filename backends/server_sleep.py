@@ -11,7 +11,7 @@ import orjson
 
 from backends.contract import StartFailed
 from backends.http_client import HttpClient
-from backends.http_connection import ExchangeFailed
+from backends.http_reply import ExchangeFailed
 from backends.sleeping import SleepFailed
 
 _SILENCE_S = 600.0

@@ -23,7 +23,8 @@ from backends.contract import (
     WorkerDied,
 )
 from backends.http_client import BadUrl, HttpClient
-from backends.http_connection import Connection, ExchangeFailed, Silent
+from backends.http_connection import Connection, Silent
+from backends.http_reply import ExchangeFailed
 from backends.sending import Written
 from backends.sent import ANSWERED, END_S, OK, SentStream, SentWhole, is_stream
 from backends.sse import EventTooLongError

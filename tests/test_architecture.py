@@ -22,7 +22,7 @@ BUILDERS = ("gateway/app.py", "gateway/building/", "gateway/main.py")
 
 # Each library's only homes, and why it must not spread.
 HOMES = {
-    "httptools": ("gateway/", "backends/http_connection.py"),  # one HTTP server, and one client
+    "httptools": ("gateway/", "backends/http_reply.py"),  # one HTTP server, and one client
     # The connector of the batch queue's client checks the very address that it connects to: it is here to stay.
     "aiohttp": ("gateway/batch/",),
     "boto3": ("gateway/batch/",),  # slow to load: only who reads from S3 does it

@@ -6,7 +6,8 @@ import pytest
 import uvloop
 
 from backends.http_client import BadUrl, HttpClient
-from backends.http_connection import HELD_BYTES, ExchangeFailed, Silent
+from backends.http_connection import HELD_BYTES, Silent
+from backends.http_reply import ExchangeFailed
 from tests.http_upstream import CHUNKED, FRAMED, ask, body_of, client_of, request_from, saying, server
 
 

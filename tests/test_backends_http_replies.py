@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.http_connection import HEAD_LIMIT_BYTES, Connection, ExchangeFailed
+from backends.http_connection import Connection
+from backends.http_reply import HEAD_LIMIT_BYTES, ExchangeFailed
 from tests.http_upstream import (
     ANNOUNCED,
     ANOTHER,
