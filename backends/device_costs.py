@@ -43,7 +43,7 @@ class DeviceCosts:
     def look(self, pools: Iterable[Pool], seen: Sequence[Device], held: Mapping[int, int], read_at: float) -> None:
         """Learn from a reading of the devices at `read_at`: what is free, and what each process holds."""
         for pool in pools if seen else ():
-            for replica in pool.replicas:
+            for replica in pool.fleet.replicas:
                 if replica.devices and replica.state in _AT_REST and replica.since < read_at:
                     self._learn(pool, replica, seen, held)
 

@@ -219,12 +219,12 @@ class Keeper:
                 self._begin(pool, action.devices)
             case Stop():
                 self.ledgers.of(action.model).left(Departure(action.missing_bytes))
-                pool.stop_replica(action.replica)
+                pool.fleet.stop(action.replica)
             case Demote():
                 self.ledgers.of(action.model).left(Departure(action.missing_bytes))
-                pool.demote_replica(action.replica)
+                pool.fleet.demote(action.replica)
             case Wake():
-                pool.wake_replica(action.replica)
+                pool.fleet.wake(action.replica)
             case Refuse():
                 pool.refuse_waiting(action.why)
             case Wait():
@@ -237,7 +237,7 @@ class Keeper:
         return plan(now, pools, self._budget_bytes, leaving_bytes=leaving_bytes, devices=seen, returning=returning)
 
     def _begin(self, pool: Pool, devices: tuple[int, ...] = ()) -> None:
-        replica = pool.start_replica(devices)
+        replica = pool.fleet.start(devices)
         self._device_costs.began(replica, self.devices.seen)
         task = asyncio.create_task(self._live(pool, replica), name=f"replica of {pool.model}")
         self._lives.add(task)
@@ -245,7 +245,7 @@ class Keeper:
 
     async def _live(self, pool: Pool, replica: Replica) -> None:
         """Carry a replica to its end, and count its devices' memory until that has come back."""
-        await pool.live(replica)
+        await pool.fleet.live(replica)
         self._device_costs.ended(replica)
         if replica.devices:
             each = pool.costs.device_bytes // len(replica.devices)

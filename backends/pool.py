@@ -97,7 +97,7 @@ class Pool(Slots):
             except StopAsyncIteration:
                 self._learn(usage.prompt_tokens, usage.completion_tokens, first_event_s, self._clock() - bound_at)
             except WorkerDied as error:
-                self._lost(replica, str(error))
+                self.fleet.lost(replica, str(error))
                 raise
             except TimeoutError:
                 raise DeadlineExceeded(f"{self.model} did not complete its answer in time") from None
@@ -144,7 +144,7 @@ class Pool(Slots):
         """End a job that has failed."""
         self.cancel(begun)
         if isinstance(error, WorkerDied):
-            self._lost(begun.replica, str(error))
+            self.fleet.lost(begun.replica, str(error))
 
     def end(self, begun: Begun) -> tuple[Passed, float] | None:
         """Return what a job that was begun has answered, and after what time; `None` where that is not known yet."""
@@ -173,7 +173,7 @@ class Pool(Slots):
         self.resting = resting
         if resting:
             for replica in self._replicas:
-                self.stop_replica(replica.name)
+                self.fleet.stop(replica.name)
             self.refuse_waiting("it is being unloaded")
         self._wake_keeper()
 
@@ -234,7 +234,7 @@ class Pool(Slots):
         except BaseException as error:
             await self._finish(replica, events)
             if isinstance(error, WorkerDied):
-                self._lost(replica, str(error))
+                self.fleet.lost(replica, str(error))
             if isinstance(error, TimeoutError) and limit.expired:
                 raise self._nothing_came(arrived) from None
             if isinstance(error, StopAsyncIteration):
@@ -266,7 +266,7 @@ class Pool(Slots):
         finally:
             limit.close()
             self._release(replica)
-        self._lost(replica, str(died))
+        self.fleet.lost(replica, str(died))
         return await self._collected(job, arrived, deadline)
 
     def _answered(self, dispatched: Dispatched, arrived: float, events: Sequence[Made]) -> Answered:

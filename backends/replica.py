@@ -99,7 +99,13 @@ class Replica:
             if self.state is ReplicaState.DRAINING:
                 self.stopping.set()
 
-    def snapshot(self, remaining_start_s: float, costs: ModelCosts) -> ReplicaSnapshot:
+    def remaining_start_s(self, now: float, costs: ModelCosts) -> float:
+        """Return for how long a start will still go on, as far as others tell; 0 where it does not start."""
+        if self.state is not ReplicaState.STARTING:
+            return 0.0
+        return costs.remaining_start_s(now - self.since, self.level)
+
+    def snapshot(self, now: float, costs: ModelCosts) -> ReplicaSnapshot:
         """Return what it looks like now; before it was measured, or on its way, it holds what was learned of others."""
         falls = self.state in (ReplicaState.DOZING, ReplicaState.ASLEEP)
         climbs = self.state is ReplicaState.STARTING and self.level is Level.ABSENT
@@ -112,7 +118,7 @@ class Replica:
             in_flight=self.in_flight,
             since=self.since,
             idle_since=self.idle_since if self.in_flight == 0 else None,
-            remaining_start_s=remaining_start_s,
+            remaining_start_s=self.remaining_start_s(now, costs),
             memory_bytes=max(self.memory_bytes, learned_bytes) if moving else self.memory_bytes or learned_bytes,
             level=self.level,
             device_bytes=max(self.device_bytes, learned_device_bytes)

@@ -116,7 +116,7 @@ class House:
     async def start_some(self, share: float) -> list[asyncio.Task[None]]:
         """Bring up a replica of this share of the models."""
         chosen = self.random.sample(self.pools, int(len(self.pools) * share))
-        lives = [asyncio.create_task(pool.live(pool.start_replica())) for pool in chosen]
+        lives = [asyncio.create_task(pool.fleet.live(pool.fleet.start())) for pool in chosen]
         for pool in chosen:
             await pool.warm_up(self.now + _HOUR_S)
         return lives

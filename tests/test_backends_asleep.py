@@ -132,8 +132,8 @@ def test_a_victim_that_got_a_job_is_not_put_to_sleep():
             job = asyncio.ensure_future(house.ask("m", 1000.0))
             await asyncio.sleep(1)
             await until(house, ReplicaState.READY)
-            house.pools["m"].demote_replica("m-1")
-            house.pools["m"].wake_replica("m-1")
+            house.pools["m"].fleet.demote("m-1")
+            house.pools["m"].fleet.wake("m-1")
             assert replica_of(house).state is ReplicaState.READY
             assert (await job)[-1] == Finish("stop")
             assert engine.backends[0].sleeps == 0
@@ -208,7 +208,7 @@ def test_who_is_told_to_leave_on_the_way_leaves(state):
             await house.ask("m", 1000.0)
             await until(house, ReplicaState.DOZING if state is ReplicaState.DOZING else ReplicaState.ASLEEP)
             if state is ReplicaState.STARTING:
-                house.pools["m"].wake_replica("m-1")
+                house.pools["m"].fleet.wake("m-1")
             house.pools["m"].rest(resting=True)
             await asyncio.sleep(0)
             async with asyncio.timeout(0.5):

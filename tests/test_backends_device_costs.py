@@ -69,10 +69,10 @@ async def test_what_the_driver_says_of_a_process_comes_first(monkeypatch):
         built.nvml.processes = {0: [Process(7, 4 * GIB), Process(8, GIB), Process(9, 9 * GIB)]}
         built.add("a", 10, believed_gib=2)
         await built.ask("a")
-        assert isinstance(built.pools["a"].replicas[0].backend, ProcessBackend)
+        assert isinstance(built.pools["a"].fleet.replicas[0].backend, ProcessBackend)
         built.keeper.wake()
         await until(lambda: learned_gib(built, "a") == 5)
 
         built.nvml.processes = {0: [Process(7, 6 * GIB)]}
         built.keeper.wake()
-        await until(lambda: built.pools["a"].replicas[0].device_bytes == 6 * GIB)
+        await until(lambda: built.pools["a"].fleet.replicas[0].device_bytes == 6 * GIB)

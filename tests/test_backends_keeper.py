@@ -290,7 +290,7 @@ def test_who_waits_for_what_was_removed_before_it_was_up_is_told():
             waiting = asyncio.create_task(built.ask("a"))
             await asyncio.sleep(1.0)
             for replica in pool.snapshot(built.clock()).replicas:
-                pool.stop_replica(replica.name)
+                pool.fleet.stop(replica.name)
             built.keeper.retire(pool)
             built.keeper.wake()
             with pytest.raises(StartFailed, match="replaced or removed"):

@@ -281,7 +281,7 @@ async def test_a_hung_workers_job_runs_elsewhere(server, tmp_path):
     keeper.add(pool)
     keeper.start()
     await said(pool, ask("w9"))
-    os.kill(pool._replicas[0].backend._child.pid, signal.SIGSTOP)
+    os.kill(pool.fleet.replicas[0].backend._child.pid, signal.SIGSTOP)
 
     async with asyncio.timeout(90):
         assert await said(pool, ask("w9")) == expected("w9")

@@ -199,14 +199,14 @@ async def test_the_keeper_puts_it_to_sleep_while_that_is_believed_to_pay(fork_se
     try:
         async with asyncio.timeout(60.0):
             answered = await pool.answer(JOB, clock() + 30.0)
-            await until(lambda: [each.state for each in pool.replicas] == [ReplicaState.ASLEEP])
+            await until(lambda: [each.state for each in pool.fleet.replicas] == [ReplicaState.ASLEEP])
             assert 0 < pool.snapshot(clock()).replicas[0].memory_bytes < 2**20
             again = await pool.answer(JOB, clock() + 30.0)
             assert again.events == answered.events
             for _ in range(5):
                 pool.costs.learn_wake(pool.costs.start_s(0.9))
             pool.price()
-            await until(lambda: not pool.replicas)
+            await until(lambda: not pool.fleet.replicas)
         kinds = [type(each.action).__name__ for each in keeper.decisions]
         assert kinds == ["Start", "Demote", "Wake", "Stop"]
     finally:

@@ -338,7 +338,7 @@ async def test_a_stopped_replica_finishes_its_job_first():
     async with House(FakeEngine((Text("a"), 5.0, *ANSWER))) as house:
         job = asyncio.ensure_future(house.ask())
         await until(lambda: house.in_flight() == 1)
-        house.pool.stop_replica("atlas-1")
+        house.pool.fleet.stop("atlas-1")
         assert house.pool.snapshot(0.0).replicas[0].state is ReplicaState.DRAINING
         assert (await job)[-1] == Finish("stop")
         await until(lambda: house.engine.backends[0].closed)

@@ -140,7 +140,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=st.data(), rounds=ROUNDS)
     def stop(self, data: st.DataObject, rounds: int) -> None:
         """Somebody stops a replica."""
-        self.pool.stop_replica(data.draw(st.sampled_from(self.now.ready)).name)
+        self.pool.fleet.stop(data.draw(st.sampled_from(self.now.ready)).name)
         self.settle(rounds)
 
     @invariant()

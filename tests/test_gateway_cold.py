@@ -211,7 +211,7 @@ def test_a_stale_answer_is_served_in_place_of_being_sent_away():
             built.max_stale_s = 600.0
             built.pipeline = built.build()
             await read(await ask(built, "/v1/chat/completions", CHAT))
-            built.pools["a"].stop_replica("a-1")
+            built.pools["a"].fleet.stop("a-1")
             built.wall.advance(100.0)
             await asyncio.sleep(1.0)
             learned(built, START_S)

@@ -324,11 +324,11 @@ async def test_a_server_whose_time_is_up_breaks_it_off():
 async def test_a_pool_that_ends_breaks_it_off():
     """An upstream that an edit takes away ends its streams with an error, as on the usual way."""
     async with ticking() as (_, built, streams, head):
-        for replica in built.pool._replicas:
+        for replica in built.pool.fleet.replicas:
             await replica.backend.close()
         got = await stream_of(streams, beginning=head)
         assert b'"worker_died"' in got
-        await until(lambda: built.accounts()[-1] == 0 or not built.pool._replicas)
+        await until(lambda: built.accounts()[-1] == 0 or not built.pool.fleet.replicas)
 
 
 async def test_a_server_that_does_not_end_after_its_last_event_is_not_waited_for():

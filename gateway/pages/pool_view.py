@@ -74,7 +74,7 @@ def _starts(pool: Pool) -> dict[str, Any]:
     """Return for workers of ours what became of the optimised graph at their starts, and which shapes are run there."""
     if not isinstance(pool.engine, OnnxEngine):
         return {}
-    graphs = {each.name: each.backend.graph for each in pool.replicas if isinstance(each.backend, SleepingOnnx)}
+    graphs = {each.name: each.backend.graph for each in pool.fleet.replicas if isinstance(each.backend, SleepingOnnx)}
     return {"starts": {"graphs": graphs, "shapes": pool.engine.shapes.worth()}}
 
 
