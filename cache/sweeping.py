@@ -1,11 +1,13 @@
-"""Frees what purged answers still take, piece by piece, while others are served. Knows no key and no value.
+"""Frees what purged answers still take, piece by piece, while others are served. Knows no value.
 
-A purge is in force without it: nothing dead is served. It is so that memory, disk, and who reads the disk later, have
+A purge is in force without it: nothing dead is served. It is so that memory, disk, and who finds answers there, have
 done with them.
 """
 
 import asyncio
+from collections.abc import Callable
 
+from cache.contract import Entry
 from cache.disk import DiskStore
 from cache.memory import MemoryStore
 from cache.purges import Purges
@@ -19,6 +21,8 @@ class Sweeper:
 
     def __init__(self, memory: MemoryStore, disk: DiskStore | None, purges: Purges) -> None:
         self.removed = 0
+        self.forget: Callable[[bytes], None] | None = None
+        """Called with the key of each answer that is gone from here, and has no other in its place."""
         self._memory = memory
         self._disk = disk
         self._purges = purges
@@ -48,8 +52,28 @@ class Sweeper:
                 for entry in batch:
                     if self._purges.is_dead(entry):
                         self.removed += self._memory.discard_only(entry)
+                        self._tell(entry.key)
                 await asyncio.sleep(0)
             if self._disk is not None:
-                async for removed in self._disk.sweep(self._purges.is_dead):
-                    self.removed += removed
-                    await asyncio.sleep(_PAUSE_S)
+                await self._sweep_disk(self._disk)
+
+    async def _sweep_disk(self, disk: DiskStore) -> None:
+        met: list[bytes] = []
+
+        def is_dead(entry: Entry) -> bool:
+            dead = self._purges.is_dead(entry)
+            if dead:
+                met.append(entry.key)
+            return dead
+
+        async for removed in disk.sweep(is_dead):
+            self.removed += removed
+            while met:
+                self._tell(met.pop())
+            await asyncio.sleep(_PAUSE_S)
+
+    def _tell(self, key: bytes) -> None:
+        """Have a key forgotten, unless an answer was kept under it since."""
+        pending = self._disk is not None and self._disk.is_pending(key)
+        if self.forget is not None and not pending and self._memory.peek(key) is None:
+            self.forget(key)

@@ -206,7 +206,7 @@ async def test_every_tier_honours_a_purge(tmp_path):
 
 
 async def test_what_is_purged_is_cleared_away_behind_the_reply(tmp_path):
-    """Memory and disk are rid of it though nobody asks for it; an entry that came since under the same key stays."""
+    """Memory, disk and who finds it are rid of it though nobody asks; what came since under the same key stays."""
     purges = Purges()
     disk = await open_disk(tmp_path, purges)
     cache = cache_of(purges, disk)
@@ -214,11 +214,16 @@ async def test_what_is_purged_is_cleared_away_behind_the_reply(tmp_path):
         cache.keep(make_entry(number, purges.stamp(), of_tag("odd" if number % 2 else "even")))
     await disk.flush()
 
+    for number in range(100, 200):
+        cache.memory.discard(make_entry(number, 0).key)
+    forgotten = set[bytes]()
+    cache.sweeper.forget = forgotten.add
     assert await cache.purge(of_tag("odd"))
     cache.keep(make_entry(1, purges.stamp(), of_tag("odd")))
     await cache.sweeper.wait()
 
-    assert len(cache.memory) == 151
+    assert forgotten == {make_entry(number, 0).key for number in range(3, 300, 2)}
+    assert len(cache.memory) == 101
     await disk.flush()
     assert (await disk.volume())[0] == 151
     assert await disk.get(make_entry(1, 0).key) is not None

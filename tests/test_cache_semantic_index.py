@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
+from itertools import pairwise
 
 import faiss
 import numpy as np
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 
 from cache.contract import Entry, Meaning
 from cache.memory import MemoryStore
-from cache.semantic import Match, Miss, SemanticCache, block, lookup
+from cache.semantic import Match, Miss, SemanticCache, block, loading, lookup
 from cache.semantic.block import Block
-from cache.semantic.index import VectorIndex
-from cache.semantic.sketch import sketch
+from cache.semantic.index import RECORD_OVERHEAD_BYTES, VectorIndex
+from cache.semantic.record import unpack
+from cache.semantic.sketch import alike, sketch
 from tests.fakes import VirtualClock
 
 DIMS = 16
@@ -199,8 +202,8 @@ def test_bytes_are_counted_by_where_rows_lie():
 
 
 async def test_large_partitions_are_searched_on_a_thread(monkeypatch):
-    """Where there are many rows the loop does not search them; what is found is the same."""
-    monkeypatch.setattr(lookup, "_ROWS_AT_ONCE", 20)
+    """Where there are many components the loop does not search them; what is found is the same."""
+    monkeypatch.setattr(lookup, "_COMPONENTS_AT_ONCE", 20 * DIMS)
     store = Disk(1 << 20, VirtualClock())
     cache = make_cache(store)
     fill(cache, store, range(100))
@@ -235,7 +238,7 @@ async def test_a_partition_is_bounded_however_large():
     store = Disk(1 << 20, VirtualClock())
     cache = make_cache(store)
     fill(cache, store, range(100))
-    cache.resize(cache.used_bytes // 2)
+    await cache.resize(cache.used_bytes // 2)
     fill(cache, store, range(100, 110))
 
     assert cache.used_bytes <= cache._index.max_bytes
@@ -277,3 +280,117 @@ async def test_others_have_their_turn_while_the_index_comes_back():
 
     assert any(0 < entries < 400 for entries in partly)
     await reborn.close()
+
+
+async def test_what_was_made_anew_is_not_replaced_by_what_the_disk_had():
+    """A batch was read before its question was asked again: what is in memory is younger, and stays for its time."""
+    store = Disk(1 << 20, VirtualClock())
+    fill(make_cache(store), store, range(50))
+    reborn = make_cache(store)
+    read = asyncio.Event()
+
+    class Slow(Disk):
+        async def meanings(self, skip: Callable[[bytes], bool]) -> AsyncIterator[list[Entry]]:
+            """Read all, and take a while with it."""
+            entries = [entry_of(number) for number in range(50) if not skip(entry_of(number).key)]
+            read.set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            yield entries
+
+    reborn.load(Slow(1, store._clock))
+    await read.wait()
+    reborn.add(entry_of(7, expires_at=9000.0))
+    await reborn.loaded()
+
+    index = reborn._index
+    assert unpack(index._records[index._numbers[entry_of(7).key]]).expires_at == 9000.0
+    assert reborn.entries == 50
+    await reborn.close()
+
+
+async def test_a_long_batch_of_the_disk_is_added_in_turns(monkeypatch):
+    """How much is added before others have their turn is a matter of time, not of how many there are."""
+    monkeypatch.setattr(loading, "_TURN_S", 0.0)
+    store = Disk(1 << 20, VirtualClock())
+    fill(make_cache(store), store, range(50))
+    reborn = make_cache(store)
+    reborn.load(store)
+    partly = set[int]()
+    while reborn.entries < 50:
+        partly.add(reborn.entries)
+        await asyncio.sleep(0)
+
+    assert partly == set(range(50))
+    await reborn.close()
+
+
+async def test_a_much_smaller_bound_is_reached_in_turns(monkeypatch):
+    """An edit of the config takes most rows away: others are served between, and all is within the bound in the end."""
+    monkeypatch.setattr(lookup, "_STEP_BYTES", 8 << 10)
+    store = Disk(1 << 20, VirtualClock())
+    cache = make_cache(store)
+    fill(cache, store, range(400))
+    shrinking = asyncio.create_task(cache.resize(20_000))
+    seen = list[int]()
+    while not shrinking.done():
+        seen.append(cache.entries)
+        await asyncio.sleep(0)
+
+    assert max(one - other for one, other in pairwise(seen)) <= 16
+    assert cache.used_bytes <= 20_000
+    assert cache.counters.evictions == 400 - cache.entries
+    await cache.close()
+
+
+@pytest.mark.parametrize("left", [1, 3, 9, 20, 100])
+def test_memory_that_rows_have_left_is_given_back(left):
+    """A partition that was large and is not any more holds no more than four times what its rows take."""
+    rows = block_of(ROWS)
+    for number in range(400 - left):
+        rows.remove(number)
+
+    assert len(rows._sketches) <= 4 * left
+    last = rows._chunks[-1]
+    assert rows._reached - last.start <= 4 * (left - last.start)
+    assert len(rows._chunks[0].rows) <= max(8, 4 * left)
+    assert [rows.view().nearest(ROWS[number], 1)[0].number for number in range(400 - left, 400)] == [
+        *range(400 - left, 400)
+    ]
+
+
+def test_a_partition_of_one_question_takes_one_row():
+    """Every system prompt makes a partition: most stay small."""
+    rows = block_of(ROWS[:1])
+    assert (len(rows._chunks[0].rows), len(rows._sketches)) == (1, 1)
+
+
+def test_twins_are_counted():
+    """Keys that wait behind the row of their text take memory, too, and the bound holds for them."""
+    index = VectorIndex(1 << 30, lambda: 0.0)
+
+    def twin(key: int) -> Entry:
+        return replace(entry_of(0), key=key.to_bytes(32), stored_at=float(key))
+
+    counted = [0]
+    for key in range(1, 8):
+        index.add(twin(key))
+        counted.append(index.used_bytes)
+    assert [after - before for before, after in pairwise(counted[1:])] == [RECORD_OVERHEAD_BYTES] * 4 + [0] * 2
+    for key in range(7, 2, -1):
+        index.remove(twin(key).key)
+        assert index.used_bytes == counted[key - 3]
+    index.max_bytes = counted[3]
+    for key in (10, 9, 8):
+        index.add(twin(key))
+    assert index.used_bytes <= index.max_bytes
+
+
+def test_however_many_are_wanted_few_are_read(monkeypatch):
+    """Behind a thousand answers that are gone there may be more, but all rows are never read for one question."""
+    asked = []
+    monkeypatch.setattr(block, "alike", lambda own, all_, count: asked.append(count) or alike(own, all_, count))
+    view = block_of(ROWS).view()
+    for count in (1, 4, 16, 64, 256, 2048):
+        assert len(view.nearest(ROWS[0], count)) == min(count, 400)
+    assert asked == [64, 256, 1024, 1024, 1024, 2048]

@@ -205,6 +205,10 @@ class DiskStore:
             now = self._clock()
             yield [entry for entry in batch if not entry.is_over(now)]
 
+    def is_pending(self, key: bytes) -> bool:
+        """Whether an entry of the key waits to be written."""
+        return key in self._pending
+
     async def sweep(self, is_dead: Callable[[Entry], bool]) -> AsyncIterator[int]:
         """Delete the rows of dead and of expired entries and of none, batch by batch; yield how many each time."""
         keys = await self._attempt("sweep", self._database.keys)

@@ -16,12 +16,15 @@ from cache.semantic.vectors import Row, inner_products
 
 EXACT_ROWS = 4096
 """So many rows are compared one by one, in 0.2 ms; those behind them are kept in two bytes a component."""
-_SMALLEST_ROWS = 4
 # Behind the exact rows: their memory is taken as it is written.
 _CHUNK_ROWS = 1 << 16
+# Of so many times the memory that is used, what is not is given back.
+_SPARSE = 4
 # Of so many rows for each that is wanted the sketches are the most alike: the nearest are among these, as
 # scripts/bench_index.py measures it.
 _SHORTLISTED = 64
+# But no more than so many, or as many as are wanted: they are read one here, one there.
+_MOST_SHORTLISTED = 1024
 _WHOLE = (1 << 15) - 1
 
 
@@ -48,6 +51,15 @@ class Chunk(NamedTuple):
             self.scales[at] = scale = np.abs(row).max() / _WHOLE
             self.rows[at] = np.rint(row / scale)
 
+    def copy(self, rows: int) -> "Chunk":
+        """Return one with the first rows alone, and as much room again where it is not taken before it is written."""
+        exact = self.scales is None
+        kept = _chunk(self.start, rows if exact else _CHUNK_ROWS, self.rows.shape[1], exact=exact)
+        kept.rows[:rows] = self.rows[:rows]
+        if self.scales is not None and kept.scales is not None:
+            kept.scales[:rows] = self.scales[:rows]
+        return kept
+
     def scores(self, query: Row, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the inner products of a query and the rows at these places of the block."""
         at = places - self.start
@@ -71,7 +83,8 @@ class View(NamedTuple):
         first = self.chunks[0].rows
         if self.rows <= len(first):
             return self._best(np.arange(self.rows), inner_products(query, first[: self.rows]), count)
-        places = np.sort(alike(sketch(query), self.sketches[: self.rows], _SHORTLISTED * count))
+        shortlisted = max(count, min(_SHORTLISTED * count, _MOST_SHORTLISTED))
+        places = np.sort(alike(sketch(query), self.sketches[: self.rows], shortlisted))
         ends = np.searchsorted(places, [chunk.start + len(chunk.rows) for chunk in self.chunks])
         parts = zip(self.chunks, np.split(places, ends[:-1]), strict=True)
         return self._best(places, np.concatenate([chunk.scores(query, within) for chunk, within in parts]), count)
@@ -92,7 +105,8 @@ class Block:
     def __init__(self, dims: int) -> None:
         self.dims = dims
         self._chunks: list[Chunk] = []
-        self._sketches = np.empty((_SMALLEST_ROWS, BYTES), np.uint8)
+        self._sketches = np.empty((1, BYTES), np.uint8)
+        self._reached = 0
         self._numbers: list[int] = []
         self._places: dict[int, int] = {}
 
@@ -112,6 +126,7 @@ class Block:
         self._sketches[place] = sketch(row)
         self._numbers.append(number)
         self._places[number] = place
+        self._reached = max(self._reached, place + 1)
 
     def remove(self, number: int) -> None:
         """Forget the row of this number."""
@@ -122,12 +137,24 @@ class Block:
             self._move(end, place)
             self._numbers[place] = last
             self._places[last] = place
-        if end and self._chunks[-1].start == end:
-            self._chunks.pop()
+        if end:
+            self._give_back(end)
 
     def view(self) -> View:
         """Return what a search on another thread may read."""
         return View(self.dims, tuple(self._chunks), self._sketches, self._numbers, len(self._numbers))
+
+    def _give_back(self, end: int) -> None:
+        """Let memory go that rows have left, by a copy of what is there still; a search keeps what it has."""
+        last = self._chunks[-1]
+        if last.start == end:
+            self._chunks.pop()
+            self._reached = end
+        elif _SPARSE * (end - last.start) <= self._reached - last.start:
+            self._chunks[-1] = last.copy(end - last.start)
+            self._reached = end
+        if _SPARSE * end <= len(self._sketches):
+            self._sketches = self._sketches[:end].copy()
 
     def _move(self, place: int, to: int) -> None:
         source, target = self._room(place), self._room(to)
@@ -145,7 +172,7 @@ class Block:
         if at:
             self._chunks.append(_chunk(place, _CHUNK_ROWS, self.dims, exact=False))
         else:
-            grown = _chunk(0, min(EXACT_ROWS, max(_SMALLEST_ROWS, 2 * place)), self.dims, exact=True)
+            grown = _chunk(0, min(EXACT_ROWS, max(1, 2 * place)), self.dims, exact=True)
             if place:
                 grown.rows[:place] = self._chunks[0].rows
             self._chunks[:1] = [grown]

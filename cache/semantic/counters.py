@@ -14,5 +14,4 @@ class SemanticCounters:
     evictions: int = 0
     gone: int = 0
     refused: int = 0
-    generations: int = 0
     verified: int = 0

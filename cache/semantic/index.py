@@ -14,9 +14,9 @@ from cache.semantic.block import Block, View
 from cache.semantic.record import KEY_BYTES, Record, text_digest, unpack
 from cache.semantic.vectors import read_vector, require_dims
 
-# What one vector costs beside its components, rounded up: its record, and the slots of four tables.
+# What one vector costs beside its components, rounded up: its record, and the slots of four tables. So does a twin.
 RECORD_OVERHEAD_BYTES = 640
-# What an otherwise empty partition costs: its objects, tables and the smallest block.
+# What an otherwise empty partition costs: its objects and tables.
 PARTITION_OVERHEAD_BYTES = 2048
 
 # How many of the oldest are looked at with each addition, whether their time is over.
@@ -85,10 +85,10 @@ class VectorIndex:
         twin = found.texts.get(digest)
         if twin is not None and unpack(self._records[twin]).stored_at > entry.stored_at:
             self._keep_twin(twin, record)
-            return 0
+            return self._evict()
         number, self._next = self._next, self._next + 1
         found.rows.append(number, row)
-        former = [] if twin is None else [*self._twins.pop(twin, ()), unpack(self._records[twin])]
+        former = [] if twin is None else [*self._leave_twins(twin), unpack(self._records[twin])]
         self._note(number, found, record)
         if twin is not None:
             self._forget(twin)
@@ -106,6 +106,7 @@ class VectorIndex:
             self._forget(number)
             return
         del self._numbers[key]
+        self.used_bytes -= RECORD_OVERHEAD_BYTES
         if self._records[number].startswith(key):
             self._records[number] = twins.pop().pack()
         else:
@@ -113,12 +114,10 @@ class VectorIndex:
         if not twins:
             del self._twins[number]
 
-    def clear(self) -> None:
-        """Forget everything."""
-        for table in (self._partitions, self._by_place, self._records, self._numbers, self._twins):
-            table.clear()
-        self._oldest = self._next
-        self.used_bytes = 0
+    def resize(self, max_bytes: int) -> int:
+        """Change the bound; return how many were evicted."""
+        self.max_bytes = max_bytes
+        return self._evict()
 
     def view(self, partition: bytes) -> View | None:
         """Return what a search of the partition may read on any thread; ask for the keys of its findings here."""
@@ -157,15 +156,22 @@ class VectorIndex:
     def _keep_twin(self, number: int, record: Record) -> None:
         """Let a key wait behind the row of its text."""
         self._numbers[record.key] = number
-        twins = sorted([*self._twins.get(number, ()), record], key=lambda each: each.stored_at)
+        twins = sorted([*self._leave_twins(number), record], key=lambda each: each.stored_at)
         for each in twins[:-_MOST_TWINS]:
             del self._numbers[each.key]
         self._twins[number] = twins[-_MOST_TWINS:]
+        self.used_bytes += RECORD_OVERHEAD_BYTES * len(self._twins[number])
+
+    def _leave_twins(self, number: int) -> list[Record]:
+        """Have no keys wait behind a row any more, and return them."""
+        twins = self._twins.pop(number, [])
+        self.used_bytes -= RECORD_OVERHEAD_BYTES * len(twins)
+        return twins
 
     def _forget(self, number: int) -> None:
         """Forget a row, and all keys of its text that point to it still."""
         record = unpack(self._records.pop(number))
-        for each in (record, *self._twins.pop(number, ())):
+        for each in (record, *self._leave_twins(number)):
             if self._numbers.get(each.key) == number:
                 del self._numbers[each.key]
         found = self._by_place[record.place]

@@ -5,6 +5,7 @@ Whoever asks meanwhile finds what is there already.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
@@ -13,8 +14,8 @@ from cache.semantic.index import VectorIndex
 
 _log = logging.getLogger(__name__)
 
-# So many are added before others have their turn: about five milliseconds.
-_ADDED_AT_ONCE = 200
+# So long it adds before others have their turn: how many that is depends on the vectors' components.
+_TURN_S = 0.002
 
 
 class Readable(Protocol):
@@ -29,10 +30,15 @@ async def load(index: VectorIndex, disk: Readable, add: Callable[[Entry], None])
     """Add what the disk remembers and the index does not know, a little at a time."""
     try:
         async for batch in disk.meanings(index.__contains__):
-            for start in range(0, len(batch), _ADDED_AT_ONCE):
-                for entry in batch[start : start + _ADDED_AT_ONCE]:
+            until = time.perf_counter() + _TURN_S
+            for entry in batch:
+                # One that was made anew since the disk was read is there already.
+                if entry.key not in index:
                     add(entry)
-                await asyncio.sleep(0)
+                if time.perf_counter() >= until:
+                    await asyncio.sleep(0)
+                    until = time.perf_counter() + _TURN_S
+            await asyncio.sleep(0)
     except Exception:  # noqa: BLE001 - the store may have any trouble, and the log has it
         _log.exception("not all answers on disk can be found by meaning")
     _log.info("%d answers can be found by meaning", len(index))

@@ -32,10 +32,12 @@ DEFAULT_THRESHOLD = 0.75
 _CANDIDATES = 4
 # So many where guards veto all of these.
 _FURTHER = 16
-# A search of more rows takes longer than the way to another thread and back.
-_ROWS_AT_ONCE = 1 << 14
+# A search of rows with more components takes longer than the way to another thread and back.
+_COMPONENTS_AT_ONCE = 1 << 22
 # How often it is looked again where some that were found are gone: a purge may have ended the nearest thousand.
 _ROUNDS = 5
+# Where the bound falls by more, others have their turn between: about two milliseconds.
+_STEP_BYTES = 512 << 10
 
 
 class SemanticCache:
@@ -82,9 +84,12 @@ class SemanticCache:
         """What the index costs."""
         return self._index.used_bytes
 
-    def resize(self, max_bytes: int) -> None:
-        """Change the bound; what is over it goes with the next addition."""
-        self._index.max_bytes = max_bytes
+    async def resize(self, max_bytes: int) -> None:
+        """Change the bound; a much smaller one is reached in steps, between which others are served."""
+        while self.used_bytes > max_bytes + _STEP_BYTES:
+            self.counters.evictions += self._index.resize(self.used_bytes - _STEP_BYTES)
+            await asyncio.sleep(0)
+        self.counters.evictions += self._index.resize(max_bytes)
 
     async def find(
         self,
@@ -139,10 +144,6 @@ class SemanticCache:
     def remove(self, key: bytes) -> None:
         """Stop finding the entry; never waits."""
         self._index.remove(key)
-
-    def clear(self) -> None:
-        """Stop finding anything; never waits."""
-        self._index.clear()
 
     def load(self, disk: Readable) -> None:
         """Index what the disk remembers while others ask and are answered; never waits."""
@@ -208,7 +209,7 @@ class SemanticCache:
         if view is None:
             return []
         require_dims(row, view.dims)
-        if view.rows <= _ROWS_AT_ONCE:
+        if view.rows * view.dims <= _COMPONENTS_AT_ONCE:
             found = view.nearest(row, count)
         else:
             loop = asyncio.get_running_loop()

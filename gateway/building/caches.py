@@ -164,6 +164,7 @@ async def adjust(caches: Caches) -> None:
     await caches.exact.resize(settings.exact.memory_bytes)
     caches.exact.shared = caches.shared
     caches.exact.learn = None if caches.semantic is None else caches.semantic.add
+    caches.exact.sweeper.forget = None if caches.semantic is None else caches.semantic.remove
     if caches.disk is not None:
         await caches.disk.resize(settings.exact.disk_bytes)
     if caches.shared is not None and settings.shared is not None:
@@ -172,7 +173,7 @@ async def adjust(caches: Caches) -> None:
         if caches.trusting is not None:
             caches.trusting.adopt(settings.semantic, caches.confidences)
             caches.semantic.trust = caches.trusting.trust
-        caches.semantic.resize(settings.semantic.memory_bytes)
+        await caches.semantic.resize(settings.semantic.memory_bytes)
 
 
 def recall_of(caches: Caches, embedder: Pool | None, telemetry: Telemetry, verifier: Pool | None = None) -> Recall:
