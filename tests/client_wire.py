@@ -1,6 +1,7 @@
 """A client's side of a connection, without sockets: what it sends is cut at will, and what it gets is looked at."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 from gateway.errors import fault
@@ -19,10 +20,11 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.end = ""
         self.paused = False
+        self.socket: socket.socket | None = None
 
     def get_extra_info(self, name, default=None):
-        """Tell the peer."""
-        return ("192.0.2.1", 5) if name == "peername" else default
+        """Tell the peer, and the socket that stands for the client's, if any."""
+        return {"peername": ("192.0.2.1", 5), "socket": self.socket}.get(name, default)
 
     def write(self, data):
         """Keep the data."""

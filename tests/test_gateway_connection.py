@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+import socket
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from gateway.serving.connection import KEEP_ALIVE_S, LINGER_S, READ_DEADLINE_S
 from gateway.serving.intake import HEAD_LIMIT_BYTES
 from gateway.surfaces.wire import Call
 from tests.client_wire import LIMIT, Client
+from tests.fakes import run_virtual
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = (
@@ -171,6 +173,25 @@ async def test_client_that_waits_for_leave_gets_it() -> None:
     assert (await Client().send(head % (LIMIT + 1))).startswith(b"HTTP/1.1 413 ")
 
 
+async def test_client_that_waits_behind_another_request_gets_leave_once_that_is_answered() -> None:
+    """Who sends ahead a request whose body is to be asked for is asked when the one before it has its reply."""
+    client = Client()
+    waiting = b"POST /last HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    assert await client.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" + waiting) == b""
+    client.go_on.set()
+    assert (await client.settle()).endswith(b"\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+    assert (await client.send(b"hi")).endswith(b"\r\n\r\nhi")
+    assert client.wire.written.count(b" 100 ") == 1
+
+
+async def test_old_client_is_sent_no_interim_response() -> None:
+    """HTTP/1.0 knows no `100 Continue`, and a client of it that expects one is answered when its body has come."""
+    client = Client()
+    head = b"POST / HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    assert await client.send(head) == b""
+    assert (await client.send(b"hi")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_upgrade_is_declined_by_going_on() -> None:
     """A client that offers another protocol is answered in this one, and so is its next request."""
     client = Client()
@@ -268,6 +289,25 @@ async def test_who_sends_no_more_is_answered(version: bytes, path: bytes, ahead:
     assert written.startswith(ahead)
     assert written.count(b" 200 OK") == 1
     assert client.wire.end == "closed"
+
+
+def test_who_sends_no_more_is_asked_again_whether_it_is_there() -> None:
+    """A client may leave after it was asked: it is asked every few seconds, until its reply begins."""
+
+    async def check() -> None:
+        with socket.socket() as there:
+            client = Client()
+            client.wire.socket = there
+            await client.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.connection.eof_received()
+            await asyncio.sleep(12.0)
+            assert client.wire.written == 3 * b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.go_on.set()
+            await asyncio.sleep(12.0)
+            assert client.wire.written.count(b" 100 ") == 3
+            assert client.wire.end == "closed"
+
+    run_virtual(check())
 
 
 async def test_slow_successor_does_not_disturb_the_call_before_it() -> None:

@@ -85,9 +85,7 @@ class Connection(asyncio.Protocol):
             self._line_up(turn)
         if intake.reading and (came or not had_begun):
             self._expires_s = self._loop.time() + READ_DEADLINE_S
-        if intake.expecting and self.task is None and self._errand is None:
-            intake.expecting = False
-            self._transport.write(GO_ON)
+        self._let_body_come()
         self._look_whether_at_rest()
 
     def take(self, turn: Incoming) -> None:
@@ -186,6 +184,12 @@ class Connection(asyncio.Protocol):
     def _admit(self, headers: Mapping[str, str]) -> None:
         self._rules.admit(headers, self.peer)
 
+    def _let_body_come(self) -> None:
+        """Give a client leave to send the body, where it waits for that and all before it was answered."""
+        if self._intake.expecting and not self._answering():
+            self._intake.expecting = False
+            self._transport.write(GO_ON)
+
     def _line_up(self, turn: Incoming | RequestRefused) -> None:
         self._turns.append(turn)
         self.have_a_task()
@@ -201,6 +205,7 @@ class Connection(asyncio.Protocol):
         if not self._turns:
             if self._lookout.holds_back:
                 self._lookout.let_on()
+            self._let_body_come()
             self._expires_s = self._loop.time() + KEEP_ALIVE_S
             self._look_whether_at_rest()
             return
@@ -226,6 +231,8 @@ class Connection(asyncio.Protocol):
         self._errand, self._lookout.ahead = None, b""
         self._transport.write(reply)
         self.resting = not self._intake.reading
+        if not self.resting:
+            self._let_body_come()
         self.written(self._turn)
 
     def opened(self, begins: bytes) -> None:

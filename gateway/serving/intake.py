@@ -181,7 +181,8 @@ class Intake:
                     ALLOWED,
                 )
             self._coding = coding
-        expecting = headers.get("expect", "").lower() == "100-continue"
+        # HTTP/1.0 knows no interim response, and such an expectation is ignored (RFC 9110 §10.1.1).
+        expecting = version != "1.0" and headers.get("expect", "").lower() == "100-continue"
         if chunked or expecting or announced > _EARLY_BYTES:
             self._admit(headers)  # else a stranger could make us hold the longest body that there may be
         self.expecting = expecting

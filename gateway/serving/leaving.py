@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 # How often it is looked whether a client is still there; leaving must be noticed within 100 ms.
 _LOOK_S = 0.025
+# Who sends no more may leave long after it was asked, and its system tells of that only when it is sent something.
+_ASK_AGAIN_S = 5.0
 GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Every head begins so; for HTTP/1.0, which knows no interim response, it can be sent ahead of the rest.
 START = b"HTTP/1.1 "
@@ -25,12 +27,13 @@ class Lookout:
     the reply's own start. `holds_back` while what the client sends ahead stays in the socket.
     """
 
-    __slots__ = ("_is_looking", "_is_served", "_transport", "ahead", "has_begun", "holds_back")
+    __slots__ = ("_asked_s", "_is_looking", "_is_served", "_transport", "ahead", "has_begun", "holds_back")
 
     def __init__(self, transport: asyncio.Transport, is_served: Callable[[], bool]) -> None:
         self._transport = transport
         self._is_served = is_served
         self._is_looking = False
+        self._asked_s = 0.0
         self.ahead = b""
         self.has_begun = False
         self.holds_back = False
@@ -42,8 +45,9 @@ class Lookout:
     def ask(self) -> None:
         """Write what may stand before the reply, and look whether it is refused: who has left refuses it."""
         self._transport.write(self.ahead)
-        self.has_begun = self.ahead is START
-        self.ahead = b""
+        self._asked_s = asyncio.get_running_loop().time()
+        if self.ahead is START:  # there is one of it, and any number of the other
+            self.has_begun, self.ahead = True, b""
         _look_later(self._look_whether_refused)
 
     def hold_back(self) -> None:
@@ -60,11 +64,13 @@ class Lookout:
         self._transport.resume_reading()
 
     def _look_whether_refused(self) -> None:
-        """Close when the client has refused what it was sent; look again while it is being served."""
+        """Close when the client has refused what it was sent; look, and ask, again while it is being served."""
         if not self._is_served() or self._transport.is_closing():
             return
         if _has_refused(self._transport):
             self._transport.abort()
+        elif self.ahead is GO_ON and asyncio.get_running_loop().time() >= self._asked_s + _ASK_AGAIN_S:
+            self.ask()
         else:
             _look_later(self._look_whether_refused)
 
