@@ -40,7 +40,7 @@ def _is_plain(choice: dict[str, Any]) -> bool:
         is_text = type(choice.get("text")) is str
     else:
         is_text = type(message) is dict and type(message.get("content")) is str
-        if is_text and len(message) > len(_SPOKEN):
+        if is_text and (len(message) > len(_SPOKEN) or "role" not in message):
             is_text = not any(message[name] for name in message.keys() - _SPOKEN)
     reason, index = choice.get("finish_reason"), choice.get("index", 0)
     return is_text and type(reason) is str and reason != "" and type(index) is int and not choice.get("logprobs")

@@ -19,7 +19,9 @@ from tests.redis_server import RedisServer
 # ONNX Runtime would otherwise upload usage data from the tests that open a session themselves.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-settings.register_profile("warmgate", deadline=None)
+# A change is judged by the same examples each time; what looks for new ones is a command of its own.
+settings.register_profile("warmgate", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("warmgate")
 
 

@@ -110,6 +110,7 @@ USAGE = st.fixed_dictionaries(
         {"choices": st.lists(CHOICE, max_size=3) | ODD}, optional={"usage": USAGE | ODD, "error": ODD, "else": ODD}
     )
 )
+@example({"choices": [{"finish_reason": "stop", "message": {"content": "", "tool_calls": True}}]})
 def test_an_answer_is_seen_as_it_is_read(answer: dict[str, Any]) -> None:
     """What is no answer is never seen as one, and its tokens are those that it tells."""
     body = json.dumps(answer).encode()
