@@ -277,13 +277,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the resident bytes of a process and all its descendants; 0 once it is gone."""
-    return resident_of(pid)[0]
-
-
 def resident_of(pid: int) -> tuple[int, tuple[int, ...]]:
-    """Return the resident bytes of a process and all its descendants, and who these are."""
+    """Return the resident bytes of a process and all its descendants, 0 once it is gone, and who these are."""
     try:
         family = psutil.Process(pid)
         members = [family, *family.children(recursive=True)]

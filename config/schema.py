@@ -1,7 +1,6 @@
 """The JSON Schema of the file, for editors. Knows what one value may be, and nothing of how values fit together."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -9,7 +8,6 @@ from pydantic import TypeAdapter
 from config.section import Section
 from config.settings import Settings, fields_of, section_in
 
-SCHEMA_FILE = Path(__file__).parent / "schema.json"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 

@@ -59,9 +59,9 @@ async def test_it_sleeps_and_wakes(forks):
     """Asleep it gives its memory back and answers nobody; awake it has passed an inference before anybody asks."""
     async with started(engine(forks, "--hold-mib 64 --sleep-s 0.05 --wake-s 0.05")) as backend:
         assert backend.can_sleep
-        held = command.resident_bytes(backend._child.pid)
+        held = command.resident_of(backend._child.pid)[0]
         await backend.sleep()
-        assert command.resident_bytes(backend._child.pid) < held - 48 * 2**20
+        assert command.resident_of(backend._child.pid)[0] < held - 48 * 2**20
         with pytest.raises(UpstreamFailed, match="sleeps"):
             await ask(backend)
         before = await counts(backend)

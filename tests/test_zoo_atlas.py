@@ -11,9 +11,10 @@ import pytest
 
 from backends.zoo import atlas
 from backends.zoo.atlas_answers import RELATIONS, truth
-from backends.zoo.atlas_phrasing import SPLITS, Grammar
+from backends.zoo.atlas_phrasing import Grammar
 from backends.zoo.atlas_world import Fact, facts, load_world
 
+SPLITS = ("train", "dev", "test")
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "models" / "atlas"
 REPLAYS = {name: ROOT / "scripts" / "data" / f"{name}.jsonl" for name in ("replay", "replay-dev")}

@@ -81,15 +81,8 @@ class Ladder:
 
     def cheapest(self, idle_s: float) -> int:
         """Return the place that is cheapest for whoever knows the idle time in advance, and stays on one rung."""
-        costs = [self._cost_on(rung, idle_s) for rung in self.rungs]
+        costs = [rung.hold * idle_s + self.wait * rung.reach_s for rung in self.rungs]
         return costs.index(min(costs))
-
-    def least_cost(self, idle_s: float) -> float:
-        """Return what the idle time costs there."""
-        return self._cost_on(self.rungs[self.cheapest(idle_s)], idle_s)
-
-    def _cost_on(self, rung: Rung, idle_s: float) -> float:
-        return rung.hold * idle_s + self.wait * rung.reach_s
 
 
 def two_rungs(start_s: float) -> Ladder:

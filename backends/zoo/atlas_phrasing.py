@@ -12,7 +12,6 @@ from ruamel.yaml import YAML
 
 from backends.zoo.atlas_world import Fact, World, plural
 
-SPLITS = ("train", "dev", "test")
 # How often a question comes without its mark, with words before it, with words after it, and without capitals.
 _UNMARKED, _BEFORE, _AFTER, _LOWER = 0.25, 0.15, 0.08, 0.3
 # How often a training question is garbled, and how often then an optional word goes and a filler comes after a word.

@@ -39,11 +39,6 @@ class SharedMarks:
         self._from_others: set[Mark] = set()
         self._exchanging = asyncio.Lock()
 
-    @property
-    def has_news(self) -> bool:
-        """Whether there are purges that the others do not know of."""
-        return self._purges.newest > self._sent_to
-
     async def exchange(self, within_s: float, *, quietly: bool = False) -> None:
         """Read what is new in the log, then write what is new here; `quietly` as the link has it.
 
