@@ -14,12 +14,11 @@ from cache.contract import Entry
 from cache.disk.database import TROUBLES, Database
 from cache.disk.known import Known
 from cache.purges import Purges
+from cache.write_queue import WriteQueue
 
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R")
 
-_BATCH_ENTRIES = 64
-_BATCH_BYTES = 1 << 20
 _KEYS_AT_ONCE = 4096
 
 
@@ -71,10 +70,7 @@ class DiskStore:
         self._max_bytes = max_bytes
         self._clock = clock
         self._read_deadline_s = read_deadline_s
-        self._queue_entries = queue_entries
-        self._queue_bytes = queue_bytes
-        self._pending: dict[bytes, Entry] = {}
-        self._pending_bytes = 0
+        self._queue = WriteQueue(queue_entries, queue_bytes)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -99,8 +95,7 @@ class DiskStore:
             task.cancel()
             await asyncio.wait([task])
         self._writer = self._learning = None
-        self.counters.dropped += len(self._pending)
-        self._pending.clear()
+        self.counters.dropped += self._queue.clear()
         try:
             async with asyncio.timeout(deadline_s):
                 await self._attempt("close", self._database.close)
@@ -145,7 +140,7 @@ class DiskStore:
 
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None; a slow or broken disk is None."""
-        entry = self._pending.get(key)
+        entry = self._queue.entries.get(key)
         if entry is None and (self._known is None or key in self._known):
             entry = await self._read(key)
         if entry is None or entry.is_over(self._clock()):
@@ -156,15 +151,12 @@ class DiskStore:
 
     def keep(self, entry: Entry) -> bool:
         """Queue the entry for writing; a full queue, or an entry beyond the whole budget, drops it and says so."""
-        size = len(entry.value)
-        self._forget_pending(entry.key)
-        full = len(self._pending) >= self._queue_entries or self._pending_bytes + size > self._queue_bytes
-        if full or size > self._max_bytes or self._writer is None:
+        fits = self._writer is not None and len(entry.value) <= self._max_bytes
+        if not fits or not self._queue.put(entry):
+            self._queue.remove(entry.key)  # what it was to replace is out of date
             self.counters.dropped += 1
             return False
-        self._pending[entry.key] = entry
         self._note_key(entry.key)
-        self._pending_bytes += size
         self._idle.clear()
         self._wake.set()
         return True
@@ -175,14 +167,13 @@ class DiskStore:
 
     async def remove(self, key: bytes) -> None:
         """Forget the entry; waits for the disk, because a removal must not be lost to a full queue."""
-        self._forget_pending(key)
+        self._queue.remove(key)
         # A batch that holds the key may be under way; the thread takes calls in order, so this one comes after it.
         await self._attempt("remove", self._database.delete, key)
 
     async def clear(self) -> None:
         """Forget everything."""
-        self._pending.clear()
-        self._pending_bytes = 0
+        self._queue.clear()
         await self._attempt("clear", self._database.clear)
 
     async def meanings(self, skip: Callable[[bytes], bool] = _skip_none) -> AsyncIterator[list[Entry]]:
@@ -233,7 +224,7 @@ class DiskStore:
             rows, _ = await loop.run_in_executor(self._thread, self._database.volume)
             known = self._learnt = Known(2 * rows)
             # What is being written now comes before the reading of keys, in the one thread.
-            for key in self._pending:
+            for key in self._queue.entries:
                 known.add(key)
             keys = await loop.run_in_executor(self._thread, self._database.keys)
             while batch := await loop.run_in_executor(self._thread, _take, keys):
@@ -254,19 +245,14 @@ class DiskStore:
             self._count_trouble("read", error)
             return None
 
-    def _forget_pending(self, key: bytes) -> None:
-        entry = self._pending.pop(key, None)
-        if entry is not None:
-            self._pending_bytes -= len(entry.value)
-
     async def _write_queue(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._pending:
+            while self._queue.entries:
                 if self._purges.has_unsaved:
                     await self.save()
-                batch = self._take_batch()
+                batch = self._queue.take()
                 evictions = await self._attempt("write", self._database.write, batch)
                 if evictions is None:
                     self.counters.dropped += len(batch)
@@ -274,16 +260,6 @@ class DiskStore:
                     self.counters.writes += len(batch)
                     self.counters.evictions += evictions
             self._idle.set()
-
-    def _take_batch(self) -> list[Entry]:
-        batch: list[Entry] = []
-        size = 0
-        while self._pending and len(batch) < _BATCH_ENTRIES and size < _BATCH_BYTES:
-            entry = self._pending.pop(next(iter(self._pending)))
-            batch.append(entry)
-            size += len(entry.value)
-        self._pending_bytes -= size
-        return batch
 
     async def _attempt(self, what: str, call: Callable[..., _R], *args: Any) -> _R | None:
         loop = asyncio.get_running_loop()

@@ -11,9 +11,11 @@ from cache.contract import Entry
 from cache.disk.row import RowError, pack_row, unpack_row
 from cache.shared.link import Command, Link, UnreachableError
 from cache.shared.reader import Reader
+from cache.write_queue import WriteQueue
 
-_BATCH_ENTRIES = 64
-_BATCH_BYTES = 1 << 20
+_QUEUE_ENTRIES = 1024
+_QUEUE_BYTES = 32 << 20
+_ENTRY_BYTES = 4 << 20
 _WRITE_DEADLINE_S = 2.0
 _REMOVALS = 10_000
 
@@ -45,27 +47,19 @@ class SharedStore:
         link: Link,
         name: Callable[[str, bytes], bytes],
         clock: Callable[[], float] = time.time,
-        *,
-        queue_entries: int = 1024,
-        queue_bytes: int = 32 << 20,
-        max_entry_bytes: int = 4 << 20,
     ) -> None:
         self.counters = SharedCounters()
         self.reader = Reader(link)
         self._link = link
         self._name = name
         self._clock = clock
-        self._queue_entries = queue_entries
-        self._queue_bytes = queue_bytes
-        self._max_entry_bytes = max_entry_bytes
-        self._pending: dict[bytes, Entry] = {}
-        self._pending_bytes = 0
+        self._queue = WriteQueue(_QUEUE_ENTRIES, _QUEUE_BYTES)
         self._removals: dict[bytes, None] = {}
         self._writing: set[bytes] = set()
 
     async def get(self, key: bytes) -> Entry | None:
         """Return the live entry, or None; a slow or broken server is None."""
-        queued = self._pending.get(key)
+        queued = self._queue.entries.get(key)
         if queued is not None:
             return queued
         if not self._link.up or key in self._removals:
@@ -97,15 +91,12 @@ class SharedStore:
 
     def keep(self, entry: Entry) -> bool:
         """Queue the entry for writing, and return whether it is; never waits."""
-        size = len(entry.value)
-        self._forget_pending(entry.key)
-        full = len(self._pending) >= self._queue_entries or self._pending_bytes + size > self._queue_bytes
-        if full or size > self._max_entry_bytes or not self._link.up:
+        fits = self._link.up and len(entry.value) <= _ENTRY_BYTES
+        if not fits or not self._queue.put(entry):
+            self._queue.remove(entry.key)  # what it was to replace is out of date
             self.counters.dropped += 1
             return False
         self._removals.pop(entry.key, None)
-        self._pending[entry.key] = entry
-        self._pending_bytes += size
         return True
 
     async def put(self, entry: Entry) -> None:
@@ -114,7 +105,7 @@ class SharedStore:
 
     async def remove(self, key: bytes) -> None:
         """Forget the entry: here at once, on the server now or, where it cannot be reached, once it can."""
-        self._forget_pending(key)
+        self._queue.remove(key)
         if len(self._removals) >= _REMOVALS:
             del self._removals[next(iter(self._removals))]
         self._removals[key] = None
@@ -122,16 +113,16 @@ class SharedStore:
 
     def is_unwritten(self, key: bytes) -> bool:
         """Tell whether an entry of this key is on its way to the server."""
-        return key in self._pending or key in self._writing
+        return key in self._queue.entries or key in self._writing
 
     @property
     def has_pending(self) -> bool:
         """Whether anything waits to be written."""
-        return bool(self._pending)
+        return bool(self._queue.entries)
 
     async def write_some(self) -> Sequence[bytes]:
         """Write the next of the queue; return the keys of those that were lost."""
-        batch = self._take_batch()
+        batch = self._queue.take()
         self._writing = {entry.key for entry in batch}
         now = self._clock()
         commands: list[Command] = [
@@ -166,24 +157,7 @@ class SharedStore:
 
     def drop_all(self) -> None:
         """Forget what is queued."""
-        self.counters.dropped += len(self._pending)
-        self._pending.clear()
-        self._pending_bytes = 0
-
-    def _forget_pending(self, key: bytes) -> None:
-        entry = self._pending.pop(key, None)
-        if entry is not None:
-            self._pending_bytes -= len(entry.value)
-
-    def _take_batch(self) -> list[Entry]:
-        batch: list[Entry] = []
-        size = 0
-        while self._pending and len(batch) < _BATCH_ENTRIES and size < _BATCH_BYTES:
-            entry = self._pending.pop(next(iter(self._pending)))
-            batch.append(entry)
-            size += len(entry.value)
-        self._pending_bytes -= size
-        return batch
+        self.counters.dropped += self._queue.clear()
 
 
 def _entry_of(key: bytes, value: object) -> Entry:
