@@ -198,7 +198,7 @@ class DiskStore:
 
     def is_pending(self, key: bytes) -> bool:
         """Whether an entry of the key waits to be written."""
-        return key in self._pending
+        return key in self._queue.entries
 
     async def sweep(self, is_dead: Callable[[Entry], bool]) -> AsyncIterator[int]:
         """Delete the rows of dead and of expired entries and of none, batch by batch; yield how many each time."""
