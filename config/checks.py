@@ -34,8 +34,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
         yield Conflict(("models",), None, "there is none: name at least one model")
     yield from _of_server(settings.server)
     yield from _of_keys(settings)
-    yield from _of_embedder(settings)
-    yield from _of_verifier(settings)
+    yield from _of_helpers(settings)
     yield from _of_audit(settings)
     for name, model in settings.models.items():
         yield from _of_model(("models", name), model)
@@ -107,28 +106,19 @@ def _of_keys(settings: Settings) -> Iterator[Conflict]:
                 yield _unknown((*path, "models", position), model, callable_names, "a model or route")
 
 
-def _of_embedder(settings: Settings) -> Iterator[Conflict]:
+def _of_helpers(settings: Settings) -> Iterator[Conflict]:
+    """Look whether the models that the semantic cache asks can do what it asks of them."""
     if settings.cache is None or settings.cache.semantic is None:
         return
-    path: Path = ("cache", "semantic", "embedder")
-    name = settings.cache.semantic.embedder
-    embedders = {name for name, model in settings.models.items() if model.task == "embed"}
-    if name not in settings.models:
-        yield _unknown(path, name, embedders, "a model of task embed")
-    elif name not in embedders:
-        yield Conflict(path, name, f"has the task {settings.models[name].task}: the embedder needs one of task embed")
-
-
-def _of_verifier(settings: Settings) -> Iterator[Conflict]:
-    if settings.cache is None or settings.cache.semantic is None or settings.cache.semantic.verifier is None:
-        return
-    path: Path = ("cache", "semantic", "verifier")
-    name = settings.cache.semantic.verifier
-    verifiers = {name for name, model in settings.models.items() if model.task == "infer"}
-    if name not in settings.models:
-        yield _unknown(path, name, verifiers, "a model of task infer")
-    elif name not in verifiers:
-        yield Conflict(path, name, f"has the task {settings.models[name].task}: the verifier needs one of task infer")
+    semantic = settings.cache.semantic
+    for role, name, task in (("embedder", semantic.embedder, "embed"), ("verifier", semantic.verifier, "infer")):
+        path: Path = ("cache", "semantic", role)
+        able = {each for each, model in settings.models.items() if model.task == task}
+        if name is not None and name not in settings.models:
+            yield _unknown(path, name, able, f"a model of task {task}")
+        elif name is not None and name not in able:
+            found = settings.models[name].task
+            yield Conflict(path, name, f"has the task {found}: the {role} needs one of task {task}")
 
 
 def _of_audit(settings: Settings) -> Iterator[Conflict]:
