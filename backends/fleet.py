@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 # A replica that served for this long was no failed start; its end begins a new count.
 STABLE_S = 60.0
+# One waking may fail by chance, such as for want of memory. Where so many do in a row, sleep only makes requests wait.
+MOST_FAILED_WAKINGS = 2
 
 
 class House(Protocol):
@@ -55,6 +57,7 @@ class Fleet:
         self._failures = failures
         self._clock = clock
         self._begun = 0
+        self._failed_wakings = 0
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -137,19 +140,17 @@ class Fleet:
 
     async def _carry(self, replica: Replica, backend: Backend) -> str | None:
         """Watch a replica and move it between its levels; return why it ended, None where it was told to."""
-        costs = self._house.costs
         while True:
             reason = await watch(backend, replica, lambda size: self._sample(replica, size))
             if reason is not None or replica.stopping.is_set():
                 return reason
             replica.moved.clear()
-            began, falls = self._clock(), replica.state is ReplicaState.DOZING
+            falls = replica.state is ReplicaState.DOZING
             try:
-                reason = await (doze if falls else rouse)(backend, replica, self._house.limits.start_timeout_s)
+                reason = await (self._lull if falls else self._wake)(backend, replica)
             except SleepFailed as error:
                 _log.warning("%s does not fall asleep and is stopped: %s", replica.name, error)
-                costs.learn_sleepless()
-                self._house.price()
+                self._sleep_no_more()
                 return None
             if reason is not None or replica.stopping.is_set():
                 return reason
@@ -157,8 +158,37 @@ class Fleet:
                 replica.asleep(self._clock())
                 self._house.changed()
             else:
-                costs.learn_wake(self._clock() - began)
                 self._ready(replica, backend)
+
+    async def _lull(self, backend: Backend, replica: Replica) -> str | None:
+        """Put a replica to sleep; return as `watch` does. Raises `SleepFailed`."""
+        return await doze(backend, replica, self._house.limits.start_timeout_s)
+
+    async def _wake(self, backend: Backend, replica: Replica) -> str | None:
+        """Wake a replica, and learn from that; return as `watch` does. Raises `StartFailed`."""
+        began = self._clock()
+        try:
+            reason = await rouse(backend, replica, self._house.limits.start_timeout_s)
+        except StartFailed:
+            self._not_woken(replica)
+            raise
+        if reason is not None:
+            self._not_woken(replica)
+        elif not replica.stopping.is_set():
+            self._failed_wakings = 0
+            self._house.costs.learn_wake(self._clock() - began)
+        return reason
+
+    def _not_woken(self, replica: Replica) -> None:
+        """Count a waking that failed; where that goes on, nobody is put to sleep any more."""
+        self._failed_wakings += 1
+        if self._failed_wakings >= MOST_FAILED_WAKINGS and self._house.costs.sleeps:
+            _log.warning("%s does not wake up, nor did the one before it: no other is put to sleep", replica.name)
+            self._sleep_no_more()
+
+    def _sleep_no_more(self) -> None:
+        self._house.costs.learn_sleepless()
+        self._house.price()
 
     def _up(self, replica: Replica, backend: Backend) -> None:
         self._house.costs.learn_start(self._clock() - replica.started_at)

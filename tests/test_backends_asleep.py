@@ -179,6 +179,33 @@ def test_a_waking_that_hangs_ends_at_the_limit_of_a_start():
     run_virtual(run())
 
 
+@pytest.mark.parametrize(("wake_s", "dies"), [(1e6, False), (5.0, True)])
+def test_where_wakings_fail_again_and_again_nobody_is_put_to_sleep(wake_s, dies, caplog):
+    """One may fail by chance; after two in a row the model is up or not, and no request waits for a third."""
+
+    async def run() -> None:
+        house, engine = house_of(timeout_s=60.0)
+        async with house:
+            for place in range(2):
+                await asleep(house)
+                assert engine.backends[place].sleeps == 1
+                engine.backends[place].wake_s = wake_s
+                asked = asyncio.ensure_future(house.ask("m", 1000.0))
+                await until(house, ReplicaState.STARTING)
+                if dies:
+                    await asyncio.sleep(1.0)
+                    engine.backends[place].die("killed")
+                assert (await asked)[-1] == Finish("stop")
+            while len(engine.backends) < 4:
+                await asyncio.sleep(1)
+                if not house.pools["m"].snapshot(house.clock()).replicas:
+                    await house.ask("m", 1000.0)
+            assert [backend.sleeps for backend in engine.backends] == [1, 1, 0, 0]
+
+    run_virtual(run())
+    assert caplog.text.count("m-2 does not wake up, nor did the one before it") == 1
+
+
 @pytest.mark.parametrize(("sleep_s", "error"), [(1e6, None), (1.0, SleepFailed("sleep mode is not enabled"))])
 def test_a_server_that_does_not_fall_asleep_is_stopped_and_no_other_is_tried(sleep_s, error, caplog):
     """It may be in any state; from then on the model is up or not."""
