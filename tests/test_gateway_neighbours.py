@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from backends.contract import BackendError, Finish, Text, Usage
+from cache.contract import Meaning
 from cache.semantic.fixed import FixedThreshold
 from cache.semantic.lookup import SemanticCache
 from gateway.caching.meaning import Embedded
@@ -238,3 +239,34 @@ async def test_a_text_is_embedded_once():
         await built.get(ask(FIRST, max_tokens=7))
 
         assert texts == [FIRST]
+
+
+async def test_a_verifier_that_hangs_costs_one_budget():
+    """What the search of the cache has used up is not spent again on those in flight: the model is asked."""
+    asked_of: list[str] = []
+
+    class Hanging:
+        version = "v1"
+
+        async def verify(self, asked: Meaning, stored: list[Meaning]) -> list[float]:
+            """Never answer."""
+            asked_of.append(asked.text)
+            await asyncio.Event().wait()
+            return [0.0] * len(stored)
+
+    go_on = asyncio.Event()
+    go_on.set()
+    async with city(go_on, *ANSWER) as built:
+        built.budget_s = 0.01
+        built.semantic.judge.verifier = Hanging()
+        built.pipeline = built.build()
+        await built.get(ask(FIRST))
+        go_on.clear()
+        first = begin(built, ask(ALIKE))
+        await asked(built, 2)
+        second = begin(built, ask(ASKED))
+        await asked(built, 3)
+        go_on.set()
+        for each in (first, second):
+            assert (await each).status.header() == "warmgate; fwd=miss; stored"
+        assert asked_of == [ALIKE, ASKED]

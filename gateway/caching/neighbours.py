@@ -48,16 +48,16 @@ class Neighbours:
     async def waited(self, meanings: Meanings, own: bytes, within_s: float) -> bool:
         """Wait for an earlier question that means the same; tell whether one was answered, so that it is worth a look.
 
-        It has the budget of a look-up to be found, and `within_s` to be answered. One whose work has the request's
-        `own` key is the same request: that work is joined, which needs no wait for its end.
+        What the look-up has left of its budget is for finding it, and `within_s` for its answer. One whose work has the
+        request's `own` key is the same request: that work is joined, which needs no wait for its end.
         """
         question = meanings.question
-        if self._semantic is None or question is None:
+        if self._semantic is None or question is None or not meanings.left_s:
             return False
         try:
             async with asyncio.timeout(within_s):
                 for _ in range(_TRIES):
-                    earlier = await self._semantic.earlier(meanings.namespace, question, meanings.budget_s)
+                    earlier = await self._semantic.earlier(meanings.namespace, question, meanings.left_s)
                     if earlier is None:
                         return False
                     question.follows = True
@@ -70,6 +70,7 @@ class Neighbours:
                             return True
                     finally:
                         question.follows = False
+                    meanings.look_again()
         except TimeoutError:
             pass
         return False
