@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import replace
 from itertools import pairwise
 
 import faiss
@@ -15,9 +14,9 @@ from cache.contract import Entry, Meaning
 from cache.memory import MemoryStore
 from cache.semantic import Match, Miss, SemanticCache, block, loading, lookup
 from cache.semantic.block import Block
-from cache.semantic.index import RECORD_OVERHEAD_BYTES, VectorIndex
+from cache.semantic.index import VectorIndex
 from cache.semantic.record import unpack
-from cache.semantic.sketch import alike, sketch
+from cache.semantic.sketch import sketch
 from tests.fakes import VirtualClock
 
 DIMS = 16
@@ -341,56 +340,3 @@ async def test_a_much_smaller_bound_is_reached_in_turns(monkeypatch):
     assert cache.used_bytes <= 20_000
     assert cache.counters.evictions == 400 - cache.entries
     await cache.close()
-
-
-@pytest.mark.parametrize("left", [1, 3, 9, 20, 100])
-def test_memory_that_rows_have_left_is_given_back(left):
-    """A partition that was large and is not any more holds no more than four times what its rows take."""
-    rows = block_of(ROWS)
-    for number in range(400 - left):
-        rows.remove(number)
-
-    assert len(rows._sketches) <= 4 * left
-    last = rows._chunks[-1]
-    assert rows._reached - last.start <= 4 * (left - last.start)
-    assert len(rows._chunks[0].rows) <= max(8, 4 * left)
-    assert [rows.view().nearest(ROWS[number], 1)[0].number for number in range(400 - left, 400)] == [
-        *range(400 - left, 400)
-    ]
-
-
-def test_a_partition_of_one_question_takes_one_row():
-    """Every system prompt makes a partition: most stay small."""
-    rows = block_of(ROWS[:1])
-    assert (len(rows._chunks[0].rows), len(rows._sketches)) == (1, 1)
-
-
-def test_twins_are_counted():
-    """Keys that wait behind the row of their text take memory, too, and the bound holds for them."""
-    index = VectorIndex(1 << 30, lambda: 0.0)
-
-    def twin(key: int) -> Entry:
-        return replace(entry_of(0), key=key.to_bytes(32), stored_at=float(key))
-
-    counted = [0]
-    for key in range(1, 8):
-        index.add(twin(key))
-        counted.append(index.used_bytes)
-    assert [after - before for before, after in pairwise(counted[1:])] == [RECORD_OVERHEAD_BYTES] * 4 + [0] * 2
-    for key in range(7, 2, -1):
-        index.remove(twin(key).key)
-        assert index.used_bytes == counted[key - 3]
-    index.max_bytes = counted[3]
-    for key in (10, 9, 8):
-        index.add(twin(key))
-    assert index.used_bytes <= index.max_bytes
-
-
-def test_however_many_are_wanted_few_are_read(monkeypatch):
-    """Behind a thousand answers that are gone there may be more, but all rows are never read for one question."""
-    asked = []
-    monkeypatch.setattr(block, "alike", lambda own, all_, count: asked.append(count) or alike(own, all_, count))
-    view = block_of(ROWS).view()
-    for count in (1, 4, 16, 64, 256, 2048):
-        assert len(view.nearest(ROWS[0], count)) == min(count, 400)
-    assert asked == [64, 256, 1024, 1024, 1024, 2048]

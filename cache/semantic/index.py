@@ -76,6 +76,8 @@ class VectorIndex:
         meaning = entry.meaning
         assert meaning is not None, "an entry without a meaning is not indexed"
         row, digest = read_vector(meaning.vector), text_digest(meaning.text)
+        # First, so that vectors of other dimensions are in the way for no longer than their time.
+        self._sweep()
         found = self._partitions.get(meaning.partition)
         if found is not None:
             require_dims(row, found.rows.dims)
@@ -184,20 +186,21 @@ class VectorIndex:
             self.used_bytes -= PARTITION_OVERHEAD_BYTES
 
     def _evict(self) -> int:
-        """Make room; beside that the oldest go whose time is over."""
-        evicted, now, looked_at = 0, self._clock(), 0
-        while self._records:
-            number = self._first()
-            if self.used_bytes > self.max_bytes:
-                evicted += 1
-                self._forget(number)
-                continue
-            oldest = unpack(self._records[number])
-            if looked_at == _SWEPT or oldest.expires_at > now:
-                break
-            looked_at += 1
-            self.remove(oldest.key)
+        """Make room; return how many went for it, the oldest first."""
+        evicted = 0
+        while self.used_bytes > self.max_bytes and self._records:
+            self._forget(self._first())
+            evicted += 1
         return evicted
+
+    def _sweep(self) -> None:
+        """Forget the oldest whose time is over, a few at a time."""
+        now = self._clock()
+        for _ in range(min(_SWEPT, len(self._records))):
+            oldest = unpack(self._records[self._first()])
+            if oldest.expires_at > now:
+                break
+            self.remove(oldest.key)
 
     def _first(self) -> int:
         while self._oldest not in self._records:
