@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,8 +15,8 @@ from pathlib import Path
 
 from backends.contract import StartFailed
 from backends.forkserver.client import ForkServer
+from backends.forkserver.tether import tethered
 from backends.frames import Decoder, FrameError
-from backends.tail import OutputTail
 from backends.worker import graph_files
 from backends.worker.spec import KeptGraphs, WorkerSpec
 
@@ -114,13 +113,9 @@ class Graphs:
     async def _made(self, spec: WorkerSpec) -> tuple[str, str]:
         """Run the process that makes a graph; return what it says. Raises StartFailed and OSError."""
         assert self._fork_server is not None, "`use` comes first"
-        output = await OutputTail.open()
-        ours, theirs = socket.socketpair()
-        child = None
+        async with tethered() as (ours, theirs, output):
+            child = await self._fork_server.spawn_worker(replace(spec, makes_graph=True), theirs, output.fd)
         try:
-            with theirs:
-                child = await self._fork_server.spawn_worker(replace(spec, makes_graph=True), theirs, output.fd)
-            output.release()
             reader, writer = await asyncio.open_unix_connection(sock=ours)
             with contextlib.closing(writer):
                 told = await reader.read(_READ_BYTES)
@@ -134,7 +129,7 @@ class Graphs:
             return "failed", str(error)
         finally:
             ours.close()
-            if child is not None and child.returncode is None:
+            if child.returncode is None:
                 await child.kill()
             output.close()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backends.contract import StartFailed, Task, TensorSpec
 from backends.forkserver.client import Child, ForkServer
+from backends.forkserver.tether import tethered
 from backends.manifest import ManifestError, read_manifest
 from backends.model_files import ModelFiles, examine, missing_file, stamps_of, tasks_served
 from backends.onnx_sleep import AnsweringSleeper, SleepingOnnx
@@ -162,17 +163,8 @@ class OnnxEngine:
         """Return a new worker, our end of its socket, and what it prints; one that stands by, where there is one."""
         if self._warmers is not None and (standing := await self._warmers.standby.take(spec)) is not None:
             return standing.child, standing.connection, standing.output
-        output = await OutputTail.open()
-        ours, theirs = socket.socketpair()
-        try:
+        async with tethered() as (ours, theirs, output):
             child = await self._fork_server.spawn_worker(spec, theirs, output.fd)
-        except BaseException:
-            output.close()
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        output.release()
         return child, ours, output
 
     async def _check_unchanged(self) -> None:

@@ -17,6 +17,7 @@ import psutil
 from backends import messages
 from backends.contract import StartFailed
 from backends.forkserver.client import Child, ForkServer
+from backends.forkserver.tether import tethered
 from backends.frames import Decoder, FrameError
 from backends.snapshot import backoff_s
 from backends.tail import OutputTail
@@ -163,22 +164,15 @@ class Standby:
     async def _stand(self, key: Key) -> Standing:
         assert self._fork_server is not None, "`use` comes first"
         devices, providers = key
-        output = await OutputTail.open()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        child: Child | None = None
+        async with tethered() as (ours, theirs, output):
+            child = await self._fork_server.spawn_standby(devices, providers, theirs, output.fd)
+        standing = Standing(child, ours, output, asyncio.get_running_loop().create_future())
         try:
-            with theirs:
-                child = await self._fork_server.spawn_standby(devices, providers, theirs, output.fd)
-            output.release()
             await _told(ours, output)
         except BaseException:
-            ours.close()
-            if child is not None:
-                await child.kill()
-            output.close()
+            await standing.end()
             raise
-        return Standing(child, ours, output, asyncio.get_running_loop().create_future())
+        return standing
 
 
 async def _told(ours: socket.socket, output: OutputTail) -> None:

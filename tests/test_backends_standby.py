@@ -100,7 +100,7 @@ async def test_it_goes_first_where_memory_is_short(standby):
     standby.give_way()
 
     assert standby.held_bytes() == 0
-    await until(lambda: not psutil.pid_exists(pid))
+    await until(lambda: standby.outcomes and not psutil.pid_exists(pid))
     assert standby.outcomes == {"sent_away": 1}
     assert standby._tending
 

@@ -15,6 +15,7 @@ from typing import Any
 from backends import frames
 from backends.contract import StartFailed
 from backends.forkserver import family
+from backends.forkserver.tether import tethered
 from backends.tail import OutputTail
 
 START_DEADLINE_S = 60.0
@@ -111,10 +112,7 @@ class Link:
 
     @classmethod
     async def _launch(cls, environment: Mapping[str, str]) -> "Link":
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        output = await OutputTail.open()
-        try:
+        async with tethered() as (ours, theirs, output):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "backends.forkserver.server", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
@@ -123,13 +121,6 @@ class Link:
                 stderr=output.fd,
                 env=environment,
             )
-        except BaseException:
-            output.close()
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        output.release()
         return cls(process, ours, output)
 
     async def spawn(self, order: Mapping[str, Any], fds: Sequence[int], *, marker: str | None) -> Child:
