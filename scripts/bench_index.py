@@ -67,11 +67,11 @@ def make_entry(number: int, row: Rows) -> Entry:
 def ask(index: VectorIndex, questions: Rows) -> Iterator[Look]:
     """Yield what each look-up took, in milliseconds of the clock and of the core, and the nearest key."""
     for row in questions:
-        vector = row.tobytes()
         began, spent = time.perf_counter(), time.thread_time()
-        found = index.nearest(PARTITION, vector, _CANDIDATES)
+        view = index.view(PARTITION)
+        found = [] if view is None else [index.key_of(each.number) for each in view.nearest(row, _CANDIDATES)]
         times = (time.perf_counter() - began) * 1e3, (time.thread_time() - spent) * 1e3
-        yield Look(*times, found[0].key if found else None)
+        yield Look(*times, found[0] if found else None)
 
 
 def percentiles(looks: list[Look]) -> dict[str, float]:

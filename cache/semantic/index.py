@@ -7,7 +7,6 @@ answer can be wrong by it.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from cache.contract import Entry
 from cache.semantic.block import Block, View
@@ -23,13 +22,6 @@ PARTITION_OVERHEAD_BYTES = 2048
 _SWEPT = 2
 # One text may be asked in other shapes, each with a key of its own.
 _MOST_TWINS = 4
-
-
-class Candidate(NamedTuple):
-    """A stored key and its cosine similarity to what was looked for, as the index sees it."""
-
-    key: bytes
-    similarity: float
 
 
 @dataclass(slots=True)
@@ -130,16 +122,6 @@ class VectorIndex:
         """Return the key of a row; None where it has been removed."""
         record = self._records.get(number)
         return None if record is None else record[:KEY_BYTES]
-
-    def nearest(self, partition: bytes, vector: bytes, count: int) -> list[Candidate]:
-        """Return up to `count` keys of the partition, the most similar first. Raises `ValueError` like `add`."""
-        row = read_vector(vector)
-        view = self.view(partition)
-        if view is None:
-            return []
-        require_dims(row, view.dims)
-        found = view.nearest(row, count)
-        return [Candidate(key, each.score) for each in found if (key := self.key_of(each.number)) is not None]
 
     def _partition(self, name: bytes, dims: int) -> Named:
         found = self._partitions.get(name)
