@@ -1,6 +1,7 @@
 """What the gateway is built from, a room at a time: what is taken over, and what is opened anew."""
 
 import asyncio
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from backends.keeper import Keeper
+from cache.contract import Entry, Meaning
 from cache.trust.contract import Pair
 from config import watch
 from config.load import load, parse
@@ -39,6 +41,23 @@ async def test_other_vectors_have_an_index_of_their_own(tmp_path: Path) -> None:
     assert (other.exact, other.disk) == (first.exact, first.disk)
     await stricter.close(other)
     await other.close(None)
+
+
+async def test_what_a_purge_ends_leaves_the_index_too(tmp_path: Path) -> None:
+    """Nobody asks for it any more, and yet it neither takes memory nor hides what is as near."""
+    text = "models: {e: {task: embed, command: {run: 'x {port}'}}}\ncache: {directory: %s, semantic: {embedder: e}}"
+    caches = await open_caches(parse(text % tmp_path, {}, source="f.yaml").cache, "v1", None)
+    assert caches.semantic is not None
+    await adjust(caches)
+    for number, group in enumerate(("old", "new")):
+        meaning = Meaning(b"p" * 32, group, struct.pack("<2f", 1 - number, number))
+        entry = Entry(bytes([number]) * 32, b"", time.time(), time.time() + 60, meaning, groups=(group,))
+        caches.exact.keep(entry)
+        caches.semantic.add(entry)
+    await caches.exact.purge("old")
+    await caches.exact.sweeper.wait()
+    assert caches.semantic.entries == 1
+    await caches.close(None)
 
 
 def test_another_engine_takes_the_hints_over() -> None:
