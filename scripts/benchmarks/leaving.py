@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from scripts.benchmarks.hanging import DEADLINE_S, WIRES, Client, Exchange, GrpcClient, HttpClient, Upstream, models_of
+from scripts.benchmarks.askers import DEADLINE_S, WIRES, Client, GrpcClient, HttpClient
+from scripts.benchmarks.hanging import Exchange, Upstream, models_of
 from scripts.running_gateway import ROOT, RunningGateway, running
 
 _R = TypeVar("_R")

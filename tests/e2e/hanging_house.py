@@ -7,7 +7,8 @@ from pathlib import Path
 
 import grpc
 
-from scripts.benchmarks.hanging import WIRES, Client, Exchange, GrpcClient, HttpClient, Upstream, models_of
+from scripts.benchmarks.askers import WIRES, Client, GrpcClient, HttpClient
+from scripts.benchmarks.hanging import Exchange, Upstream, models_of
 from scripts.running_gateway import RunningGateway
 from tests.e2e.program import SERVER, config, metrics, started, until
 from tests.e2e.test_oip_grpc import address

@@ -13,7 +13,8 @@ import grpc
 import pytest
 
 from gateway.surfaces.oip.proto import inference_pb2 as pb
-from scripts.benchmarks.hanging import WIRES, GrpcClient, HttpClient, Upstream, models_of
+from scripts.benchmarks.askers import WIRES, GrpcClient, HttpClient
+from scripts.benchmarks.hanging import Upstream, models_of
 from tests.e2e.hanging_house import COLD_OF, SLOTS, STREAMED, House, hanging
 from tests.e2e.program import config, started, until
 

@@ -15,7 +15,7 @@ import grpc
 import psutil
 import pytest
 
-from scripts.benchmarks.hanging import WIRES, GrpcClient, HttpClient
+from scripts.benchmarks.askers import WIRES, GrpcClient, HttpClient
 from tests.e2e.hanging_house import (
     ALL,
     ALONE,
