@@ -85,7 +85,8 @@ class Connection(asyncio.Protocol):
             self._line_up(turn)
         if intake.reading and (came or not had_begun):
             self._expires_s = self._loop.time() + READ_DEADLINE_S
-        self._let_body_come()
+        if intake.expecting:
+            self._let_body_come()
         self._look_whether_at_rest()
 
     def take(self, turn: Incoming) -> None:
@@ -185,8 +186,8 @@ class Connection(asyncio.Protocol):
         self._rules.admit(headers, self.peer)
 
     def _let_body_come(self) -> None:
-        """Give a client leave to send the body, where it waits for that and all before it was answered."""
-        if self._intake.expecting and not self._answering():
+        """Give a client that waits for it leave to send the body, once all before it was answered."""
+        if not self._answering():
             self._intake.expecting = False
             self._transport.write(GO_ON)
 
@@ -205,7 +206,8 @@ class Connection(asyncio.Protocol):
         if not self._turns:
             if self._lookout.holds_back:
                 self._lookout.let_on()
-            self._let_body_come()
+            if self._intake.expecting:
+                self._let_body_come()
             self._expires_s = self._loop.time() + KEEP_ALIVE_S
             self._look_whether_at_rest()
             return
@@ -231,7 +233,7 @@ class Connection(asyncio.Protocol):
         self._errand, self._lookout.ahead = None, b""
         self._transport.write(reply)
         self.resting = not self._intake.reading
-        if not self.resting:
+        if self._intake.expecting:
             self._let_body_come()
         self.written(self._turn)
 
