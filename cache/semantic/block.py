@@ -52,7 +52,7 @@ class Chunk(NamedTuple):
             self.rows[at] = np.rint(row / scale)
 
     def copy(self, rows: int) -> "Chunk":
-        """Return one with the first rows alone, and as much room again where it is not taken before it is written."""
+        """Return one with the first rows alone; behind the exact rows its room is as large, and not yet taken."""
         exact = self.scales is None
         kept = _chunk(self.start, rows if exact else _CHUNK_ROWS, self.rows.shape[1], exact=exact)
         kept.rows[:rows] = self.rows[:rows]
