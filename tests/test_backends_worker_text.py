@@ -58,6 +58,7 @@ class _Untouchable:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.encode = tokenizer.encode
         self.get_vocab_size = tokenizer.get_vocab_size
+        self.token_to_id, self.model = tokenizer.token_to_id, tokenizer.model
         self.no_truncation = self.no_padding = lambda: None
 
     def forbid(self) -> None:

@@ -18,6 +18,7 @@ numbers: When is it due, on May 3? | When is it due, on May 4?
 numbers: What is 2+2? | What is 2*2?
 numbers: Is x < y where x=3? | Is x > y where x=3?
 units: How many MB are in a GB? | How many Mb are in a GB?
+numbers: Is a 3 mW laser dangerous? | Is a 3 MW laser dangerous?
 units: What is the formula for celsius to fahrenheit? | What is the formula for celsius to kelvin?
 polarity: Which foods should I eat? | Which foods should I not eat?
 polarity: How do I deploy with Docker? | How do I deploy without Docker?
@@ -32,6 +33,15 @@ marks: What does `git fetch` do? | What does `git pull` do?
 marks: What does os.walk() return? | What does os.scan() return?
 marks: Is the RTX3080 a good buy? | Is the RX6800 a good buy?
 marks: What does user_id mean? | What does group_id mean?
+letters: วันนี้อากาศเป็นอย่างไร | ฉันควรกินยาแก้ปวดกี่เม็ด
+letters: 如何打开通知 | 如何关闭通知
+letters: Is 🍒 edible? | May I eat 🍄?
+letters: Rate this: ⭐⭐ | Rate this: ⭐⭐⭐⭐⭐
+letters: Is the capital of 🇺🇸 large? | Is the capital of 🇷🇺 large?
+letters: Wie kann ich drucken? | Was heißt es, zu drücken?
+letters: ¿Cuántos años tienes? | ¿Cuántos anos tienes?
+letters: Tôi muốn bán nhà | Tôi muốn bàn nhà
+letters: Is a ∈ B here? | Is a ∉ B here?
 entities: What is the capital of Austria? | What is the capital of Australia?
 entities: How do I reverse a list in Python? | How do I reverse a list in Ruby?
 entities: Is the shop open on Monday? | Is the shop open on Tuesday?
@@ -45,6 +55,9 @@ direction: Can a lion eat a whole shark? | Can a shark eat a whole lion?
 """
 LEFT_OPEN = """
 How do I learn Python? | What is the best way to learn Python?
+What\N{RIGHT SINGLE QUOTATION MARK}s the tallest mountain? | Which mountain is the tallest of all?
+Where is a good café in Paris? | In Paris, where do I find a good café?
+What is 20°C in Fahrenheit? | Convert 20 °C to Fahrenheit
 What causes jet lag? | Why do people get jet lag?
 How does one lose weight? | How do I lose weight?
 What is the difference between a thread and a process? | What is the difference between a process and a thread?

@@ -9,7 +9,8 @@ import pytest
 from backends.contract import QueueFull, Tensor
 from cache.contract import Meaning
 from cache.semantic.contract import VerifierError
-from gateway.trust.verifier import WIDTH, PairVerifier, share
+from cache.semantic.judging import weigh_with_guards
+from gateway.trust.verifier import START_CONFIDENCE, WIDTH, PairVerifier, share
 
 
 def meaning(text: str, ids: list[int]) -> Meaning:
@@ -89,6 +90,19 @@ def test_a_run_has_an_end():
 
     assert sorted(len(run) for run in runs) == [1, 4, 8, 8]
     assert sorted(place for run in runs for place in run) == list(range(21))
+
+
+async def test_texts_of_the_same_tokens_are_for_guards():
+    """Of what the model would see twice it is not asked, however the letters differ; alone that serves nothing."""
+
+    async def infer(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        assert given[0].shape[0] == 1
+        return confidences(0.25)
+
+    same, longer = meaning("ASKED", [7, 8, 9]), meaning("longer", [7, 8, 9, 9])
+
+    assert await verifier(infer).verify(ASKED, [same, longer]) == [0.7, 0.25]
+    assert weigh_with_guards(0.7, agreed=False) < START_CONFIDENCE < weigh_with_guards(0.7, agreed=True)
 
 
 async def test_a_text_without_token_vectors_has_no_confidence():

@@ -25,6 +25,8 @@ class RowEncoder:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.unknown: int | None = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "<unk>")
+        """The id of all words that the model does not know, where it has one."""
 
     def rows(self, job: Job) -> list[Ids]:
         """Return one row an input, with the model's special tokens around a text. Raises BadJob."""

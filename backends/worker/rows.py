@@ -34,10 +34,13 @@ _MOST_TOKENS = 64
 _NO_TOKENS = np.zeros((0, 0, 0), np.int8)
 
 
-def pack_tokens(ids: Ids, vectors: NDArray[np.int8]) -> bytes:
-    """Return a row's token ids (uint16) and then their vectors (int8), without its two special tokens."""
+def pack_tokens(ids: Ids, vectors: NDArray[np.int8], unknown: int | None) -> bytes:
+    """Return a row's token ids (uint16) and then their vectors (int8), without its two special tokens.
+
+    Empty where they do not tell the text from others: where it is long, or has a word that is `unknown`.
+    """
     count = len(ids) - 2
-    if not 0 < count <= _MOST_TOKENS or max(ids) > np.iinfo(np.uint16).max:
+    if not 0 < count <= _MOST_TOKENS or max(ids) > np.iinfo(np.uint16).max or unknown in ids:
         return b""
     return np.array(ids[1 : 1 + count], np.uint16).tobytes() + vectors[1 : 1 + count].tobytes()
 
@@ -115,7 +118,9 @@ class RowRunner:
         for work, count in chosen:
             work.results.append(matrix[start : start + count])
             if work.with_tokens:
-                work.tokens += [pack_tokens(rows[at], tokens[at]) for at in range(start, start + count)]
+                work.tokens += [
+                    pack_tokens(rows[at], tokens[at], self._encoder.unknown) for at in range(start, start + count)
+                ]
             work.done += count
             start += count
             if work.done == len(work.rows):

@@ -29,6 +29,7 @@ from cache.semantic.sure import (
     entities,
     exchanged,
     is_prefixed,
+    letters,
     marks,
     pairs_among,
     polarity,
@@ -212,11 +213,13 @@ SURE_GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = 
     ("units", units),
     ("polarity", polarity),
     ("marks", marks),
+    ("letters", letters),
     ("entities", entities),
     ("direction", exchanged),
 )
 GUARDS: tuple[tuple[str, Callable[[Reading, Reading], str | None]], ...] = (
     ("numbers", numbers),
+    ("letters", letters),
     ("negation", negation),
     ("opposites", opposites),
     ("names", names),

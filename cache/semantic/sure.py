@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cache.semantic.direction import crossed_edges, other_voice
 from cache.semantic.entities import find_exchange
+from cache.semantic.letters import find_unread
 from cache.semantic.lexicon import FUNCTION_WORDS, NEGATIONS, OPPOSITES, QUESTION_WORDS, SYMMETRIC_WORDS
 from cache.semantic.marks import find_mark
 from cache.semantic.reading import Reading, read
@@ -105,6 +106,11 @@ def marks(a: Reading, b: Reading) -> str | None:
     """Veto where only one text gives a quotation, an address, code or an identifier."""
     found = find_mark(a.text, b.text)
     return None if found is None else f"the {found[0]} {found[1]!r} is in one text only"
+
+
+def letters(a: Reading, b: Reading) -> str | None:
+    """Veto where the texts differ in other scripts, accents or signs, which models of English do not read."""
+    return find_unread(a.text, b.text)
 
 
 def entities(a: Reading, b: Reading) -> str | None:

@@ -119,5 +119,16 @@ CASED_UNITS = {
     "Kb": "kilobit",
     "kb": "kilobyte",
     "K": "kelvin",
+} | {
+    prefix + sign: name + unit
+    for prefix, name in (("m", "milli"), ("M", "mega"))
+    for sign, unit in (
+        ("W", "watt"),
+        ("Wh", "watt-hour"),
+        ("V", "volt"),
+        ("Hz", "hertz"),
+        ("J", "joule"),
+        ("Pa", "pascal"),
+    )
 }
 MAGNITUDES = {"k": 10**3, "m": 10**6, "bn": 10**9}

@@ -18,7 +18,7 @@ _MOST_EXACT = 2**53
 _EXPONENT = b"e+"
 _DIGITS = re.compile(rb"[0-9]{20,}+")
 
-PARTITION_EPOCH = "1"
+PARTITION_EPOCH = "2"
 """A release whose rules of what may match differ in more than strictness raises it: older entries match no more."""
 
 

@@ -10,7 +10,7 @@ from backends.worker.arrays import decode
 from backends.worker.encode import pad
 from backends.worker.rows import pack_tokens
 from cache.contract import Meaning
-from gateway.trust.verifier import can_compare, tensors
+from gateway.trust.verifier import known_of, tensors
 
 BATCH = 64
 MAX_TOKENS = 256
@@ -29,6 +29,7 @@ class Verifier:
 
     def __init__(self, models: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(models / "minilm" / "tokenizer.json"))
+        self._unknown = self.tokenizer.token_to_id("[UNK]")
         self.embedder = session(models / "minilm" / "model.onnx")
         self.verifier = session(models / "verifier" / "model.onnx")
 
@@ -47,13 +48,16 @@ class Verifier:
             feed = {"input_ids": ids, "attention_mask": mask}
             vectors, tokens = self.embedder.run(["embedding", "token_vectors"], feed)
             for place, (text, row) in enumerate(zip(batch, rows, strict=True)):
-                found[text] = Meaning(b"", text, vectors[place].tobytes(), pack_tokens(row, tokens[place]))
+                found[text] = Meaning(
+                    b"", text, vectors[place].tobytes(), pack_tokens(row, tokens[place], self._unknown)
+                )
         return found
 
     def confidences(self, asked: Meaning, stored: list[Meaning]) -> list[float]:
-        """Return how likely it is that each stored answer serves; 0 where a text has no token vectors."""
-        at = [place for place, each in enumerate(stored) if can_compare(asked, each)]
-        told = [0.0] * len(stored)
+        """Return how likely it is that each stored answer serves, as the gateway's verifier tells it."""
+        known = [known_of(asked, each) for each in stored]
+        at = [place for place, confidence in enumerate(known) if confidence is None]
+        told = [confidence or 0.0 for confidence in known]
         if at:
             feed = {each.name: decode(each) for each in tensors([(asked, stored[place]) for place in at])}
             for place, found in zip(at, self.verifier.run(["confidence"], feed)[0][:, 0], strict=True):
