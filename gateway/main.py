@@ -214,8 +214,9 @@ async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
     loop = asyncio.get_running_loop()
 
     def stop_for(number: signal.Signals) -> None:
-        _log.info("stopping: %s; requests under way may end", number.name)
-        stop.set()
+        if not stop.is_set():
+            _log.info("stopping: %s; requests under way may end", number.name)
+            stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_for, number)
@@ -233,8 +234,16 @@ async def _serve(path: Path, settings: Settings, seen: str | None) -> None:
         following.cancel()
         await asyncio.wait([following])  # an edit that is being applied is undone first
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)  # a second signal ends it at once
+            signal.signal(number, _end_at_once)  # not removed first: between the two one would be a KeyboardInterrupt
         await gateway.drain(gateway.generation.settings.server.shutdown_timeout_s)
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    """Say so, and end by the signal itself, so that the exit status tells which it was. Children end with us."""
+    words = f"warmgate: ended at once by a second signal ({signal.Signals(number).name})\n"
+    os.write(sys.stderr.fileno(), words.encode())
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _address(address: tuple[str, int]) -> str:

@@ -86,7 +86,7 @@ class Client:
         self.calls.append(call)
         if call.path == "/hold":
             await self.go_on.wait()
-        if call.path in ("/stream", "/break"):
+        if call.path in ("/stream", "/stream-held", "/break"):
             return Reply(200, {}, self._chunks(call.path))
         return Reply(200, {"X-Place": str(len(self.calls))}, call.body)
 
@@ -95,6 +95,8 @@ class Client:
         yield b""
         if path == "/break":
             raise RuntimeError("half-way")
+        if path == "/stream-held":
+            await self.go_on.wait()
         yield b"two"
 
     def _refuse(self, error: Exception) -> Reply:

@@ -324,22 +324,6 @@ async def test_slow_successor_does_not_disturb_the_call_before_it() -> None:
     assert re.findall(rb"HTTP/1.1 (\d+)", await client.settle()) == [b"200", b"408"]
 
 
-async def test_finish_ends_each_connection_as_it_stands() -> None:
-    """An idle one is closed, one in the middle of a request is told why, a busy one answers and closes."""
-    reading, idle, busy = Client(), Client(), Client()
-    await reading.send(GET[:10])
-    await busy.send(b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
-    for client in (reading, idle, busy):
-        client.connection.finish()
-
-    assert reading.wire.written.startswith(b"HTTP/1.1 503 ")
-    assert idle.wire.end == "closed"
-    assert busy.wire.end == ""
-    busy.go_on.set()
-    assert b"Connection: close" in await busy.settle()
-    assert busy.wire.end == "closed"
-
-
 async def test_lost_connection_cancels_its_call_and_drops_the_rest() -> None:
     """Nobody is left to answer: the call in progress is cancelled, those that wait for their turn never begin."""
     client = Client()

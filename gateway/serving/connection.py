@@ -23,6 +23,8 @@ KEEP_ALIVE_S = 75.0
 READ_DEADLINE_S = 60.0
 # A refused client may still be sending; were the socket closed at once, a reset could overtake the refusal.
 LINGER_S = 5.0
+# When the server ends, who was not told yet that the connection does may be sending a request: it is waited for.
+LAST_REQUEST_S = 0.5
 _NEVER = float("inf")
 # Stands for a request that was refused before it came whole.
 _UNREAD = Incoming(method="", path="", query="", version="1.1", headers={}, body=b"", keep_alive=False)
@@ -51,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._turns: deque[Incoming | RequestRefused] = deque()
         self._expires_s = self._loop.time() + KEEP_ALIVE_S
         self._finishing = False
+        self._said_it_lasts = True
         self._cut_off = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -155,9 +158,21 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def finish(self) -> None:
-        """Answer what was asked, then close; a request that has not yet come whole is refused."""
+        """Answer what was asked and what is just being asked, and close; each reply says that it is the last."""
         self._finishing, self.resting = True, False
         self.have_a_task()
+        self._expect_a_last()
+
+    def _expect_a_last(self) -> None:
+        """Where nothing is being answered close in a while: the client may send a request until it is told not to."""
+        if self._answering() or self._intake.closed:
+            return
+        self._over = self._over or self._loop.create_future()
+        self._loop.call_later(LAST_REQUEST_S, self._expect_no_more)
+
+    def _expect_no_more(self) -> None:
+        """Close, unless a request came; one that has begun to come and is not whole is refused."""
+        self._tell_over()
         if self._intake.reading:
             self._turn_away(Draining("the gateway is shutting down"))
         elif not self._answering() and not self._intake.closed:
@@ -170,6 +185,8 @@ class Connection(asyncio.Protocol):
             self.task.cancel()
         elif self._streaming:
             self._transport.abort()
+        elif self._over is not None:
+            self._expect_no_more()
 
     def abort(self) -> None:
         """Close at once."""
@@ -306,10 +323,12 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self, request: Incoming) -> None:
         """Go on with the next turn after a request that was answered, or close."""
-        if request.keep_alive and not self._finishing:
-            self._next()
-        else:
+        if not request.keep_alive or (self._finishing and not self._said_it_lasts):
             self._close()
+            return
+        self._next()
+        if self._finishing:
+            self._expect_a_last()
 
     async def _reply(self, request: Incoming) -> Reply:
         try:
@@ -347,7 +366,7 @@ class Connection(asyncio.Protocol):
     def _head(self, request: Incoming, reply: Reply, framing: str) -> bytes:
         lookout = self._lookout
         lookout.ahead = b""
-        lasts = request.keep_alive and not self._finishing
+        self._said_it_lasts = lasts = request.keep_alive and not self._finishing
         head = head_of(reply, framing, named=not lasts or request.version == "1.0", lasts=lasts)
         if lookout.has_begun:
             lookout.has_begun = False
