@@ -173,6 +173,10 @@ class RouteCacheSettings(Section):
     items: Switch = Field(
         default=True, description="Whether what has several inputs is kept by each input, or as a whole."
     )
+    semantic: Switch = Field(
+        default=True,
+        description="Whether its questions may be answered by their meaning, where there is `cache.semantic`.",
+    )
     obey_upstream: Switch = Field(
         default=False, description="Whether an answer is not kept where its upstream says `Cache-Control: no-store`."
     )

@@ -26,7 +26,8 @@ class CachePolicy:
     `sampled`: the client asked for a temperature above 0 and gave no seed. `unstated`: it said nothing of either.
     `truncated`: the answer ended at its limit of tokens. `ttl_s` is how long they are served, where that is not as for
     all; `tags` go with them. `fallback`: a repeat is served what a fallback answered. `items`: what has several inputs
-    is kept by each of them. `obey_upstream`: nothing is kept of which its upstream said `no-store`.
+    is kept by each of them. `semantic`: a question may be answered by its meaning. `obey_upstream`: nothing is kept of
+    which its upstream said `no-store`.
     """
 
     enabled: bool = True
@@ -37,6 +38,7 @@ class CachePolicy:
     tags: tuple[str, ...] = ()
     fallback: bool = True
     items: bool = True
+    semantic: bool = True
     obey_upstream: bool = False
 
 
@@ -98,7 +100,7 @@ def analyze(
         deterministic=sampling == "pinned",
         cacheable=cacheable,
         reason=reason,
-        by_meaning=cacheable and request.asked is not None and 0 < len(request.asked) <= _MEANING_MAX_CHARS,
+        by_meaning=cacheable and policy.semantic and _is_meant(request.asked),
         scope=caller.scope,
         fingerprint=fingerprint(request),
         deadline_s=deadline_s,
@@ -133,6 +135,10 @@ def determinism(job: Job) -> Determinism:
     if job.task in _FUNCTIONS or job.sampling.seed is not None or job.sampling.temperature == 0:
         return "pinned"
     return "unstated" if job.sampling.temperature is None else "sampled"
+
+
+def _is_meant(asked: str | None) -> bool:
+    return asked is not None and 0 < len(asked) <= _MEANING_MAX_CHARS
 
 
 def _cacheability(

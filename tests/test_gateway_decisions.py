@@ -117,6 +117,12 @@ def test_long_texts_do_not_match_by_meaning(text, by_meaning):
     assert analyze(asked(text), ANYONE, Directives(), CachePolicy(), 1.0).by_meaning is by_meaning
 
 
+def test_a_route_may_leave_meaning_out():
+    """Its answers are cached, for the same request alone."""
+    features = analyze(asked("a question"), ANYONE, Directives(), CachePolicy(semantic=False), 1.0)
+    assert (features.cacheable, features.by_meaning) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [

@@ -236,6 +236,7 @@ def _route(name: str, route: RouteSettings) -> Route:
             tags=route.cache.tags,
             fallback=route.cache.fallback,
             items=route.cache.items,
+            semantic=route.cache.semantic,
             obey_upstream=route.cache.obey_upstream,
         ),
     )
