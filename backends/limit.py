@@ -3,6 +3,15 @@
 import asyncio
 from types import TracebackType
 
+_SHORTEST_TOLD_S = 0.01
+
+
+def in_time(within_s: float) -> str:
+    """Say for an error by when something had not come; of a limit that had nearly run out no figure says much."""
+    if within_s < _SHORTEST_TOLD_S:
+        return f"in time: less than {_SHORTEST_TOLD_S:g} s was left for it"
+    return f"within {within_s:.2f} s"
+
 
 class Limit:
     """Enter it around each wait, with nothing but the wait inside: once the time is up that raises `TimeoutError`.

@@ -16,7 +16,7 @@ from backends.contract import (
     Usage,
     WorkerDied,
 )
-from backends.limit import Limit
+from backends.limit import Limit, in_time
 from backends.pool_limits import PoolLimits
 from backends.replica import Replica
 from backends.sending import Passed, SendingBackend, Sent, SentStream, Written
@@ -283,7 +283,7 @@ class Pool(Slots):
         return Dispatched(replica.name, queue_s=now - arrived - start_s, start_s=start_s)
 
     def _nothing_came(self, arrived: float) -> DeadlineExceeded:
-        return DeadlineExceeded(f"{self.model} gave no first event within {self._clock() - arrived:.2f} s")
+        return DeadlineExceeded(f"{self.model} gave no first event {in_time(self._clock() - arrived)}")
 
     async def _finish(self, replica: Replica, events: AsyncGenerator[Made, None]) -> None:
         """Cancel what is left of a job, then free its slot."""

@@ -13,6 +13,7 @@ from backends.demand import Demand
 from backends.failures import LEAST_RETRY_S, Failures
 from backends.fleet import Fleet
 from backends.hints import Hints
+from backends.limit import in_time
 from backends.line import Line
 from backends.pool_limits import PoolLimits
 from backends.replica import Replica
@@ -181,7 +182,7 @@ class Slots:
         except TimeoutError:
             waited_s = self._clock() - arrived
             words = self._failures.words()
-            raise DeadlineExceeded(f"{self.model} had no free slot within {waited_s:.2f} s{words}") from None
+            raise DeadlineExceeded(f"{self.model} had no free slot {in_time(waited_s)}{words}") from None
         except BaseException:
             if not self._waiting():
                 self._note_rest(self._clock())

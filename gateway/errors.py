@@ -221,13 +221,15 @@ _UNEXPECTED = (500, "api_error", "internal_error", False)
 _OWN_WORDS = 500
 # What only waiting cures keeps its meaning for the client; 529 is Anthropic's word for an upstream that is overloaded.
 _KEPT = {429: 429, 503: 503, 529: 503}
+# With what an upstream refuses our key, or knows no such model or page: so it will until the operator mends that.
+_NEVER_PASSES = frozenset({401, 403, 404})
 
 
 def fault(error: Exception) -> Fault:
     """Translate any error: one that the table does not know is a 500 whose text stays in the log."""
     status, kind, code, retry = _TABLE.get(type(error), _UNEXPECTED)
     if isinstance(error, UpstreamFailed):
-        status = _KEPT.get(error.status or 0, status)
+        status, retry = _KEPT.get(error.status or 0, status), error.status not in _NEVER_PASSES
     elif isinstance(error, BadJob):
         status, kind, code = error.status, error.kind or kind, error.code or code
     return Fault(

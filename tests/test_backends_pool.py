@@ -152,6 +152,18 @@ async def test_a_deadline_ends_the_wait_for_the_first_event():
 
 
 @virtual
+async def test_a_limit_that_has_nearly_run_out_is_told_in_words():
+    """`within 0.00 s` would say nothing."""
+    async with House(FakeEngine((10.0, *ANSWER), start_s=1.0)) as house:
+        with pytest.raises(DeadlineExceeded, match=r"no free slot in time: less than 0\.01 s was left for it"):
+            await house.ask(timeout_s=0.004)
+        with pytest.raises(DeadlineExceeded, match=r"no first event within 5\.00 s"):
+            await house.ask(timeout_s=5.0)
+        with pytest.raises(DeadlineExceeded, match=r"no first event in time: less than 0\.01 s was left for it"):
+            await house.ask(timeout_s=0.004)
+
+
+@virtual
 async def test_a_deadline_cuts_a_stream_that_began():
     """The deadline holds for the whole answer, and what was left of the work is cancelled."""
     async with House(FakeEngine((Text("a"), 10.0, *ANSWER))) as house:

@@ -219,6 +219,19 @@ async def test_a_failed_request_is_counted_by_what_the_caches_did(words, label):
     assert f'cache="{label}",model="{model}",status="{reply.status}"'.encode() in served.telemetry.exposition()
 
 
+@pytest.mark.parametrize(
+    ("upstream", "status", "retry"),
+    [(401, 502, "false"), (403, 502, "false"), (404, 502, "false"), (429, 429, "true"), (500, 502, "true")],
+)
+async def test_what_an_upstream_will_refuse_again_is_not_to_be_retried(upstream, status, retry):
+    """A client's library follows the header: no time is spent on a wrong key or an unknown model."""
+    async with house({"a": FakeEngine((UpstreamFailed("refused", upstream),))}) as built:
+        body = b'{"model": "a", "messages": [{"role": "user", "content": "x"}]}'
+        reply = await front(built.pipeline).serve(Call("POST", "/v1/chat/completions", {}, body, "127.0.0.1"))
+
+    assert (reply.status, reply.headers["x-should-retry"]) == (status, retry)
+
+
 FAILING = UpstreamFailed("status 500: what they asked", 500, cause="upstream 10.0.0.9:80 (model m): status 500")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 import pytest
@@ -269,8 +270,8 @@ def test_a_decision_is_explained_by_its_request() -> None:
             'miss; reason=below-threshold; sim=0.941; conf=0.941; tau=0.97; margin=0.021; "would hit at tau<=0.941"',
         ),
         (
-            sought(None, Veto("numbers", 'Ä"14"\n against 40')),
-            "miss; reason=vetoed; sim=0.941; margin=0.021; \"blocked by numbers: ?'14'  against 40\"",
+            sought(None, Veto("numbers", 'Ä"14"\n against 40 %')),
+            "miss; reason=vetoed; sim=0.941; margin=0.021; \"blocked by numbers: %C3%84'14'  against 40 %25\"",
         ),
         (
             sought(Decision(False, "request", 0.9417, 0.9), reason="request"),
@@ -286,6 +287,17 @@ def test_a_decision_is_explained_by_its_request() -> None:
 def test_a_header_says_it_in_a_line(found: Sought, said: str) -> None:
     """What a search came to fits a header, whatever clients wrote."""
     assert line(found) == said
+
+
+@pytest.mark.parametrize("start", range(10))
+def test_a_header_that_is_cut_has_no_half_a_letter(start: int) -> None:
+    """What is beyond ASCII reads as what it was, wherever the line is cut."""
+    words = "x" * start + "東京タワー" * 9
+    said = line(sought(None, Veto("negation", words)))
+
+    assert said.isascii()
+    assert 230 < len(said) <= 240
+    assert unquote(said, errors="strict").split("negation: ")[1] in words
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
 
 from backends.contract import DeadlineExceeded
+from backends.limit import in_time
 from cache.alone import Left
 from cache.flight import Seat
 
@@ -37,7 +38,7 @@ class TimedSeat(Left, Generic[T]):
                 item = await self._seat.__anext__()
         except TimeoutError:
             what = "the answer was not complete" if self._begun else "no answer began"
-            raise DeadlineExceeded(f"{what} within {max(0.0, self._within_s):.2f} s") from None
+            raise DeadlineExceeded(f"{what} {in_time(self._within_s)}") from None
         self._begun = True
         return item
 

@@ -1,9 +1,12 @@
 """Says why a search by meaning served an answer or not: in a line for a header, and in full for the operator. Pure."""
 
 import dataclasses
+import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, unquote
 
 from cache.semantic.evidence import Evidence, Match
 from cache.semantic.guards import judge_all
@@ -12,6 +15,9 @@ from cache.trust.contract import Decision
 from gateway.query import Sought
 
 _MOST_LINE = 240
+# Of what a header can carry all but the sign of what it cannot.
+_AS_IT_IS = string.punctuation.replace("%", " ")
+_HALF_A_BYTE = re.compile("%[0-9A-F]?$")
 _IN_THE_WAY = {
     "refused-pair": "was wrong before: this pair is never served again",
     "exact-only": "would need fresh labels: the namespace is served exact answers only",
@@ -53,7 +59,7 @@ def line(sought: Sought) -> str:
             parts.append(f'"{_plain(counterfactual(weighed(found.best)))}"')
         if found.explore:
             parts.append("explore")
-    return "; ".join(parts)[:_MOST_LINE]
+    return _cut("; ".join(parts))
 
 
 def counterfactual(candidate: Weighed) -> str:
@@ -97,6 +103,13 @@ def _figure(value: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return words that may hold a client's own as a header can carry them."""
-    shown = text.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "/")
-    return "".join(char if char.isprintable() else " " for char in shown)
+    """Return words that may hold a client's own as a header can carry them: beyond ASCII as bytes (RFC 3986 §2.1)."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return quote(shown.replace('"', "'").replace("\\", "/"), safe=_AS_IT_IS)
+
+
+def _cut(text: str) -> str:
+    """Return as much of a line as a header gets, and no letter of it half."""
+    if len(text) <= _MOST_LINE:
+        return text
+    return quote(unquote(_HALF_A_BYTE.sub("", text[:_MOST_LINE]), errors="ignore"), safe=_AS_IT_IS)
