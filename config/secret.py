@@ -15,12 +15,13 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _REFERENCE = re.compile(r"\$\{([^}]*)\}?")
 
 # Also a URL of the shared tier may be a `${NAME}` alone.
-_STAND_IN = "redis://not-set"
+STAND_IN = "redis://not-set"
+NOT_SET = "is not set"
 
 
 def filled(text: str, environ: Mapping[str, str]) -> Mapping[str, str]:
     """Return the environment, and a stand-in that any secret takes for each `${NAME}` of a text that it lacks."""
-    return {found[1]: _STAND_IN for found in _REFERENCE.finditer(text)} | dict(environ)
+    return {found[1]: STAND_IN for found in _REFERENCE.finditer(text)} | dict(environ)
 
 
 def expand(value: object, environ: Mapping[str, str]) -> SecretStr:
@@ -33,7 +34,7 @@ def expand(value: object, environ: Mapping[str, str]) -> SecretStr:
         if not found[0].endswith("}") or not _NAME.fullmatch(name):
             raise ValueError("a '${' must begin ${NAME}, with a NAME of letters, digits and _")
         if name not in environ:
-            raise ValueError(f"the environment variable {name} is not set")
+            raise ValueError(f"the environment variable {name} {NOT_SET}")
         return environ[name]
 
     secret = _REFERENCE.sub(replacement, value)

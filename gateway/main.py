@@ -19,6 +19,7 @@ from config.parsing import ListenAddress
 from config.plain import plain
 from config.problems import ConfigError, dotted
 from config.schema import schema_text
+from config.secret import NOT_SET, STAND_IN
 from config.settings import Settings
 from config.units import parse_duration
 from config.watch import digest_at
@@ -34,6 +35,10 @@ _CANNOT_START = 1
 _CUT_OFF = 3
 _CANNOT_ASK = 1
 _ASK_TIMEOUT_S = 2.0
+_WITHOUT_SECRETS = (
+    f"warmgate: a check needs no real secrets: set what is not set to a stand-in for it, such as NAME={STAND_IN},"
+    " which fits everywhere"
+)
 _REFUSED = "would be refused on this machine with the whole edit; what is in force would stay"
 # What a stop may take beyond `shutdown_timeout`: ending workers, and writing what the caches still hold.
 _CLEAN_UP_S = 15.0
@@ -65,6 +70,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             return _check(options, settings)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
+        if options.command == "check" and any(problem.message.endswith(NOT_SET) for problem in error.problems):
+            sys.stderr.write(f"{_WITHOUT_SECRETS}\n")
         return _BAD_CONFIG
     level = options.log_level.upper()
     # Other people's debug logs may tell what ours never do: keys, and what clients sent.

@@ -67,10 +67,12 @@ class Waiting:
         self, outlet: Outlet, go_on: Callable[[Outcome], Awaitable[Reply]], failed: Callable[[Exception], bytes]
     ) -> AsyncIterator[bytes]:
         """Yield comments until there is an outcome, then what `go_on` makes of it; an error is told by `failed`."""
-        outcome = None
+        outcome, told_s = None, math.inf
         try:
             while outcome is None:
-                yield comment(self._coming())
+                coming = self._coming()
+                told_s = told_s if coming is None else min(told_s, coming.wait.p50_s)
+                yield comment(coming, told_s)
                 outcome = await self._within(self._pace.every_s)
             reply = await go_on(outcome)
         except Exception as error:  # noqa: BLE001 - the status has been sent: whatever went wrong is told in the stream
@@ -110,11 +112,15 @@ def head(request_headers: Mapping[str, str]) -> dict[str, str]:
     return {"Content-Type": SSE, "X-Accel-Buffering": "no", **request_headers}
 
 
-def comment(coming: Coming | None) -> bytes:
-    """Write what a request waits for as a comment; None: nothing but the model's first word."""
+def comment(coming: Coming | None, most_s: float = math.inf) -> bytes:
+    """Write what a request waits for as a comment; None: nothing but the model's first word.
+
+    No more than `most_s` are told to be left: what was told before is not taken back, however long it takes.
+    """
     if coming is None or coming.way is Way.FREE:
         return b": at work\n\n"
-    left = f"about {math.ceil(coming.wait.p50_s)} s left" if coming.wait.p50_s > 0 else "any moment now"
+    left_s = min(most_s, coming.wait.p50_s)
+    left = f"about {math.ceil(left_s)} s left" if left_s > 0 else "any moment now"
     return f": {_DOING[coming.way]} {_plain(coming.model)}, {left}\n\n".encode()
 
 

@@ -29,7 +29,7 @@ def call(path: str, body: object = None, *, peer: str | None = "127.0.0.1", quer
 
 def pages(exact: ExactCache | None) -> Any:
     """Return the pages of this cache by their path."""
-    table = CachePages(exact, clock=lambda: 2000.0).table()
+    table = CachePages(exact, models={"m": None}, clock=lambda: 2000.0).table()
     return {path: page for (_, path), page in table.items()}
 
 
@@ -135,3 +135,17 @@ async def test_without_caches_the_pages_say_so():
     for path, body in (("/admin/cache", None), ("/admin/cache/purge", {"all": True})):
         with pytest.raises(UnknownPath, match="no section 'cache'"):
             await pages(None)[path](call(path, body))
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_model_that_is_in_no_config_is_told_and_purged_all_the_same(dry_run):
+    """It may have been served before the last edit, or be misspelt: the operator is to see which."""
+    page = pages(ExactCache(MemoryStore(1 << 20), None))["/admin/cache/purge"]
+
+    async def told(body: dict[str, object]) -> object:
+        return orjson.loads((await page(call("/admin/cache/purge", {**body, "dry_run": dry_run}))).body)
+
+    counted = {"dry_run": dry_run, "entries": 0 if dry_run else None, "bytes": 0 if dry_run else None}
+    assert await told({"model": "m"}) == counted
+    assert await told({"tag": "other"}) == counted
+    assert await told({"model": "other"}) == {**counted, "unknown_model": "other"}

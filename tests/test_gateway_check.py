@@ -307,6 +307,23 @@ def test_the_quickstart_tells_the_address_of_its_file(tmp_path: Path, server: st
     assert own_url(str(file)) == url
 
 
+def test_a_check_tells_how_it_goes_without_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is not set is a fault still; a stand-in does for the check, and the message has one that fits."""
+    monkeypatch.delenv("NOBODYS_KEY", raising=False)
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        "models: {far: {task: chat, http: {url: 'https://example.com/v1', key: '${NOBODYS_KEY}'}}}\n"
+        f"cache: {{directory: {tmp_path}, shared: {{url: '${{NOBODYS_KEY}}'}}}}\n"
+    )
+    status, _, errors = said(capsys, "check", str(file))
+    assert status == 2
+    assert "NOBODYS_KEY is not set\n" in errors
+    monkeypatch.setenv("NOBODYS_KEY", errors.split("such as NAME=")[1].split(",")[0])
+    assert said(capsys, "check", str(file))[0] == 0
+
+
 def test_the_schema_and_the_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """`warmgate schema` prints config/schema.json, and `--version` the version."""
     written = Path(__file__).parent.parent / "config" / "schema.json"

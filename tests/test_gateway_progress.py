@@ -99,6 +99,31 @@ def test_a_client_that_waits_is_told_what_for_and_how_long_still():
     run_virtual(main())
 
 
+def test_what_is_told_to_be_left_never_rises():
+    """What a start takes is weighed anew all the time; the client sees it fall, or stay, whichever model it is of."""
+
+    async def main() -> None:
+        now = iter([3.2, 4.0, 7.5, None, 2.1, 0.0, 9.0])
+
+        def coming() -> Coming | None:
+            left_s = next(now, 1.0)
+            return None if left_s is None else Coming("llama", Way.START, Spread(left_s, left_s))
+
+        stream = Stream(after(40.0))
+        stream.waiting._coming = coming
+        assert await stream.waiting.at_once() is None
+        chunks = stream.told()
+        told = [(await anext(chunks)).decode() for _ in range(7)]
+        await cast("Any", chunks).aclose()
+
+        assert [words.strip().removeprefix(": starting llama, ") for words in told] == [
+            "about 4 s left", "about 4 s left", "about 4 s left", ": at work", "about 3 s left", "any moment now",
+            "any moment now",
+        ]  # fmt: skip
+
+    run_virtual(main())
+
+
 def test_a_start_that_fails_is_told_in_the_stream():
     """Once the status is out, what went wrong is an event as the wire tells errors."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,8 +212,8 @@ def _semantic_stats(semantic: SemanticCache, budget: int, looked_up: Mapping[str
     }
 
 
-def cache_table(caches: Caches | None, telemetry: Telemetry) -> Mapping[tuple[str, str], Page]:
-    """Return the operator's pages of the caches; where there are none they say so."""
+def cache_table(caches: Caches | None, telemetry: Telemetry, models: Collection[str]) -> Mapping[tuple[str, str], Page]:
+    """Return the operator's pages of the caches; where there are none they say so. `models`: those of the config."""
 
     def more() -> Mapping[str, object]:
         told: dict[str, object] = {}
@@ -223,14 +223,17 @@ def cache_table(caches: Caches | None, telemetry: Telemetry) -> Mapping[tuple[st
         return told if caches is None or caches.shared is None else {**told, "shared": caches.shared.stats()}
 
     if caches is None:
-        return {**CachePages(None, more, clock=time.time).table(), **trust_table(None, None, _forget_nothing)}
+        return {
+            **CachePages(None, more, models=models, clock=time.time).table(),
+            **trust_table(None, None, _forget_nothing),
+        }
 
     async def forget(key: bytes) -> bool:
         if caches.semantic is not None:
             caches.semantic.remove(key)
         return await caches.exact.purge_key(key)
 
-    pages = CachePages(caches.exact, more, clock=time.time).table()
+    pages = CachePages(caches.exact, more, models=models, clock=time.time).table()
     return {**pages, **trust_table(caches.recent, caches.trusting, forget)}
 
 

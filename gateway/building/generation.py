@@ -129,7 +129,7 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         **HintPages(hinting, gatekeeper).table(),
         **protocol.table(),
         **batch_table(parts.batches, settings, routes, gatekeeper),
-        **cache_table(caches, lasting.telemetry),
+        **cache_table(caches, lasting.telemetry, settings.models),
         ("POST", "/v1/messages/count_tokens"): counts.page,
         ("GET", "/openapi.json"): _described,
     }

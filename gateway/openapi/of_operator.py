@@ -33,7 +33,7 @@ _PURGED_BY: dict[str, Schema] = {
     "key": {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"},
     "older_than_s": number(0, 315360000),
 }
-_PURGED = record({"dry_run": FLAG, "entries": nullable(WHOLE), "bytes": nullable(WHOLE)})
+_PURGED = record({"dry_run": FLAG, "entries": nullable(WHOLE), "bytes": nullable(WHOLE)}, {"unknown_model": TEXT})
 _WARMED = record(
     {
         "model": TEXT,

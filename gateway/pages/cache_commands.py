@@ -118,11 +118,13 @@ def _purge(options: argparse.Namespace, place: Place) -> int:
     # Purging counts nothing, so what goes is asked before: a misspelt name would go unnoticed.
     told = _ask(options, place, _PURGE, {**body, "dry_run": True})
     found = f"{told['entries']} answers of {told['bytes']} bytes"
+    stranger = ", and its config has no such model" if "unknown_model" in told else ""
     if options.dry_run:
-        sys.stdout.write(f"{found} would go\n")
+        sys.stdout.write(f"{found} would go{stranger}\n")
         return _DONE
     _ask(options, place, _PURGE, {**body, "dry_run": False})
-    sys.stdout.write(f"purged: {found}\n" if told["entries"] else "purged, but nothing of that was cached\n")
+    done = f"purged: {found}" if told["entries"] else "purged, but nothing of that was cached"
+    sys.stdout.write(f"{done}{stranger}\n")
     return _DONE
 
 

@@ -1,7 +1,7 @@
 """`/admin/cache` and `/admin/cache/purge`: what the caches hold, and ending what they should not. Knows no server."""
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -37,17 +37,19 @@ class Purge(NamedTuple):
 
 
 class CachePages:
-    """The pages by method and path; without caches they say that there are none."""
+    """The pages by method and path; without caches they say that there are none. `models` are those of the config."""
 
     def __init__(
         self,
         exact: ExactCache | None,
         more: Callable[[], Mapping[str, Any]] = dict,
         *,
+        models: Collection[str],
         clock: Callable[[], float],
     ) -> None:
         self._exact = exact
         self._more = more
+        self._models = models
         self._clock = clock
 
     def table(self) -> dict[tuple[str, str], Page]:
@@ -92,15 +94,18 @@ class CachePages:
         exact = self._cache()
         body = parse_object(call.body)
         dry_run, purge = flag(body, "dry_run"), purge_of(body, self._clock())
+        model = body.get("model")
+        # It may be one that was served before; or it is misspelt.
+        unknown = {} if model is None or model in self._models else {"unknown_model": model}
         if dry_run:
             census = await exact.census(purge.concerns)
-            return _json({"dry_run": True, "entries": census.entries, "bytes": census.value_bytes})
+            return _json({"dry_run": True, "entries": census.entries, "bytes": census.value_bytes, **unknown})
         if not await purge.act(exact):
             raise PurgeNotSaved(
                 "the purge is in force, but the disk did not take it: it is tried again with each write,"
                 " and until then a restart may undo it"
             )
-        return _json({"dry_run": False, "entries": None, "bytes": None})
+        return _json({"dry_run": False, "entries": None, "bytes": None, **unknown})
 
     def _cache(self) -> ExactCache:
         if self._exact is None:

@@ -156,6 +156,8 @@ def test_the_command_line_does_what_the_pages_do(tmp_path: Path) -> None:
         told = json.loads(warmgate("cache", "stats", "--url", gateway.url, "--json").stdout)
         assert told["tiers"]["memory"]["entries"] == 1
         assert "entries: 1\n" in warmgate("cache", "stats", "--url", gateway.url).stdout
+        stranger = warmgate("cache", "purge", "--url", gateway.url, "--model", "ecko")
+        assert stranger.stdout == "purged, but nothing of that was cached, and its config has no such model\n"
         misspelt = warmgate("cache", "purge", "--url", gateway.url, "--tag", "misspelt")
         assert "nothing of that was cached" in misspelt.stdout
         assert "purged: " in warmgate("cache", "purge", "--url", gateway.url, "--older-than", "0s").stdout
