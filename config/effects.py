@@ -61,7 +61,7 @@ _RULES = (
     _Rule("server.shutdown_timeout", Effect.NOW, "counts for the next stop"),
     _Rule("server.access_log", Effect.NOW, "takes effect at once, for requests that end from now on"),
     _Rule("server.keys", Effect.KEYS, _AT_ONCE),
-    _Rule("server.keys.*", Effect.KEYS, "", "may call at once", "is refused at once"),
+    _Rule("server.keys.*", Effect.KEYS, "", "may call as soon as the edit is in force", "is refused at once"),
     _Rule("server.keys.**", Effect.KEYS, _AT_ONCE),
     _Rule("cache", Effect.STORES, "", "opens the caches", "closes the caches; what is on disk stays there"),
     _Rule("cache.directory", Effect.STORES, "opens the caches there; what is in the old directory stays"),

@@ -6,7 +6,7 @@ An edit is prepared beside what serves, and takes over at once or not at all.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,11 @@ from gateway.building.engines import (
 )
 from gateway.building.faults import blamed_on
 from gateway.building.generation import Generation, Lasting, Parts, generation_of
+from gateway.building.keys import keys_of
 from gateway.building.listeners import Listeners, Opened
 from gateway.building.reload import ConfigFile
 from gateway.caching.weight import MOST_BYTES, weight
+from gateway.callers.auth import Key
 from gateway.callers.limits import Limiter
 from gateway.counting import readings
 from gateway.counting.model_statistics import ModelStatistics
@@ -74,6 +76,7 @@ class Gateway:
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing_queues: set[asyncio.Task[None]] = set()
         self._generation: Generation | None = None
+        self._newest_keys: Sequence[Key] | None = None
         self.listeners = Listeners(lambda: self.generation, self._lasting)
 
     @property
@@ -81,6 +84,14 @@ class Gateway:
         """What answers now."""
         assert self._generation is not None, "`apply` comes first"
         return self._generation
+
+    def withdraw(self, newest: Settings) -> None:
+        """Take from callers at once what these settings give them no more; `apply` gives what they add.
+
+        That holds for what serves now and for what is being prepared, until newer settings say otherwise.
+        """
+        self._newest_keys = keys_of(newest.server)
+        self.generation.narrow(self._newest_keys)
 
     async def apply(self, settings: Settings) -> None:
         """Serve what these settings say. Raises `CannotServe`; then all stays as it is."""
@@ -218,6 +229,8 @@ class Gateway:
     def _take_over(self, coming: Generation, opened: Opened, former: Generation | None) -> None:
         """Let the new generation serve: from here on nothing waits and nothing fails."""
         settings, keeper = coming.settings, self._lasting.keeper
+        if self._newest_keys is not None:  # an edit that was saved meanwhile takes from this one too
+            coming.narrow(self._newest_keys)
         keeper.set_budget(settings.devices.host_memory.of(psutil.virtual_memory().total))
         self._lasting.credits.bytes_for_an_hour = settings.devices.hint_memory_bytes
         for name, pool in coming.parts.pools.items():

@@ -71,7 +71,14 @@ def settings(
     cache: bool = True,
 ) -> Settings:
     """Read settings: a model that is always up, and whatever else is asked for."""
-    text = "\n".join(
+    return parse(
+        text(directory, more, listen=listen, server=server, models=models, cache=cache), KEY_ENVIRON, source="f.yaml"
+    )
+
+
+def text(directory: Path, more: str = "", *, listen: str, server: str, models: str, cache: bool) -> str:
+    """Write the file of these settings."""
+    return "\n".join(
         [
             f"server: {{listen: '{listen}'{server and ', '}{server}}}",
             f"cache: {{directory: {directory / 'cache'}, exact: {{memory: 1MiB, disk: 1MiB}}}}" if cache else "",
@@ -81,7 +88,6 @@ def settings(
             more,
         ]
     )
-    return parse(text, KEY_ENVIRON, source="f.yaml")
 
 
 @asynccontextmanager

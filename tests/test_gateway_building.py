@@ -108,6 +108,9 @@ async def test_whatever_an_edit_runs_into_the_next_one_is_applied(
     class Gateway:
         """Has these troubles, one after the other."""
 
+        def withdraw(self, newest: Settings) -> None:
+            """Have nothing to take."""
+
         async def apply(self, settings: Settings) -> None:
             del settings
             tried.set()

@@ -11,11 +11,12 @@ from backends.hints import Credits
 from backends.keeper import Keeper
 from backends.pool import Pool
 from cache.flight import SingleFlight
-from config.settings import RouteSettings, ServerSettings, Settings
+from config.settings import RouteSettings, Settings
 from gateway.analyze import CachePolicy
 from gateway.batch.service import Batches
 from gateway.building.batches import batch_table
 from gateway.building.caches import Caches, cache_table, recall_of
+from gateway.building.keys import keys_of
 from gateway.building.trusting import auditor_of
 from gateway.callers.auth import Gatekeeper, Key
 from gateway.callers.limits import Limiter
@@ -35,7 +36,6 @@ from gateway.pages.pages import Pages
 from gateway.pages.token_counts import TokenCounts
 from gateway.paths import Paths
 from gateway.pipeline import Pipeline
-from gateway.request import Limits
 from gateway.routes import Route, Routes
 from gateway.running import Item
 from gateway.surfaces.anthropic import AnthropicSurface
@@ -83,6 +83,11 @@ class Generation:
     front: Front
     lane: Lane
 
+    def narrow(self, newest: Sequence[Key]) -> None:
+        """Let no key open more than these do from the next request on, be its head known or not."""
+        self.gatekeeper.narrow(newest)
+        self.lane.heads.forget()
+
 
 def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generation:
     """Put the parts together; nothing is started, and nothing can fail."""
@@ -104,7 +109,8 @@ def generation_of(settings: Settings, parts: Parts, lasting: Lasting) -> Generat
         deadline_s=deadline_s,
         auditor=_auditor(settings, parts, lasting),
     )
-    gatekeeper = _gatekeeper(settings.server)
+    server = settings.server
+    gatekeeper = Gatekeeper(keys_of(server), hosts=(server.listen.host, *server.hosts))
     openai, anthropic, oip = OpenAISurface(), AnthropicSurface(), OipSurface(catalog.find)
     surfaces: Sequence[Surface] = (openai, ResponsesSurface(), anthropic, oip, RelaySurface(), NativeSurface())
     pages = Pages(
@@ -194,21 +200,6 @@ def _verifier(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
 def _embedder(settings: Settings, pools: Mapping[str, Pool]) -> Pool | None:
     cache = settings.cache
     return None if cache is None or cache.semantic is None else pools[cache.semantic.embedder]
-
-
-def _gatekeeper(server: ServerSettings) -> Gatekeeper:
-    return Gatekeeper(
-        [
-            Key(
-                key.name,
-                key.sha256,
-                key.models,
-                Limits(key.requests_per_minute, key.tokens_per_minute, key.concurrency),
-            )
-            for key in server.keys
-        ],
-        hosts=(server.listen.host, *server.hosts),
-    )
 
 
 def _routes(settings: Settings) -> Routes:

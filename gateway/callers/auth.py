@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -37,21 +37,32 @@ class Gatekeeper:
 
     def __init__(self, keys: Sequence[Key], hosts: Iterable[str] = ()) -> None:
         self._hosts = frozenset({"localhost", *(host.lower() for host in hosts)})
+        self._keys = tuple(keys)
+        self.narrow(self._keys)
+
+    def narrow(self, newest: Sequence[Key]) -> None:
+        """Let the own keys open no more than these do from now on, which replaces what was narrowed before.
+
+        What these would add they do not add here. Without keys of its own it stays open to loopback, and with keys it
+        asks for one where none of them is left.
+        """
         self._callers: Mapping[bytes, tuple[bytes, Caller]] = {
-            digest: (digest, Caller(f"key:{key.name}", key.models, _limits(key.limits)))
-            for key in keys
+            digest: (digest, _caller(key))
+            for key in narrowed(self._keys, newest, by_digest)
             for digest in [bytes.fromhex(key.sha256)]
         }
-        self._scopes = {caller.scope: caller for _, caller in self._callers.values()} or {_LOOPBACK.scope: _LOOPBACK}
+        # Work that was left behind is of a name, which may have another key now.
+        callers = [_caller(key) for key in narrowed(self._keys, newest, by_name)] if self._keys else [_LOOPBACK]
+        self._scopes = {caller.scope: caller for caller in callers}
 
     @property
     def keyed(self) -> bool:
         """Whether a caller is known by its key, and not by its address."""
-        return bool(self._callers)
+        return bool(self._keys)
 
     def identify(self, headers: Mapping[str, str], peer: str | None) -> Caller:
         """Return the caller. Raises `Unauthorized` or `Forbidden`."""
-        if not self._callers:
+        if not self._keys:
             if is_loopback(peer):
                 self.check_host(headers, peer)
                 return _LOOPBACK
@@ -81,7 +92,7 @@ class Gatekeeper:
 
         A browser sends no header of a key for another site before that has agreed. Raises `Forbidden`.
         """
-        if not self._callers and _presented(headers) is None:
+        if not self._keys and _presented(headers) is None:
             check_same_site(headers)
 
     @property
@@ -92,6 +103,22 @@ class Gatekeeper:
     def of_scope(self, scope: str) -> Caller | None:
         """Return the caller that has this scope now, for work that it left behind; None where its key is gone."""
         return self._scopes.get(scope)
+
+
+def by_digest(key: Key) -> str:
+    """Return what a client's key is known by."""
+    return key.sha256.lower()
+
+
+def by_name(key: Key) -> str:
+    """Return what a key's tenant is known by."""
+    return key.name
+
+
+def narrowed(keys: Iterable[Key], newest: Iterable[Key], known: Callable[[Key], str]) -> tuple[Key, ...]:
+    """Return those of the keys that are among newer ones, each with what both open."""
+    still = {known(key): key for key in newest}
+    return tuple(_narrower(key, still[known(key)]) for key in keys if known(key) in still)
 
 
 def is_loopback(peer: str | None) -> bool:
@@ -130,6 +157,28 @@ def _host_of(origin: str) -> str | None:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:
         return None
+
+
+def _narrower(key: Key, newer: Key) -> Key:
+    """Return the key with what both open, and the lower of their limits."""
+    models = key.models
+    if "*" not in newer.models:
+        models = newer.models if "*" in models else tuple(name for name in models if name in newer.models)
+    one, other = key.limits, newer.limits
+    limits = Limits(
+        _lower(one.requests_per_minute, other.requests_per_minute),
+        _lower(one.tokens_per_minute, other.tokens_per_minute),
+        _lower(one.concurrency, other.concurrency),
+    )
+    return Key(key.name, key.sha256, models, limits)
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else min(one, other)
+
+
+def _caller(key: Key) -> Caller:
+    return Caller(f"key:{key.name}", key.models, _limits(key.limits))
 
 
 def _limits(limits: Limits) -> Limits:

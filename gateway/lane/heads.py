@@ -110,6 +110,11 @@ class Heads:
         if found := _LENGTH.search(head):
             _put(self._of_any_length, _without(head, found), known)
 
+    def forget(self) -> None:
+        """Know nothing any more, as what a caller may do has changed or there is too much of it."""
+        for table in (self._groups, self._known, self._of_any_length):
+            table.clear()
+
     def group_of(
         self, method: str, path: str, query: str, headers: Mapping[str, str], peer: str | None
     ) -> Group | None:
@@ -124,8 +129,7 @@ class Heads:
         group = self._groups.get(named)
         if group is None:
             if len(self._groups) >= _GROUPS:
-                for table in (self._groups, self._known, self._of_any_length):
-                    table.clear()
+                self.forget()
             group = self._groups[named] = Group(path, caller)
         return group
 

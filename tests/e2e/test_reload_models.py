@@ -1,9 +1,13 @@
 """Edits of models, caches, devices and batches while requests are in flight: each key does what is promised of it."""
 
+import hashlib
+import http.client
+import json
 import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import psutil
@@ -17,6 +21,8 @@ from tests.e2e.program import (
     Stream,
     call,
     chat,
+    chat_body,
+    connect,
     metric,
     needs,
     pool,
@@ -26,6 +32,9 @@ from tests.e2e.program import (
 )
 
 LONG = "slow " + "word " * 100
+KEY_ONE, KEY_TWO = (
+    f"{{name: {key}, sha256: {hashlib.sha256(key.upper().encode()).hexdigest()}}}" for key in ("one", "two")
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +49,16 @@ def whole(stream: Stream) -> list[str]:
     return "".join(stream.texts()).split()
 
 
+def ask(kept: http.client.HTTPConnection, key: str) -> int:
+    """Ask with a key over a connection that is kept; return the status."""
+    kept.request(
+        "POST", "/v1/chat/completions", json.dumps(chat_body("echo", "hello")), {"Authorization": f"Bearer {key}"}
+    )
+    response = kept.getresponse()
+    response.read()
+    return response.status
+
+
 def replicas(url: str, model: str) -> list[tuple[str, float]]:
     """Return the ready replicas of a model, with the time since when they are."""
     return [(one["name"], one["since"]) for one in pool(url, model)["replicas"] if one["state"] == "ready"]
@@ -51,18 +70,21 @@ def processes(edited: Edited) -> set[int]:
 
 
 def test_a_new_engine_that_cannot_start_is_refused(edited: Edited) -> None:
-    """The old replica serves on, no process is left, and the fault names the line of the model."""
-    edited.edit(edited.text(ECHO))
+    """The old replica serves on, no process is left, and the fault names the line; what goes with it is gone."""
+    edited.edit(edited.text(ECHO, server=f"keys: [{KEY_ONE}, {KEY_TWO}]"))
     before, family = replicas(edited.url, "echo"), processes(edited)
 
-    fault = edited.refused(edited.text(ECHO.replace("--port", "--fail --port")))
+    with closing(connect(edited.url)) as kept:
+        assert [ask(kept, key) for key in ("ONE", "TWO") * 2] == [200] * 4
+        fault = edited.refused(edited.text(ECHO.replace("--port", "--fail --port"), server=f"keys: [{KEY_TWO}]"))
+        assert [ask(kept, key) for key in ("ONE", "TWO")] == [401, 200]
 
+    assert edited.state()["refused_keys"] == ["one"]
     assert fault["key"] == "models.echo"
     line = edited.text(ECHO).split("\n").index(ECHO) + 1
     assert fault["line"] == line
     assert f"{edited.file}:{line}: models.echo: echo cannot start" in edited.gateway.log_text()
     assert replicas(edited.url, "echo") == before
-    assert text_of(chat(edited.url, "echo", "as before")) == "echo: as before"
     until(lambda: processes(edited) == family, "nothing is left of the new engine")
 
 
