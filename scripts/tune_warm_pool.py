@@ -33,7 +33,7 @@ from scripts.tuning.comparing import REPLAYS, Compared, compared
 from scripts.tuning.drawing import draw
 from scripts.tuning.known import Known, known_of
 from scripts.tuning.policies import time_to_live
-from scripts.tuning.proposal import Change, SharedError, diff, edited
+from scripts.tuning.proposal import Change, SharedError, diff, edited, told_of_slight, worth_it
 from scripts.tuning.replay import DAY_S, replay
 from scripts.tuning.showing import show, table_of
 from scripts.tuning.traces import Trace, TraceError, read_log, read_trace
@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sizes=known.sizes,
             progress=lambda: progress.advance(task),
         )
-    changes = [change for model in daily if (change := choose(model, daily[model], current[model], origin))]
+    certain = [change for model in daily if (change := choose(model, daily[model], current[model], origin))]
+    costs = {model: float(days.by_setting[current[model]][origin:].sum()) for model, days in daily.items()}
+    changes, slight = worth_it(certain, costs)
     show(_table_of_policies(policies, known))
     show(_table(daily, current, origin, changes))
     try:
@@ -79,7 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SharedError as error:
         console.print(f"[red]{options.config}: {error}")
         return 1
-    print(diff(options.config, text) or "Nothing to change: no other setting would have been cheaper for certain.")
+    print(
+        diff(options.config, text)
+        or "Nothing to change: no other setting would have been cheaper by enough, and for certain."
+    )
+    if slight:
+        print(told_of_slight(slight))
     if options.json is not None:
         weighed = {"left_out": left_out, "policies": [each.figures() for each in policies]}
         options.json.write_text(json.dumps(_report(daily, current, origin, changes) | weighed, indent=2))
@@ -129,16 +136,16 @@ def _why_left_out(model: str, settings: Settings) -> str:
 
 def _table_of_policies(policies: Sequence[Compared], known: Known) -> Table:
     sizes = "; what was never measured counts as 1 GiB" if known.unknown_sizes else ""
-    waits = ("wait p50", "wait p95", "wait p99")
-    columns = ("policy", "cold starts", *waits, "idle GiB·h", "cost", "against now (95 %)")
-    table = table_of(f"All models together, on the days that were judged{sizes}", columns)
+    figures = ("cold\nstarts", "wait in s\np50, p95, p99", "cost", "against now\n(95 %)")
+    columns = ("policy", *figures[:2], "idle GiB·h", *figures[2:])
+    table = table_of(f"All models together, on the days that were judged{sizes}", columns, figures)
     for policy in policies:
         found, difference = policy.figures(), policy.difference
         idle = ", ".join(f"{level} {held / 3600:.3g}" for level, held in found["idle_gib_s"].items())
-        waits_s = [f"{wait_s:.3g} s" for wait_s in found["added_wait_s"].values()]
+        waits_s = ", ".join(f"{wait_s:.3g}" for wait_s in found["added_wait_s"].values())
         against = f"{100 * difference.share:+.0f} % ({100 * difference.low:+.0f} to {100 * difference.high:+.0f})"
         cost = f"{found['cost_s'] / 3600:.2f}"
-        table.add_row(policy.name, str(found["cold_starts"]), *waits_s, idle or "none", cost, against)
+        table.add_row(policy.name, str(found["cold_starts"]), waits_s, idle or "none", cost, against)
     return table
 
 

@@ -16,7 +16,7 @@ from config.parsing import parse_keep_warm
 from scripts.tune_warm_pool import main
 from scripts.tuning.choosing import PREDICT, TooShortError, by_day, choose, costs_by_day, origin_day, written
 from scripts.tuning.policies import HybridHistogram, Ours, by_break_even, kept_for, time_to_live
-from scripts.tuning.proposal import Change, SharedError, edited
+from scripts.tuning.proposal import Change, SharedError, edited, told_of_slight, worth_it
 from scripts.tuning.replay import least, replay
 from scripts.tuning.slots import POLICIES, furthest_in_future, greedy_dual, least_recently_used, ours
 from scripts.tuning.synthetic import KINDS, make
@@ -177,6 +177,20 @@ def test_a_change_is_proposed_where_it_pays_for_certain():
     assert change.new == "4h"
     assert change.difference.high < 0
     assert choose("timer", daily["timer"], PREDICT, origin) is None
+
+
+def test_what_saves_next_to_nothing_is_not_proposed():
+    """A floor of the model's own cost, and one of the whole: the operator is not to edit for noise, and is told."""
+    half, bit = (Difference(share, 2 * share, share / 2) for share in (-0.5, -0.01))
+    changes = [
+        Change("big", "5m", "1h", half, 4),
+        Change("tiny", "5m", "1h", half, 4),
+        Change("flat", "5m", "1h", bit, 4),
+    ]
+    enough, slight = worth_it(changes, {"big": 30.0, "tiny": 0.2, "flat": 43.6})
+    assert [change.model for change in enough] == ["big"]
+    assert "\n" not in told_of_slight(slight)
+    assert "not proposed: tiny 1h (50.0 %), flat 1h (1.0 %)" in told_of_slight(slight)
 
 
 @given(st.sampled_from([30.0, 90.0, 300.0, 3600.0, 5400.0, 86_400.0]))

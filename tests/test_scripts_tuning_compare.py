@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from backends.warmth.ladder import Ladder, Level, Rung, two_rungs
 from scripts.tune_warm_pool import main
@@ -14,6 +15,7 @@ from scripts.tuning.comparing import compared
 from scripts.tuning.places import Belady, Choice, GreedyDual, Recency, replay_places
 from scripts.tuning.policies import by_break_even, time_to_live
 from scripts.tuning.replay import DAY_S, foreseen, least, replay
+from scripts.tuning.showing import table_of
 from scripts.tuning.synthetic import make
 from scripts.tuning.traces import Trace, TraceError, read_log, trace_of
 
@@ -164,5 +166,20 @@ def test_the_tuner_reads_our_own_log_and_draws(tmp_path: Path, capsys: pytest.Ca
     assert "Belady" in shown
     assert "…" not in shown
     for policy in report["policies"]:
-        (row,) = (line for line in shown.splitlines() if f"│ {policy['policy']} " in line)
-        assert [f"{wait_s:.3g} s" in row for wait_s in policy["added_wait_s"].values()] == [True] * 3
+        (row,) = (
+            line for line in shown.splitlines() if line.strip().startswith(f"{policy['policy']} ") and " %" in line
+        )
+        assert f" {', '.join(f'{wait_s:.3g}' for wait_s in policy['added_wait_s'].values())} " in row
+    assert "LRU, 1 place " in shown
+
+
+def test_a_table_has_its_figures_whole_in_a_terminal_of_80_columns() -> None:
+    """Words break between words, figures not at all."""
+    table = table_of("t", ("policy", "cold\nstarts", "wait", "idle", "cost", "against"), ("wait", "cost", "against"))
+    table.add_row("best fixed time in hindsight (1800 s)", "12345", "0, 10.4, 120", "warm 104, asleep 30", "238.17",
+                  "+122 % (+100 to +158)")  # fmt: skip
+    with (console := Console(width=80)).capture() as captured:
+        console.print(table)
+    shown = captured.get()
+    assert all(figure in shown for figure in ("12345", "0, 10.4, 120", "238.17", "+122 % (+100 to +158)", "hindsight"))
+    assert max(map(len, shown.splitlines())) <= 80

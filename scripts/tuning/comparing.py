@@ -82,15 +82,16 @@ def compared(
     now, ours = run(AsSet(ladders, keep_s, trace.start_s)), run(Ours(ladders, start_s=trace.start_s))
     best_s = best_time(trace, ladders, origin_s)
     places = places_of(ours, trace, origin_s)
+    room = f"{places} place{'' if places == 1 else 's'}"
     named = {
         "as set now": now,
         "predict": ours,
         "break-even": run(by_break_even(ladders)),
         f"best fixed time in hindsight ({best_s:g} s)": run(time_to_live(ladders, best_s)),
         "hybrid histogram": run(HybridHistogram(ladders)),
-        f"LRU, {places} places": run_places(Recency()),
-        f"greedy-dual, {places} places": run_places(GreedyDual()),
-        f"Belady, {places} places (foresight)": run_places(Belady()),
+        f"LRU, {room}": run_places(Recency()),
+        f"greedy-dual, {room}": run_places(GreedyDual()),
+        f"Belady, {room} (foresight)": run_places(Belady()),
         "least for each idle time (foresight)": foreseen(trace, ladders, origin_s, sizes),
     }
     return [Compared(name, found, compare(found.cost_by_day, now.cost_by_day)) for name, found in named.items()]

@@ -1,7 +1,7 @@
 """From what was weighed to a change of the YAML: only what is certain, with its evidence. Knows no trace."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 from scripts.tuning.weighing import Difference
+
+# What a change must save, of the model's own cost and of that of all models: less is not worth an edit.
+_LEAST_OWN, _LEAST_WHOLE = 0.02, 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,27 @@ class Change:
             f"{-100 * x:.0f} %" for x in (self.difference.share, self.difference.high, self.difference.low)
         )
         return f"{share} cheaper than {self.old} over {self.days} days (95 %: {low} to {high})"
+
+
+def worth_it(changes: Sequence[Change], costs: Mapping[str, float]) -> tuple[list[Change], list[Change]]:
+    """Return the changes that save enough of what each model costs now (`costs`), and of all of it; then the others."""
+    whole = sum(costs.values())
+    enough: list[Change] = []
+    slight: list[Change] = []
+    for change in changes:
+        share = -change.difference.share
+        is_enough = share >= _LEAST_OWN and share * costs[change.model] >= _LEAST_WHOLE * whole
+        (enough if is_enough else slight).append(change)
+    return enough, slight
+
+
+def told_of_slight(changes: Sequence[Change]) -> str:
+    """Say in a line what is not proposed though it is certain."""
+    words = ", ".join(f"{change.model} {change.new} ({-100 * change.difference.share:.1f} %)" for change in changes)
+    return (
+        f"Cheaper for certain, but by less than {100 * _LEAST_OWN:g} % of the model's own cost or"
+        f" {100 * _LEAST_WHOLE:g} % of the whole, and not proposed: {words}."
+    )
 
 
 class SharedError(Exception):

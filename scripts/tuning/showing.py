@@ -1,18 +1,24 @@
 """Prints tables of which no figure is cut: as wide as they are in a file or a pipe, folded in a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 _WIDEST = 1000
+# The first column has names, and room for the longest word of ours.
+_LEAST_NAME = len("greedy-dual,")
 
 
-def table_of(title: str, columns: Sequence[str]) -> Table:
-    """Return an empty table, whose cells break into lines where there is no room."""
-    table = Table(title=title)
+def table_of(title: str, columns: Sequence[str], figures: Collection[str] = ()) -> Table:
+    """Return an empty table, whose cells break into lines where there is no room; those of `figures` never do."""
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        is_figure = column in figures
+        justify: JustifyMethod = "right" if is_figure else "left"
+        least = _LEAST_NAME if column == columns[0] else None
+        table.add_column(column, overflow="fold", no_wrap=is_figure, justify=justify, min_width=least)
     return table
 
 
