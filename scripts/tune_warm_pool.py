@@ -8,7 +8,8 @@ The trace is a CSV (or .csv.gz) with the columns `timestamp_s,model` and, if you
 the gateway writes to `server.access_log`. Each setting is chosen by the days before and judged on the day after; a
 change is proposed only where its gain is certain and not slight, and with `--write` it is made in the file, whose
 comments and order stay. Beside that it shows what other policies would have cost. Costs are in hours of one warm, idle
-replica, and a second that a request waits counts for a hundred. What a start takes is what the gateway has learned, or `--start`.
+replica, and a second that a request waits counts for a hundred. What a start takes is what the gateway has learned, or
+`--start`.
 """
 
 import argparse
