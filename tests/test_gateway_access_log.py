@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,9 @@ async def test_a_pipe_that_nobody_reads_costs_only_lines(tmp_path: Path) -> None
         os.close(reader)
 
 
-async def test_a_file_that_hangs_holds_neither_a_stop_nor_the_next_file(tmp_path: Path) -> None:
-    """A pipe that is full is given up in time, and its lines are counted; another file is written meanwhile."""
-    pipe = tmp_path / "pipe"
+@contextmanager
+def full_pipe(pipe: Path) -> Iterator[tuple[AccessLog, int]]:
+    """Make a log on a pipe that takes nothing more, until its reader reads."""
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     full = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
@@ -145,40 +146,38 @@ async def test_a_file_that_hangs_holds_neither_a_stop_nor_the_next_file(tmp_path
             os.write(full, bytes(4096))
     log = AccessLog(patience_s=0.05)
     log.file = pipe
-    async with log.kept():
-        for file in (pipe, tmp_path / "log"):
-            log.file = file
-            log.note("a", total_s=1.0, cache="miss", status=200)
-            await log.write()
-        assert (log.written, log.dropped, len(lines(tmp_path / "log"))) == (1, 1, 1)
-    for end in (full, reader):
-        os.close(end)
+    try:
+        yield log, reader
+    finally:
+        for end in (full, reader):
+            os.close(end)
+
+
+async def test_a_file_that_hangs_holds_neither_a_stop_nor_the_next_file(tmp_path: Path) -> None:
+    """A pipe that is full is given up in time, and its lines are counted; another file is written meanwhile."""
+    with full_pipe(tmp_path / "pipe") as (log, _):
+        async with log.kept():
+            for file in (tmp_path / "pipe", tmp_path / "log"):
+                log.file = file
+                log.note("a", total_s=1.0, cache="miss", status=200)
+                await log.write()
+            assert (log.written, log.dropped, len(lines(tmp_path / "log"))) == (1, 1, 1)
 
 
 async def test_lines_wait_while_the_file_hangs(tmp_path: Path) -> None:
     """One write hangs at a time, and what came meanwhile is written once it goes on."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    full = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(full, bytes(4096))
-    log = AccessLog(patience_s=0.05)
-    log.file = pipe
-    for _ in range(3):
-        log.note("a", total_s=1.0, cache="miss", status=200)
-        await log.write()
-    assert (log.written, log.dropped) == (0, 1)
-    os.read(reader, 2**20)
-    async with asyncio.timeout(60):
-        while not log.written:  # the thread that hung ends when it likes
+    with full_pipe(tmp_path / "pipe") as (log, reader):
+        for _ in range(3):
+            log.note("a", total_s=1.0, cache="miss", status=200)
             await log.write()
-            await asyncio.sleep(0)
-    assert (log.written, log.dropped) == (2, 1)
-    assert os.read(reader, 2**20).count(b"\n") == 3
-    for end in (full, reader):
-        os.close(end)
+        assert (log.written, log.dropped) == (0, 1)
+        os.read(reader, 2**20)
+        async with asyncio.timeout(60):
+            while not log.written:  # the thread that hung ends when it likes
+                await log.write()
+                await asyncio.sleep(0)
+        assert (log.written, log.dropped) == (2, 1)
+        assert os.read(reader, 2**20).count(b"\n") == 3
 
 
 async def test_what_is_noted_last_is_written_at_the_end(tmp_path: Path) -> None:
